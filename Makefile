@@ -1,0 +1,59 @@
+# `make` alone explains the targets. The environment in .venv is built when first needed, and again when what it
+# depends on changes; PYTHON chooses the interpreter it is made from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+WHEEL := build/wheel-test
+SOURCES := setup.py coltran kernels tests $(wildcard bench)
+
+# Only what is installed in .venv counts.
+unexport PYTHONPATH
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format wheel-test clean
+
+help:  ## this list
+	@echo "Colorization Transformer. Usage: make TARGET"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "All of them work in $(VENV), which is built by itself (some minutes the first time)."
+
+demo: $(READY)  ## colour the photographs in coltran/demo, into build/demo
+	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --seed 0
+
+test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(READY) build/mypy/coltran_kernels  ## check style, format and types, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p coltran -p coltran_kernels $(if $(wildcard bench/__init__.py),-p bench)
+
+format: $(READY)  ## format the sources and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel-test: $(READY)  ## build the wheel, install it in an empty environment and look that nothing is missing
+	rm -rf build/lib build/bdist.* $(WHEEL)
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(WHEEL) .
+	$(BIN)/python -m venv --without-pip $(WHEEL)/venv
+	$(BIN)/pip --python $(WHEEL)/venv/bin/python install --quiet --no-deps --no-index $(WHEEL)/*.whl
+	cd $(WHEEL) && PYTHONPATH="$$($(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	    venv/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
+
+clean:  ## remove everything that was built, .venv included
+	rm -rf $(VENV) build dist coltran.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# The type checker knows packages by the names of folders.
+build/mypy/coltran_kernels:
+	mkdir -p build/mypy
+	ln -s ../../kernels $@

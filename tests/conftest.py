@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: the kernels under their name, one thread, a fixed seed, data beside the checkout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from coltran._checkout import find_kernels
+
+ROOT = Path(__file__).resolve().parent.parent
+
+find_kernels()
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that use the parity data, so that `-m "not parity"` leaves them out."""
+    for item in items:
+        if "parity_folder" in getattr(item, "fixturenames", ()):
+            item.add_marker("parity")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test starts from the same state of torch's generator, alone or in the whole suite."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def parity_folder() -> Path:
+    """The folder with data of the original program; skips where it is absent."""
+    folder = ROOT.parent / "shared" / "parity"
+    if not folder.is_dir():
+        pytest.skip("../shared/parity is not there")
+    return folder
+
+
+@pytest.fixture
+def parity(parity_folder: Path) -> Callable[[str], dict[str, np.ndarray]]:
+    """`parity(name)` reads the arrays of `name.npz` of the original program's data."""
+
+    def read(name: str) -> dict[str, np.ndarray]:
+        with np.load(parity_folder / f"{name}.npz", allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The folder with `train`, `valid` and `demo` photographs; skips where it is absent."""
+    folder = ROOT.parent / "shared" / "photos"
+    if not folder.is_dir():
+        pytest.skip("../shared/photos is not there")
+    return folder
