@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public operations: each checks its arguments, picks an implementation and calls it.
+
+`implementation` is explicit. None takes the best that serves the tensors' device; a named one that cannot serve raises
+NotImplementedError and says why. Nothing falls back silently.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from coltran_kernels import reference
+from coltran_kernels.cpu import torch_ops
+from coltran_kernels.types import DecoderWeights, RowTerms
+
+IMPLEMENTATIONS = ("reference", "triton", "cpu", "xla")
+
+
+def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor: Tensor) -> str:
+    """The implementation of operation `name` that serves `tensor`, out of those `available`."""
+    if requested is None:
+        return "cpu" if tensor.device.type == "cpu" and "cpu" in available else "reference"
+    if requested not in IMPLEMENTATIONS:
+        raise ValueError(f"{name}: implementation must be one of {IMPLEMENTATIONS} or None, got {requested!r}")
+    if requested not in available:
+        raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
+    if requested == "cpu" and tensor.device.type != "cpu":
+        raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve a tensor on {tensor.device}")
+    return requested
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def axial_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    *,
+    axis: str,
+    causal: bool,
+    q_scale: Tensor | None = None,
+    q_shift: Tensor | None = None,
+    k_scale: Tensor | None = None,
+    k_shift: Tensor | None = None,
+    v_scale: Tensor | None = None,
+    v_shift: Tensor | None = None,
+    implementation: str | None = None,
+) -> Tensor:
+    """Self-attention along one axis of an image (Ho et al., arXiv 1912.12180; ColTran section 3.2).
+
+    Scores are `q.k / sqrt(C) + bias[head, k - q + L - 1]`; with `causal` a query sees positions up to its own.
+
+    Args:
+        q, k, v: [B, H, W, h, C], floating point, any strides.
+        bias: [h, 2L] with L = W for "row" and H for "column", or None. Its last entry a head is never used.
+        axis: "row" attends over the columns of each row, "column" over the rows of each column.
+        causal: hide later positions.
+        q_scale, ..., v_shift: [B, H, W, h, C] or None; each input becomes `x * scale + shift` first
+            (conditional self-attention, ColTran table 1).
+        implementation: "reference", "cpu" or None.
+
+    Returns:
+        [B, H, W, h, C].
+
+    Raises:
+        ValueError: shapes or `axis` that do not fit.
+        NotImplementedError: the named implementation cannot serve these tensors.
+    """
+    _require(axis in ("row", "column"), f"axial_attention: axis must be 'row' or 'column', got {axis!r}")
+    _require(q.dim() == 5, f"axial_attention: q must be [B, H, W, h, C], got {tuple(q.shape)}")
+    conditions = {
+        "k": k, "v": v, "q_scale": q_scale, "q_shift": q_shift, "k_scale": k_scale,
+        "k_shift": k_shift, "v_scale": v_scale, "v_shift": v_shift,
+    }  # fmt: skip
+    for name, tensor in conditions.items():
+        if tensor is not None:
+            _require(tensor.shape == q.shape, f"axial_attention: {name} is {tuple(tensor.shape)}, q {tuple(q.shape)}")
+    if bias is not None:
+        expected = (q.shape[3], 2 * q.shape[2 if axis == "row" else 1])
+        _require(tuple(bias.shape) == expected, f"axial_attention: bias is {tuple(bias.shape)}, expected {expected}")
+    chosen = _choose("axial_attention", implementation, ("reference", "cpu"), q)
+    module = torch_ops if chosen == "cpu" else reference
+    return module.axial_attention(
+        q, k, v, bias, axis=axis, causal=causal, q_scale=q_scale, q_shift=q_shift,
+        k_scale=k_scale, k_shift=k_shift, v_scale=v_scale, v_shift=v_shift,
+    )  # fmt: skip
+
+
+def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implementation: str | None = None) -> Tensor:
+    """Column attention for one new row, over the keys and values kept of the rows so far.
+
+    Args:
+        q: [B, W, h, C], the queries of the row at position T - 1.
+        k, v: [B, T, W, h, C], the rows 0 .. T - 1.
+        bias: [h, T], the relative bias of each cached row as seen from this one.
+        implementation: "reference" or None.
+
+    Returns:
+        [B, W, h, C].
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    expected = (q.shape[0], k.shape[1], *q.shape[1:])
+    _require(
+        tuple(k.shape) == expected and k.shape == v.shape,
+        f"cached_attention: k is {tuple(k.shape)}, v {tuple(v.shape)}, expected {expected}",
+    )
+    _require(
+        tuple(bias.shape) == (q.shape[2], k.shape[1]),
+        f"cached_attention: bias is {tuple(bias.shape)}, expected {(q.shape[2], k.shape[1])}",
+    )
+    _choose("cached_attention", implementation, ("reference",), q)
+    return reference.cached_attention(q, k, v, bias)
+
+
+def add_layer_norm(
+    x: Tensor,
+    residual: Tensor | None = None,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    eps: float = 1e-3,
+    *,
+    implementation: str | None = None,
+) -> Tensor:
+    """Residual sum, layer norm over the last axis, scale and shift: `normalise(x + residual) * scale + shift`.
+
+    Args:
+        x: [..., D].
+        residual: the same shape, or None.
+        scale, shift: broadcastable to x: [D], or per image [B, 1, 1, D] (conditional layer norm, ColTran table 1).
+        eps: added to the variance; the original program uses 1e-3.
+        implementation: "reference", "cpu" or None.
+
+    Returns:
+        [..., D].
+
+    Raises:
+        ValueError: `residual` of another shape than `x`.
+    """
+    if residual is not None:
+        _require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
+    chosen = _choose("add_layer_norm", implementation, ("reference", "cpu"), x)
+    module = torch_ops if chosen == "cpu" else reference
+    return module.add_layer_norm(x, residual, scale, shift, eps)
+
+
+def decode_row(
+    weights: DecoderWeights,
+    terms: RowTerms,
+    uniforms: Tensor,
+    *,
+    given: Tensor | None = None,
+    mode: str = "sample",
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    eps: float = 1e-3,
+    return_probabilities: bool = False,
+    implementation: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Draw one row of coarse colours with the inner decoder, pixel by pixel (ColTran section 4.1).
+
+    Args:
+        weights: the inner decoder.
+        terms: what conditions this row.
+        uniforms: [B, W] in [0, 1), the one random number of each pixel.
+        given: [B, W] labels to impose, -1 where the pixel is to be drawn; or None.
+        mode: "sample" or "argmax".
+        temperature: divides the logits before the draw; > 0.
+        top_p: draw from the most probable labels that together hold this probability; in (0, 1].
+        eps: of the layer norms.
+        return_probabilities: also return the untempered distributions.
+        implementation: "reference" or None.
+
+    Returns:
+        labels [B, W] int64, their natural log-probability under the untempered model [B, W], and the probabilities
+        [B, W, S] or None.
+
+    Raises:
+        ValueError: an argument out of its range, or shapes that do not fit.
+    """
+    _require(mode in ("sample", "argmax"), f"decode_row: mode must be 'sample' or 'argmax', got {mode!r}")
+    _require(temperature > 0, f"decode_row: temperature must be positive, got {temperature}")
+    _require(0 < top_p <= 1, f"decode_row: top_p must be in (0, 1], got {top_p}")
+    _require(
+        uniforms.shape == terms.inputs.shape[:2],
+        f"decode_row: uniforms is {tuple(uniforms.shape)}, expected {tuple(terms.inputs.shape[:2])}",
+    )
+    _require(
+        len(weights.layers) == len(terms.layers),
+        f"decode_row: {len(weights.layers)} layers of weights, {len(terms.layers)} of terms",
+    )
+    if given is not None:
+        _require(given.shape == uniforms.shape, f"decode_row: given is {tuple(given.shape)}, uniforms {uniforms.shape}")
+    _choose("decode_row", implementation, ("reference",), uniforms)
+    return reference.decode_row(
+        weights, terms, uniforms, given=given, mode=mode, temperature=temperature, top_p=top_p, eps=eps,
+        return_probabilities=return_probabilities,
+    )  # fmt: skip
