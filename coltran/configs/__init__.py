@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configurations of the paper, one file a network; `get_config()` of each returns a `ConfigDict`."""
