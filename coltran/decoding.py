@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decoders one row at a time: what incremental sampling keeps, and what it computes once a row.
+
+Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coltran.colorizer import Colorizer, InnerDecoder, OuterDecoder
+from coltran.layers import EPS, AxialAttention, FeedForward, condition
+from coltran_kernels import (
+    DecoderLayer,
+    DecoderWeights,
+    RowLayer,
+    RowTerms,
+    add_layer_norm,
+    cached_attention,
+)
+
+
+def decoder_weights(colorizer: Colorizer) -> DecoderWeights:
+    """The inner decoder, with the embedding and the head round it, as `decode_row` takes it."""
+    inner = colorizer.inner_decoder
+    layers = tuple(
+        DecoderLayer(
+            qkv=attention.qkv.weight,
+            bias=attention.bias,
+            out=attention.out.weight,
+            ff1=feed_forward.inner.weight,
+            ff1_bias=feed_forward.inner.bias,
+            ff2=feed_forward.outer.weight,
+            ff2_bias=feed_forward.outer.bias,
+        )
+        for attention, feed_forward in zip(inner.attention, inner.feed_forward, strict=True)
+    )
+    return DecoderWeights(
+        embedding=colorizer.embedding.weight,
+        layers=layers,
+        norm_weight=colorizer.norm.weight,
+        norm_bias=colorizer.norm.bias,
+        logits=colorizer.logits.weight,
+        logits_bias=colorizer.logits.bias,
+    )
+
+
+class ContextProjections:
+    """The conditioning of all layers of a decoder as one matrix product: their projections, stacked."""
+
+    def __init__(self, decoder: OuterDecoder | InnerDecoder) -> None:
+        modules: list[AxialAttention | FeedForward] = [*decoder.attention, *decoder.feed_forward]
+        self.layers = len(decoder.attention)
+        projections = [module.condition for module in modules]
+        present = [p for p in projections if p is not None]
+        self.sizes = [0 if p is None else p.out_features for p in projections]
+        if present:
+            self.weight = torch.cat([p.weight for p in present])
+            # The feed-forwards' projections have a bias, those of attention have none.
+            self.bias = torch.cat([p.weight.new_zeros(p.out_features) if p.bias is None else p.bias for p in present])
+
+    def __call__(self, context: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Context [B, W, E] -> the projected context of each attention, and of each feed-forward."""
+        if not any(self.sizes):
+            return [None] * self.layers, [None] * self.layers
+        parts = F.linear(context, self.weight, self.bias).split(self.sizes, -1)
+        found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
+        return found[: self.layers], found[self.layers :]
+
+
+class InnerRows:
+    """Prepares each row for `decode_row`: everything that depends on the gray image and the rows above."""
+
+    def __init__(self, decoder: InnerDecoder, z: Tensor, *, norm: str) -> None:
+        """z [B, H, W, D]; `norm` "exact" averages the whole image in conditional norms, "rowcontext" only the row."""
+        self.decoder, self.z = decoder, z
+        self.project = ContextProjections(decoder)
+        self.norms = [module.affine(z) for module in decoder.norms] if norm == "exact" else None
+
+    def terms(self, row: int, upper: Tensor) -> RowTerms:
+        """What conditions one row, given the summary of the rows above, [B, W, D]."""
+        decoder, z = self.decoder, self.z[:, row]
+        inputs = (decoder.position.row[row] + decoder.position.column).expand_as(upper)
+        if decoder.skip:
+            inputs = inputs + z + upper
+        of_attention, of_feed_forward = self.project(torch.cat((z, upper), -1))
+        norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in decoder.norms]
+        layers = []
+        for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
+            qkv_scale, qkv_shift = _stack_qkv(attention.terms(of_attention[i]), upper)
+            ff_scale, ff_shift = feed_forward.terms(of_feed_forward[i])
+            (scale1, shift1), (scale2, shift2) = norms[2 * i], norms[2 * i + 1]
+            affine = (_per_image(t) for t in (scale1, shift1, scale2, shift2))
+            layers.append(RowLayer(qkv_scale, qkv_shift, ff_scale, ff_shift, *affine))
+        return RowTerms(inputs, tuple(layers))
+
+
+def _stack_qkv(terms: dict[str, Tensor], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Scales and shifts of q, k and v side by side, [B, W, 3D]; ones and zeros where only some are conditioned."""
+
+    def stack(kind: str, absent: Tensor) -> Tensor | None:
+        parts = [terms.get(f"{c}_{kind}") for c in "qkv"]
+        if all(part is None for part in parts):
+            return None
+        return torch.cat([absent if part is None else part.flatten(-2) for part in parts], -1)
+
+    return stack("scale", torch.ones_like(like)), stack("shift", torch.zeros_like(like))
+
+
+def _per_image(affine: Tensor) -> Tensor:
+    """[B, 1, 1, D] -> [B, D]; [D] stays."""
+    return affine.flatten(1) if affine.dim() == 4 else affine
+
+
+class OuterRows:
+    """The outer decoder, one row after another, with its column keys and values kept."""
+
+    def __init__(self, decoder: OuterDecoder, z: Tensor) -> None:
+        """z: the encoded gray image, [B, H, W, D]."""
+        self.decoder, self.z = decoder, z
+        self.project = ContextProjections(decoder)
+        self.norms = [module.affine(z) for module in decoder.norms]
+        batch, height, width, _ = z.shape
+        hidden = decoder.position.row.shape[1]
+        heads = decoder.attention[0].heads if len(decoder.attention) else 1
+        columns = len(decoder.attention) // 2
+        self.cache = z.new_empty(columns, 2, batch, height, width, heads, hidden // heads)
+
+    def push(self, row: int, embedded: Tensor, *, implementation: str | None = None) -> Tensor:
+        """Embedded colours [B, W, D] of `row` -> the summary [B, W, D] of the rows up to and with it."""
+        decoder, z = self.decoder, self.z[:, row : row + 1]
+        x = embedded[:, None] + decoder.position.row[row] + decoder.position.column
+        if decoder.skip:
+            x = x + z
+        of_attention, of_feed_forward = self.project(z)
+        for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
+            if attention.axis == "row":
+                y = attention.attend(x, of_attention[i], implementation=implementation)
+            else:
+                y = self._attend_column(i // 2, row, attention, x, of_attention[i])
+            x = add_layer_norm(y, x, *self.norms[2 * i], EPS, implementation=implementation)
+            y = feed_forward.transform(x, of_feed_forward[i])
+            x = add_layer_norm(y, x, *self.norms[2 * i + 1], EPS, implementation=implementation)
+        return x[:, 0]
+
+    def _attend_column(
+        self, layer: int, row: int, attention: AxialAttention, x: Tensor, projected: Tensor | None
+    ) -> Tensor:
+        """Causal column attention of one row [B, 1, W, D] over the rows so far, whose keys and values it keeps."""
+        terms = attention.terms(projected)
+        q, k, v = (
+            condition(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
+            for c, t in zip("qkv", attention.split(x), strict=True)
+        )
+        keys, values = self.cache[layer, :, :, : row + 1]
+        keys[:, row], values[:, row] = k[:, 0], v[:, 0]
+        height = attention.bias.shape[1] // 2
+        bias = attention.bias[:, height - 1 - row : height]
+        y = cached_attention(q[:, 0], keys, values, bias)
+        return attention.out(y.flatten(-2))[:, None]

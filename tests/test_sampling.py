@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Incremental sampling is teacher forcing, one position at a time, and its randomness is one number a pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import colorizer_config, upsampler_config
+
+from coltran.colorizer import Colorizer
+from coltran.image import colors_to_labels
+from coltran.sampling import sample, uniforms, upsample_color
+from coltran.upsamplers import ColorUpsampler
+
+OPTIONS = {
+    "paper": {},
+    "shift": {"cond_mlp": "shift", "cond_att_scale": False, "cond_ln_seq": "cs", "cond_ln_sp_ave": "mean"},
+    "plain norm": {"cond_ln": False, "cond_att_k": False, "skip": False},
+    "nothing conditioned": {"cond_ln": False, "cond_mlp": "", **{f"cond_att_{c}": False for c in "qkv"}},
+    "activations": {"cond_att_act": "tanh", "cond_mlp_act": "sigmoid", "cond_ln_act": "relu"},
+}
+
+
+def _network(**options):
+    network = Colorizer(colorizer_config(**options))
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.normal_(std=0.3)
+    return network.eval()
+
+
+def _gray(batch=2):
+    return torch.randint(256, (batch, 6, 8), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_exact_sampling_is_teacher_forcing(options):
+    network, gray = _network(**options), _gray()
+    drawn = sample(network, gray, seed=0, return_probabilities=True)
+    with torch.no_grad():
+        forced = network.decode(drawn.labels, network.encode(gray)).softmax(-1)
+    torch.testing.assert_close(drawn.probabilities, forced, rtol=0, atol=1e-5)
+
+
+def test_rowcontext_sampling_is_another_distribution():
+    network, gray = _network(), _gray()
+    exact, row = (
+        sample(network, gray, mode="argmax", norm=norm, return_probabilities=True).probabilities[:, 0, 0]
+        for norm in ("exact", "rowcontext")
+    )
+    assert (exact - row).abs().max() > 1e-3  # rounding is below 1e-6
+
+
+def test_log_prob_is_that_of_the_drawn_labels_whatever_the_temperature():
+    drawn = sample(_network(), _gray(), seed=1, temperature=0.5, top_p=0.9, return_probabilities=True)
+    expected = drawn.probabilities.gather(-1, drawn.labels[..., None])[..., 0].log()
+    torch.testing.assert_close(drawn.log_prob, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rgb_is_the_color_of_the_labels():
+    drawn = sample(_network(), _gray(), seed=1)
+    assert torch.equal(colors_to_labels(drawn.rgb // 32), drawn.labels)
+
+
+def test_argmax_takes_the_most_probable_label():
+    drawn = sample(_network(), _gray(), mode="argmax", return_probabilities=True)
+    assert torch.equal(drawn.labels, drawn.probabilities.argmax(-1))
+
+
+def test_a_seed_repeats_and_another_differs():
+    network, gray = _network(), _gray()
+    first, again, other = (sample(network, gray, seed=seed).labels for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_no_seed_draws_afresh():
+    network, gray = _network(), _gray()
+    assert not torch.equal(sample(network, gray).labels, sample(network, gray).labels)
+
+
+def test_a_sample_does_not_depend_on_its_batch():
+    network, gray = _network(), _gray(4)
+    together = sample(network, gray, seed=3).labels
+    alone = torch.cat([sample(network, gray[i : i + 1], seed=3, image_index=[i]).labels for i in range(4)])
+    assert torch.equal(together, alone)
+
+
+def test_sampling_leaves_torchs_generator_and_the_mode_alone():
+    network, gray = _network(dropout=0.5).train(), _gray()
+    state = torch.get_rng_state()
+    sample(network, gray, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.training
+
+
+def test_dropout_is_not_applied():
+    network, gray = _network(dropout=0.5).train(), _gray()
+    assert torch.equal(sample(network, gray, seed=0).labels, sample(network.eval(), gray, seed=0).labels)
+
+
+def test_given_pixels_are_kept_and_the_rest_is_drawn_after_them():
+    network, gray = _network(), _gray()
+    free = sample(network, gray, seed=2).labels
+    given = torch.full_like(free, -1)
+    given[:, 2, 3] = (free[:, 2, 3] + 1) % 512
+    drawn = sample(network, gray, seed=2, given=given, return_probabilities=True)
+    assert torch.equal(drawn.labels[:, 2, 3], given[:, 2, 3])
+    assert torch.equal(drawn.labels[:, :2], free[:, :2])
+    with torch.no_grad():
+        forced = network.decode(drawn.labels, network.encode(gray)).log_softmax(-1)
+    expected = forced.gather(-1, drawn.labels[..., None])[..., 0]
+    torch.testing.assert_close(drawn.log_prob, expected, rtol=0, atol=1e-4)
+
+
+def test_progress_is_told_every_row():
+    seen = []
+    sample(_network(), _gray(), seed=0, progress=lambda done, rows: seen.append((done, rows)))
+    assert seen == [(row, 6) for row in range(1, 7)]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"mode": "best"}, "mode"),
+        ({"norm": "row"}, "norm"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"seed": -1}, "seed"),
+        ({"image_index": [0]}, "1 image indices for 2 images"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        sample(_network(), _gray(), **options)
+
+
+def test_an_image_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="works at 6 x 8 pixels, got 8 x 6"):
+        sample(_network(), _gray().transpose(1, 2))
+
+
+def test_uniforms_are_the_upper_bits_of_philox():
+    raw = np.random.Philox(key=[7, 3]).random_raw(12)
+    expected = [int(value) // 2**40 / 2**24 for value in raw]
+    assert uniforms(7, [1, 3], 3, 4)[1].flatten().tolist() == expected
+
+
+def test_uniforms_fill_the_unit_interval():
+    numbers = uniforms(0, range(16), 64, 64)
+    assert numbers.min() >= 0 and numbers.max() < 1
+    counts = torch.histc(numbers, 64, 0, 1)
+    chi_square = ((counts - 1024) ** 2 / 1024).sum()
+    assert 25 < chi_square < 120  # 63 degrees of freedom: outside with probability below 2e-5
+
+
+def test_color_upsampler_takes_the_most_probable_values_of_each_channel():
+    network = ColorUpsampler(upsampler_config("color_upsampler")).eval()
+    coarse, gray = torch.randint(8, (2, 6, 8, 3)) * 32, _gray()
+    expected = network(coarse // 32, gray).argmax(-1)
+    assert torch.equal(upsample_color(network, coarse, gray), expected.to(torch.uint8))
