@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the programs share: errors that end in one sentence, and the `--config` flag with its overrides."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import runpy
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from coltran.checkpoint import CheckpointError
+from coltran.image import PhotoError
+
+
+class UserError(Exception):
+    """Something that the person at the keyboard can mend; its message is one sentence for them."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """A command line that makes no sense."""
+
+    exit_code = 2
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Calls `main` and leaves the program with the exit code that it returns (None is 0).
+
+    Errors that are nobody's bug become one sentence on stderr: `UserError` (exit code 1, or 2 for
+    `UsageError`), `PhotoError`, `CheckpointError`, `OSError` and a device out of memory (1), Ctrl-C (130).
+    Everything else is a bug and keeps its traceback.
+    """
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        code = main() or 0
+    except UserError as error:
+        code = _fail(str(error), error.exit_code)
+    except (PhotoError, CheckpointError) as error:
+        code = _fail(str(error), 1)
+    except torch.OutOfMemoryError as error:
+        code = _fail(f"Out of memory, a smaller batch may fit: {str(error).splitlines()[0]}", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader
+        code = _fail("Nobody reads the output any more.", 1)
+    except OSError as error:
+        code = _fail(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.", 1)
+    except KeyboardInterrupt:
+        code = _fail("Interrupted.", 130)
+    sys.exit(code)
+
+
+def _fail(sentence: str, code: int) -> int:
+    print(sentence if sentence.endswith(("?", ".")) else f"{sentence}.", file=sys.stderr, flush=True)
+    return code
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def device(name: str) -> torch.device:
+    """The torch device of that name.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """An argparse type: whole numbers from `lowest` on."""
+
+    def convert(text: str) -> int:
+        number = int(text)
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"{number} is below {lowest}")
+        return number
+
+    convert.__name__ = "whole number"  # argparse's word for what it expected
+    return convert
+
+
+def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:
+    """Reads `--config=FILE`, overrides of it such as `--config.batch_size=4`, and a program's own flags.
+
+    FILE is a Python file with a `get_config()`; one that does not exist relative to the working directory is
+    looked for beside the package, so that `--config=coltran/configs/colorizer.py` works from anywhere.
+
+    Args:
+        argv: the command line without the program's name.
+        usage: what `--help` prints above the flags.
+        define: defines the program's flags on the values given to it.
+
+    Returns:
+        The values: `.config`, a ConfigDict, and one attribute a flag.
+
+    Raises:
+        UsageError: an unknown flag or configuration key, a value of the wrong type, a missing or broken FILE.
+    """
+    values = flags.FlagValues()
+    define(values)
+    if {"-h", "--help", "-help"} & set(argv):
+        print(usage.strip(), "\n\nFlags:")
+        for name in sorted(set(values) - {"flagfile", "undefok"}):  # absl's own, of no use here
+            default = values[name].default
+            print(f"  --{name}: {values[name].help}" + ("" if default is None else f" (default: {default})"))
+        raise SystemExit(0)
+    path, argv = _take_config(argv)
+    config = _load_config(path)
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *argv])
+    except (AttributeError, KeyError) as error:
+        unknown, *near = re.findall(r"(?:^|Did you mean \")\W*(\w+)", str(error))
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise UsageError(f"{path} has no key {unknown!r}{hint}") from error
+    except flags.Error as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+    try:
+        rest = values(["", *argv])[1:]
+    except flags.Error as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{reason[:1].upper()}{reason[1:]} (see --help).") from error
+    if rest:
+        raise UsageError(f"Cannot make sense of {' '.join(rest)!r} (see --help).")
+    return values
+
+
+def _take_config(argv: list[str]) -> tuple[Path, list[str]]:
+    """Splits the command line into the configuration's path and the rest."""
+    for i, argument in enumerate(argv):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config"):
+            rest = argv[:i] + argv[i + 1 :] if equals else argv[:i] + argv[i + 2 :]
+            given = value if equals else "".join(argv[i + 1 : i + 2])
+            if not given:
+                break
+            beside_package = Path(__file__).resolve().parent.parent / given
+            use_package = beside_package.exists() and not Path(given).exists()
+            return beside_package if use_package else Path(given), rest
+    raise UsageError("Name a configuration with --config=FILE, such as --config=coltran/configs/colorizer.py.")
+
+
+def _load_config(path: Path) -> ConfigDict:
+    if not path.is_file():
+        raise UsageError(f"There is no configuration file {path}.")
+    try:
+        config = runpy.run_path(str(path)).get("get_config", lambda: None)()
+    except Exception as error:  # the file is the user's program: whatever it raises is about that file
+        raise UsageError(f"{path} cannot be read as a configuration: {error}.") from error
+    if not isinstance(config, ConfigDict):
+        raise UsageError(f"{path} has no get_config() that returns a ConfigDict.")
+    return config

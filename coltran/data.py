@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training and evaluation batches from a folder of photographs.
+
+Sample `n` of the training data is a pure function of the seed and `n`: the order of an epoch is a permutation
+drawn from (seed, epoch), the crop and the colour channel are drawn from (seed, n). Step `s` trains on the
+samples `s * batch_size` and up, so a training that resumes needs to know nothing but its step, and the number
+of worker processes changes no batch.
+
+What a photograph becomes (by `coltran.image`): a square crop, random in training and central in
+evaluation; area resize to `config.resolution`; where `config.downsample` is set, area resize of that to
+`config.downsample_res` for the colorizer and the colour upsampler. The spatial upsampler gets the large image
+and the small one resized back up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import warnings
+from collections.abc import Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from coltran import image
+
+Batch = dict[str, Tensor]
+
+_ORDER, _SAMPLE = 0, 1  # which of the two random streams of a seed
+
+
+def _prepare(square: np.ndarray, config: Mapping[str, Any], network_name: str) -> dict[str, np.ndarray]:
+    """The arrays `[H, W, 3]` that a network wants of a square crop."""
+    full = image.area_resize(square, tuple(config["resolution"]))
+    small_size = config.get("downsample_res", 64)
+    if network_name == "spatial_upsampler":
+        low_res = image.area_resize(image.area_resize(full, small_size), full.shape[:2])
+        return {"rgb": full, "low_res": low_res}
+    if config.get("downsample", False):
+        return {"rgb": image.area_resize(full, small_size)}
+    return {"rgb": full}
+
+
+class _Photographs(Dataset):
+    """Sample number -> (arrays of the sample or None, paths that could not be read on the way)."""
+
+    def __init__(self, config: Mapping[str, Any], data_dir: str | Path, network_name: str) -> None:
+        self.folder = data_dir
+        self.paths = image.list_photos([data_dir])
+        self.config = config
+        self.network_name = network_name
+
+    def _arrays(self, square: np.ndarray) -> dict[str, np.ndarray]:
+        return _prepare(square, self.config, self.network_name)
+
+
+class _TrainingPhotographs(_Photographs):
+    def __init__(self, config: Mapping[str, Any], data_dir: str | Path, network_name: str, seed: int) -> None:
+        super().__init__(config, data_dir, network_name)
+        self.seed = seed
+        self.random_channel = network_name != "coltran_core" and config.get("random_channel", False)
+        self._epoch = -1
+        self._order = np.arange(0)
+
+    def _photo_index(self, n: int) -> int:
+        epoch, position = divmod(n, len(self.paths))
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.paths))
+            self._epoch = epoch
+        return int(self._order[position])
+
+    def __getitem__(self, n: int) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+        unreadable: list[str] = []
+        first = self._photo_index(n)
+        rng = np.random.default_rng([self.seed, _SAMPLE, n])
+        for offset in range(len(self.paths)):  # the next photo stands in for one that cannot be read
+            try:
+                photo = image.load_photo(self.paths[(first + offset) % len(self.paths)])
+            except image.PhotoError as error:
+                unreadable.append(str(error))
+                continue
+            arrays = self._arrays(image.random_square(photo, rng))
+            if self.random_channel:
+                arrays["channel_index"] = np.asarray(rng.integers(3))
+            return arrays, unreadable
+        return None, unreadable
+
+
+class _EvaluationPhotographs(_Photographs):
+    def __getitem__(self, n: int) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+        try:
+            photo = image.load_photo(self.paths[n])
+        except image.PhotoError as error:
+            return None, [str(error)]
+        return self._arrays(image.center_square(photo)), []
+
+
+def _collate(samples: list[tuple[dict[str, np.ndarray] | None, list[str]]]) -> tuple[Batch | None, list[str]]:
+    unreadable = [message for _, messages in samples for message in messages]
+    read = [arrays for arrays, _ in samples if arrays is not None]
+    if not read:
+        return None, unreadable
+    return {key: torch.from_numpy(np.stack([arrays[key] for arrays in read])) for key in read[0]}, unreadable
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C and `timeout` signal the whole process group; the program decides when it and its workers stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _load(dataset: _Photographs, batches: Iterator[list[int]], workers: int) -> Generator[Batch, None, None]:
+    """Yields the batches in order; warns once of every photo that cannot be read."""
+    loader = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        collate_fn=_collate,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # leaves the global random state alone
+    )
+    unread: set[str] = set()
+    for batch, unreadable in loader:
+        for message in unreadable:
+            if message not in unread:
+                unread.add(message)
+                warnings.warn(f"Skipped: {message}", stacklevel=2)
+        if batch is not None:
+            yield batch
+        elif len(unread) == len(dataset.paths):
+            raise image.PhotoError(f"None of the photographs in {dataset.folder} can be read.")
+
+
+def train_batches(
+    config: Mapping[str, Any],
+    data_dir: str | Path,
+    network_name: str,
+    seed: int = 0,
+    start_step: int = 0,
+    workers: int = 1,
+) -> Generator[Batch, None, None]:
+    """Endless training batches of `config.batch_size` photographs, from step `start_step` on.
+
+    A photo that cannot be read is replaced by the next one in name order, with one warning.
+
+    Args:
+        config: whole configuration; read are batch_size, resolution, downsample, downsample_res and
+            random_channel.
+        data_dir: a folder of photographs, searched recursively.
+        network_name: `model.name`, which says what a batch holds.
+        seed: 0 or above; together with the sample number it decides everything random.
+        workers: processes that read photographs; 0 reads them in this one.
+
+    Yields:
+        dict with `rgb` uint8 `[B, H, W, 3]`; for the spatial upsampler also `low_res`, of the same shape; for
+        an upsampler with `config.random_channel` also `channel_index` int64 `[B]` of 0..2.
+
+    Raises:
+        PhotoError: the folder is missing or empty, or none of its photographs can be read.
+    """
+    dataset = _TrainingPhotographs(config, data_dir, network_name, seed)
+    size = config["batch_size"]
+    numbers = (list(range(step * size, (step + 1) * size)) for step in itertools.count(start_step))
+    return _load(dataset, numbers, workers)
+
+
+def eval_batches(
+    config: Mapping[str, Any],
+    data_dir: str | Path,
+    network_name: str,
+    batch_size: int | None = None,
+    limit: int | None = None,
+    workers: int = 1,
+) -> Generator[Batch, None, None]:
+    """Every photograph of a folder once, in name order, centrally cropped; all three channels.
+
+    A photo that cannot be read is left out, with one warning; its batch and the last one may be smaller.
+
+    Args:
+        config: whole configuration, as for `train_batches`.
+        batch_size: photographs in a batch; `config.eval_batch_size` where it is None.
+        limit: the first so many photographs only; all where it is None.
+
+    Yields:
+        dict with `rgb` uint8 `[B, H, W, 3]` and, for the spatial upsampler, `low_res` of the same shape.
+
+    Raises:
+        PhotoError: the folder is missing or empty, or none of its photographs can be read.
+    """
+    dataset = _EvaluationPhotographs(config, data_dir, network_name)
+    size = batch_size or config["eval_batch_size"]
+    dataset.paths = dataset.paths[:limit]
+    numbers = range(len(dataset.paths))
+    chunks = (list(numbers[start : start + size]) for start in range(0, len(numbers), size))
+    return _load(dataset, chunks, workers)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures a trained network on photographs: bits a pixel (colorizer) or a channel value (upsamplers).
+
+    python -m coltran.evaluate --checkpoint LOGDIR --data_dir PHOTOS
+    python -m coltran.evaluate --checkpoint LOGDIR --data_dir VALID --train_dir TRAIN
+
+The weights are those that the checkpoint samples with, the moving averages. The photographs are cropped
+centrally, the upsamplers are measured on all three channels. With --train_dir, the colorizer stands beside
+the best that one can do without looking at more than one pixel: the distribution of the 512 coarse colours
+given that pixel's gray level, counted on the photographs in TRAIN. The last line of the output is the result
+as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from coltran import checkpoint, cli
+from coltran.colorizer import LABELS
+from coltran.data import Batch, eval_batches
+from coltran.image import colors_to_labels, rgb_to_gray, to_bits
+from coltran.losses import compute_losses
+
+GRAYS = 256
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, batches: Iterable[Batch], config: Mapping[str, Any]) -> dict[str, float]:
+    """The losses of a network, averaged over photographs, each weighing the same whatever its batch.
+
+    Args:
+        network: in evaluation mode.
+        batches: as `coltran.data.eval_batches` yields them.
+        config: whole configuration.
+
+    Returns:
+        `photos`, their number; `loss`, bits a pixel or channel value; for a colorizer with a parallel head
+        `encoder`, that head's bits a pixel.
+    """
+    device = next(network.parameters()).device
+    photos = 0
+    sums: dict[str, float] = {}
+    for batch in batches:
+        count = len(batch["rgb"])
+        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+        losses = compute_losses(network, on_device, config, training=False)
+        photos += count
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + count * float(loss)
+    return {"photos": photos, **{name: sums[name] / photos for name in ("loss", "encoder") if name in sums}}
+
+
+def gray_counts(batches: Iterable[Batch]) -> Tensor:
+    """How often each coarse colour occurs at each gray level: int64 [256, 512]."""
+    counts = torch.zeros(GRAYS * LABELS, dtype=torch.int64)
+    for batch in batches:
+        labels = colors_to_labels(to_bits(batch["rgb"], 8, 3))
+        cells = rgb_to_gray(batch["rgb"]).long() * LABELS + labels
+        counts += torch.bincount(cells.flatten(), minlength=GRAYS * LABELS)
+    return counts.view(GRAYS, LABELS)
+
+
+def baseline_bits(train_counts: Tensor, counts: Tensor) -> float:
+    """Mean bits a pixel of the constant colour distribution given the gray level, with add-one smoothing.
+
+    `p(label | gray) = (n(gray, label) + 1) / (n(gray) + 512)`, so that a colour never seen costs finitely
+    many bits.
+
+    Args:
+        train_counts: int64 [256, 512], what the distribution is counted on.
+        counts: int64 [256, 512], what it is measured on, with at least one pixel.
+    """
+    smoothed = train_counts.double() + 1
+    bits = -(smoothed / smoothed.sum(1, keepdim=True)).log2()
+    return float((counts * bits).sum() / counts.sum())
+
+
+def evaluate_checkpoint(
+    directory: str | Path,
+    data_dir: str | Path,
+    *,
+    train_dir: str | Path | None = None,
+    batch_size: int | None = None,
+    limit: int | None = None,
+    workers: int = 1,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Evaluates a checkpoint on a folder of photographs.
+
+    Args:
+        directory: a checkpoint or a log directory.
+        data_dir: folder of photographs to measure on.
+        train_dir: for the colorizer, photographs to count the baseline on; no baseline where it is None.
+        batch_size: photographs in a batch; the configuration's `eval_batch_size` where it is None.
+        limit: the first so many photographs of `data_dir` only.
+        workers: processes that read photographs.
+        device: torch device.
+
+    Returns:
+        What `evaluate` returns, with `model` (the network's name), `checkpoint`, and with `train_dir` also
+        `baseline` (bits a pixel) and `baseline_pixels`, how many it is counted on.
+
+    Raises:
+        UserError, CheckpointError, PhotoError: a device, a checkpoint or photographs that cannot be used.
+    """
+    path = checkpoint.find(directory)
+    network = checkpoint.load(path).to(cli.device(device))
+    config = checkpoint.load_config(path)
+    name = config["model"]["name"]
+    if missing := [key for key in ("resolution", "eval_batch_size") if key not in config]:
+        raise cli.UserError(f"{path / 'config.yaml'} lacks {' and '.join(missing)}, which the evaluation needs.")
+    if train_dir is not None and name != "coltran_core":
+        raise cli.UserError(f"{path} holds a {name}: the baseline of --train_dir is for the colorizer.")
+    batches = eval_batches(config, data_dir, name, batch_size, limit, workers)
+    if train_dir is None:
+        return {"model": name, "checkpoint": str(path), **evaluate(network, batches, config)}
+    train_counts = gray_counts(eval_batches(config, train_dir, name, workers=workers))
+    counts = gray_counts(eval_batches(config, data_dir, name, limit=limit, workers=workers))
+    baseline = {"baseline": baseline_bits(train_counts, counts), "baseline_pixels": int(train_counts.sum())}
+    return {"model": name, "checkpoint": str(path), **evaluate(network, batches, config), **baseline}
+
+
+def main() -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m coltran.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, help="a checkpoint, or a log directory (its newest)")
+    parser.add_argument("--data_dir", required=True, help="folder of photographs to measure on")
+    parser.add_argument("--train_dir", help="folder of photographs to count the colorizer's baseline on")
+    parser.add_argument("--batch", type=cli.at_least(1), help="photographs in a batch (default: as configured)")
+    parser.add_argument("--limit", type=cli.at_least(1), help="measure on the first so many photographs only")
+    parser.add_argument("--workers", type=cli.at_least(0), default=1, help="reading processes (default: 1)")
+    parser.add_argument("--threads", type=cli.at_least(1), help="computing threads (default: torch's choice)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    results = evaluate_checkpoint(
+        options.checkpoint,
+        options.data_dir,
+        train_dir=options.train_dir,
+        batch_size=options.batch,
+        limit=options.limit,
+        workers=options.workers,
+        device=options.device,
+    )
+    unit = "bits/pixel" if results["model"] == "coltran_core" else "bits/channel value"
+    rows = {
+        "loss": "autoregressive decoder" if results["model"] == "coltran_core" else results["model"],
+        "encoder": "parallel head",
+        "baseline": "constant distribution given the gray level",
+    }
+    print(f"{results['photos']} photographs, {results['checkpoint']}")
+    for key, text in rows.items():
+        if key in results:
+            print(f"  {results[key]:8.4f} {unit}  {text}")
+    if "baseline" in results:
+        print(f"  The last is counted on {results['baseline_pixels']} pixels, add-one smoothed.")
+    print(json.dumps(results))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

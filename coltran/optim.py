@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimizers that a configuration can name, and the moving average of the weights.
+
+    RMSprop (Keras)   v <- rho v + (1 - rho) g^2        w <- w - lr g / sqrt(v + epsilon)
+    moving average    a <- a - (1 - decay) (a - w)      starting at the initial weights
+
+Keras puts epsilon inside the root; `torch.optim.RMSprop` puts it outside, and the two part ways wherever a
+gradient is small, which in the first steps is most of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class RMSprop(torch.optim.Optimizer):
+    """RMSprop as Keras defines it, without momentum.
+
+    Args:
+        params: parameters or parameter groups.
+        learning_rate: step size, above 0.
+        rho: decay of the mean square of the gradient, in [0, 1).
+        epsilon: added to the mean square, inside the root.
+
+    State of a parameter: `mean_square`, of the parameter's shape, starting at zero. A parameter without a
+    gradient is left alone.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        learning_rate: float = 0.001,
+        rho: float = 0.9,
+        epsilon: float = 1e-7,
+    ) -> None:
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, not {learning_rate}.")
+        if not 0 <= rho < 1:
+            raise ValueError(f"rho must lie in [0, 1), not {rho}.")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon must be above 0, not {epsilon}.")
+        super().__init__(params, {"learning_rate": learning_rate, "rho": rho, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Takes one step along the gradients that the parameters hold; returns the closure's result."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._step(params, group["learning_rate"], group["rho"], group["epsilon"])
+        return loss
+
+    def _step(self, params: list[Tensor], learning_rate: float, rho: float, epsilon: float) -> None:
+        for p in params:
+            if "mean_square" not in self.state[p]:
+                self.state[p]["mean_square"] = torch.zeros_like(p)
+        gradients = [p.grad for p in params if p.grad is not None]
+        mean_squares = [self.state[p]["mean_square"] for p in params]
+        torch._foreach_mul_(mean_squares, rho)
+        torch._foreach_addcmul_(mean_squares, gradients, gradients, value=1 - rho)
+        roots = torch._foreach_add(mean_squares, epsilon)
+        torch._foreach_sqrt_(roots)
+        torch._foreach_addcdiv_(params, gradients, roots, value=-learning_rate)
+
+
+def _adam(
+    params: Iterable[Any],
+    learning_rate: float = 0.001,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+    amsgrad: bool = False,
+) -> torch.optim.Optimizer:
+    return torch.optim.Adam(params, lr=learning_rate, betas=(beta_1, beta_2), eps=epsilon, amsgrad=amsgrad)
+
+
+def _sgd(
+    params: Iterable[Any], learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False
+) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=learning_rate, momentum=momentum, nesterov=nesterov)
+
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "rmsprop": RMSprop,
+    "adam": _adam,
+    "sgd": _sgd,
+}
+
+
+def build_optimizer(config: Mapping[str, Any], params: Iterable[Any]) -> torch.optim.Optimizer:
+    """The optimizer of `config.optimizer`: its `type`, and the remaining keys as options under Keras' names.
+
+    | type    | options and their defaults                                                  |
+    | ------- | --------------------------------------------------------------------------- |
+    | rmsprop | learning_rate 0.001, rho 0.9, epsilon 1e-7                                  |
+    | adam    | learning_rate 0.001, beta_1 0.9, beta_2 0.999, epsilon 1e-7, amsgrad False  |
+    | sgd     | learning_rate 0.01, momentum 0, nesterov False                              |
+
+    Raises:
+        ValueError: an unknown type or option, or a value out of range; one sentence.
+    """
+    options = dict(config.get("optimizer") or {"type": "rmsprop"})
+    kind = options.pop("type", None)
+    if kind not in _OPTIMIZERS:
+        raise ValueError(f"config.optimizer.type must be one of {', '.join(_OPTIMIZERS)}, not {kind!r}.")
+    try:
+        return _OPTIMIZERS[kind](params, **options)
+    except TypeError as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ValueError(f"config.optimizer: {kind} cannot be built with {given} ({error}).") from error
+
+
+class MovingAverage:
+    """Exponential moving average of a network's trainable weights, kept in float32 beside them.
+
+    Args:
+        network: its parameters that require a gradient are averaged, starting at their present values.
+        decay: how much of the average a step keeps, in (0, 1); 0.999 in the paper.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"config.polyak_decay must lie in (0, 1), or be 0 for none, not {decay}.")
+        self.decay = decay
+        self._weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.averages = {name: p.detach().clone() for name, p in self._weights.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Moves the averages one step towards the network's present weights."""
+        torch._foreach_lerp_(list(self.averages.values()), list(self._weights.values()), 1 - self.decay)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Sets the averages from `tensors`, which holds one of the same shape under each parameter's name."""
+        for name, average in self.averages.items():
+            average.copy_(tensors[name])
+
+
+def build_average(config: Mapping[str, Any], network: nn.Module) -> MovingAverage | None:
+    """The moving average that `config.polyak_decay` asks for; None where it is missing or 0."""
+    decay = config.get("polyak_decay") or 0
+    return MovingAverage(network, decay) if decay else None

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains one of the three networks on a folder of photographs.
+
+    python -m coltran.train --config=coltran/configs/colorizer.py --logdir=DIR --data_dir=PHOTOS
+    python -m coltran.train --config=coltran/test_configs/colorizer.py --logdir=DIR --data_dir=PHOTOS \\
+        --config.batch_size=8 --config.optimizer.learning_rate=1e-3 --config.max_train_steps=1000
+
+DIR gets `config.yaml`, a line of `train.jsonl` for each summary, and `checkpoint-NNNNNN/`: every
+config.save_checkpoint_secs seconds, at the end, and on Ctrl-C or a SIGTERM (exit code 130 or 143). The same
+command again goes on from the newest checkpoint, and its losses are those of a training that was never
+interrupted: to the bit on a CPU, with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from absl import flags
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from torch import Tensor, nn
+
+from coltran import checkpoint, cli, networks
+from coltran.checkpoint import CheckpointError
+from coltran.cli import UserError
+from coltran.data import Batch, train_batches
+from coltran.layers import plain
+from coltran.losses import compute_losses, start_at_frequencies
+from coltran.optim import MovingAverage, build_average, build_optimizer
+
+
+@dataclass
+class Training:
+    """All that a checkpoint keeps of a training."""
+
+    config: dict[str, Any]
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: MovingAverage | None
+    seed: int
+    step: int = 0
+
+
+def start(config: Mapping[str, Any], seed: int, device: torch.device) -> Training:
+    """A training before its first step: the network with fresh weights drawn from `seed`.
+
+    Raises:
+        UserError: the configuration builds no network, no optimizer or no moving average.
+    """
+    for key in ("batch_size", "max_train_steps"):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise UserError(f"config.{key} must be a whole number from 1 on, not {config.get(key)!r}.")
+    torch.manual_seed(seed)
+    try:
+        network = networks.build(networks.model_config(config)).to(device).train()
+        optimizer = build_optimizer(config, network.parameters())
+        average = build_average(config, network)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"The configuration cannot be trained: {reason}.") from error
+    whole = plain(config) | {"model": network.config}
+    return Training(whole, network, optimizer, average, seed)
+
+
+def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
+    """One step of gradient descent on one batch; the losses before it, as scalars on the network's device.
+
+    Dropout is drawn from (seed, step) alone.
+    """
+    device = next(training.network.parameters()).device
+    batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    mixed = np.random.SeedSequence([training.seed, training.step]).generate_state(1, np.uint64)
+    torch.manual_seed(int(mixed[0]))
+    one_channel = "channel_index" in batch  # an upsampler without config.random_channel learns all three
+    losses = compute_losses(training.network, batch, training.config, training=one_channel)
+    losses["total_loss"].backward()
+    training.optimizer.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    if training.average is not None:
+        training.average.update()
+    training.step += 1
+    return {name: loss.detach() for name, loss in losses.items()}
+
+
+def save(training: Training, logdir: Path, keep: int) -> Path:
+    """Writes `checkpoint-NNNNNN` of the present step, then deletes all but the `keep` newest.
+
+    Raises:
+        UserError: a weight is not a finite number: the checkpoints that there are remain.
+        OSError: it cannot be written: the checkpoints that there are remain.
+    """
+    parameters = dict(training.network.named_parameters())
+    if not all(bool(p.isfinite().all()) for p in parameters.values()):
+        raise UserError(
+            f"After step {training.step} some weights are not finite numbers, so they are not saved; "
+            "a smaller config.optimizer.learning_rate may help."
+        )
+    tensors = {f"weights/{name}": tensor for name, tensor in training.network.state_dict().items()}
+    for name, parameter in parameters.items():
+        for slot, value in training.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{slot}"] = value
+    state = {"step": training.step, "seed": training.seed, "torch": str(torch.__version__)}
+    path = logdir / f"checkpoint-{training.step:06d}"
+    checkpoint.save(
+        training.network,
+        path,
+        config=training.config,
+        weights=training.average.averages if training.average else None,
+        training=(tensors, state),
+    )
+    checkpoint.prune(logdir, keep)
+    return path
+
+
+def resume(training: Training, path: Path) -> None:
+    """Brings a fresh training to the state that was saved in `path`.
+
+    Raises:
+        UserError: it was saved by a training of another model, optimizer or seed; the sentence names the
+            differences.
+        CheckpointError: it is damaged or incomplete.
+    """
+    saved_config = checkpoint.load_config(path)
+    tensors, state = checkpoint.load_training(path)
+    there = _identity(saved_config, state.get("seed"))
+    here = _identity(training.config, training.seed)
+    differences = [
+        f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+    if differences:
+        raise UserError(f"{path} belongs to another training, it differs in {', '.join(differences)}.")
+    source = path / "training.safetensors"
+    weights = {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")}
+    checkpoint.load_tensors(training.network, weights, source)
+    if training.average is not None:
+        training.average.load(dict(checkpoint.load(path).named_parameters()))
+    parameters = dict(training.network.named_parameters())
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            name, _, slot = key.removeprefix("optimizer/").rpartition("/")
+            if name not in parameters or value.shape not in ((), parameters[name].shape):
+                raise CheckpointError(f"{source} does not fit its network: {key}.")
+            # torch keeps Adam's step counts on the CPU
+            target = parameters[name].device if value.shape else torch.device("cpu")
+            training.optimizer.state[parameters[name]][slot] = value.to(target, copy=True)
+    if not isinstance(state.get("step"), int):
+        raise CheckpointError(f"{path / 'training.yaml'} names no step.")
+    training.step = state["step"]
+
+
+def _identity(config: Mapping[str, Any], seed: Any) -> dict[str, Any]:
+    """What must not change between the runs of one training, as a flat mapping."""
+
+    def flatten(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                yield from flatten(f"{prefix}.{key}", item)
+        else:
+            yield prefix, value
+
+    optimizer = (config.get("optimizer") or {}).get("type")
+    return dict(flatten("model", config["model"])) | {"optimizer.type": optimizer, "seed": seed}
+
+
+class Report:
+    """The progress line, and the summaries in `train.jsonl`.
+
+    On a terminal the line is redrawn in place, twice a second at most; elsewhere one is printed at each
+    summary. Losses are fetched from the device only when they are shown.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], every: int, first_step: int) -> None:
+        self.path = path
+        self.last_step = config["max_train_steps"]
+        self.batch_size = config["batch_size"]
+        self.every = every
+        self.console = Console()
+        self.live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._drawn = 0.0
+        self._restart()
+        _keep_lines(path, first_step)
+
+    def _restart(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._count = 0
+        self._since = time.monotonic()
+
+    def add(self, step: int, losses: dict[str, Tensor]) -> None:
+        """Notes the losses of the step that has brought the training to `step`.
+
+        Raises:
+            UserError: at a summary, the mean loss since the last one is not a finite number.
+        """
+        self._sum = self._sum + losses["loss"]
+        self._count += 1
+        summary = step % self.every == 0 or step == self.last_step
+        redraw = self.console.is_terminal and time.monotonic() > self._drawn + 0.5
+        if not (summary or redraw):
+            return
+        mean = float(self._sum) / self._count
+        rate = self._count * self.batch_size / (time.monotonic() - self._since)
+        self._show(step, float(losses["loss"]), mean, rate)
+        if summary:
+            if not np.isfinite(mean):
+                raise UserError(
+                    f"The loss is no finite number at step {step}; the checkpoints before it remain, "
+                    "a smaller config.optimizer.learning_rate may help."
+                )
+            values = {name: float(loss) for name, loss in losses.items()}
+            line = {"step": step, **values, "mean_loss": mean, "images_per_second": round(rate, 3)}
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            self._restart()
+
+    def _show(self, step: int, loss: float, mean: float, rate: float) -> None:
+        left = timedelta(seconds=round((self.last_step - step) * self.batch_size / rate))
+        line = f"step {step}/{self.last_step}  loss {loss:.4f}  mean {mean:.4f} bits  {rate:.1f} images/s  {left} left"
+        if self.console.is_terminal:
+            self.live.update(Text(line), refresh=True)
+            self._drawn = time.monotonic()
+        else:
+            print(line, flush=True)
+
+
+def _keep_lines(path: Path, last_step: int) -> None:
+    """Drops the summaries after `last_step`, which a resumed training writes again, and a torn last line."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] <= last_step:
+                kept.append(line + "\n")
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Gives a list that gets the number of a SIGINT or SIGTERM; one that comes a second later acts as usual.
+
+    Within the second it counts as the same one: `timeout` and a terminal's group of processes deliver it twice.
+    """
+    caught: list[int] = []
+    first = 0.0
+    previous: dict[int, Any] = {}
+
+    def note(number: int, _: Any) -> None:
+        nonlocal first
+        first = first or time.monotonic()
+        caught.append(number)
+        if time.monotonic() > first + 1:
+            restore()
+            signal.raise_signal(number)
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.signal(number, note)
+    try:
+        yield caught
+    finally:
+        restore()
+
+
+def train(
+    config: Mapping[str, Any],
+    logdir: str | Path,
+    data_dir: str | Path,
+    *,
+    seed: int = 0,
+    steps_per_summaries: int = 100,
+    keep: int = 3,
+    save_every_steps: int = 0,
+    workers: int = 1,
+    device: str = "cpu",
+) -> int:
+    """Trains from the newest checkpoint in `logdir`, or from the start, up to `config.max_train_steps`.
+
+    Args:
+        config: whole configuration.
+        logdir: where checkpoints and summaries go; made where missing.
+        data_dir: folder of photographs.
+        seed: decides the first weights, the order, crops and channels of the photographs, and dropout.
+        steps_per_summaries: steps between lines of `train.jsonl`.
+        keep: how many checkpoints to keep.
+        save_every_steps: steps between checkpoints, beside those that config.save_checkpoint_secs asks for;
+            0: none.
+        workers: processes that read photographs.
+        device: torch device.
+
+    Returns:
+        0 when the last step is reached, 128 + the signal's number after a SIGINT or SIGTERM.
+
+    Raises:
+        UserError, CheckpointError, PhotoError, OSError: see `start`, `resume`, `train_batches`, `save`.
+    """
+    training = start(config, seed, cli.device(device))
+    logdir = Path(logdir)
+    if found := checkpoint.numbered(logdir):
+        resume(training, found[-1])
+    elif training.config.get("start_at_frequencies", 0):
+        counted = math.ceil(training.config["start_at_frequencies"] / training.config["batch_size"])
+        name = training.config["model"]["name"]
+        with contextlib.closing(train_batches(training.config, data_dir, name, seed, 0, workers)) as batches:
+            start_at_frequencies(training.network, itertools.islice(batches, counted))
+    config = training.config
+    name, last_step = config["model"]["name"], config["max_train_steps"]
+    if training.step >= last_step:
+        print(f"{found[-1] if found else name} has reached config.max_train_steps={last_step} already.")
+        return 0
+    batches = train_batches(config, data_dir, name, seed, training.step, workers)
+    logdir.mkdir(parents=True, exist_ok=True)
+    checkpoint.save_yaml(config, logdir / "config.yaml")
+    size = sum(p.numel() for p in training.network.parameters())
+    origin = found[-1] if found else "the start"
+    print(f"{name}, {size / 1e6:.2f} M parameters, from {origin}", flush=True)
+
+    report = Report(logdir / "train.jsonl", config, steps_per_summaries, training.step)
+    last_save = time.monotonic()
+    path = None
+    with _signals() as caught, report.live, contextlib.closing(batches):
+        for batch in batches:
+            losses = take_step(training, batch)
+            report.add(training.step, losses)
+            finished = bool(caught) or training.step >= last_step
+            late = time.monotonic() - last_save > config.get("save_checkpoint_secs", 900)
+            if finished or late or (save_every_steps and training.step % save_every_steps == 0):
+                path = save(training, logdir, keep)
+                last_save = time.monotonic()
+            if finished:
+                break
+    print(f"{'Stopped' if caught else 'Finished'} after step {training.step}; saved {path}.")
+    return 128 + caught[0] if caught else 0
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this program's flags, beside `--config`."""
+    for name, text in (
+        ("logdir", "where checkpoints and summaries go"),
+        ("data_dir", "folder of photographs"),
+    ):
+        flags.DEFINE_string(name, None, text, required=True, flag_values=values)
+    for name, default, lowest, text in (
+        ("steps_per_summaries", 100, 1, "steps between summaries"),
+        ("keep", 3, 1, "checkpoints to keep"),
+        ("seed", 0, 0, "decides everything random"),
+        ("workers", 1, 0, "processes that read photographs; 0: none besides this one"),
+        ("threads", None, 1, "threads that compute; torch's own choice where not given"),
+        ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
+    flags.DEFINE_string("device", "cpu", "cpu or cuda", flag_values=values)
+
+
+def main() -> int:
+    """The program; returns its exit code."""
+    values = cli.parse_flags(sys.argv[1:], __doc__ or "", define_flags)
+    if values.threads:
+        torch.set_num_threads(values.threads)
+    return train(
+        values.config,
+        values.logdir,
+        values.data_dir,
+        seed=values.seed,
+        steps_per_summaries=values.steps_per_summaries,
+        keep=values.keep,
+        save_every_steps=values.save_every_steps,
+        workers=values.workers,
+        device=values.device,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from absl import flags
+
+from coltran import cli
+from coltran.checkpoint import CheckpointError
+from coltran.cli import UsageError, UserError
+from coltran.image import PhotoError
+
+CONFIG = "--config=coltran/test_configs/colorizer.py"
+
+
+@pytest.fixture(autouse=True)
+def _warnings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+
+def _raise(error: BaseException) -> Callable[[], int]:
+    def main() -> int:
+        raise error
+
+    return main
+
+
+def _exit_code(main: Callable[[], int | None]) -> int:
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(main)
+    return int(exit_.value.code or 0)
+
+
+def _parse(*argv: str) -> flags.FlagValues:
+    def define(values: flags.FlagValues) -> None:
+        flags.DEFINE_integer("steps", 5, "how many steps", flag_values=values)
+
+    return cli.parse_flags(list(argv), "What it does.", define)
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (3, 3), (130, 130)])
+def test_the_exit_code_is_what_the_program_returns(returned, code):
+    assert _exit_code(lambda: returned) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("What went wrong."), 1),
+        (UsageError("What went wrong"), 2),
+        (PhotoError("What went wrong."), 1),
+        (CheckpointError("What went wrong."), 1),
+        (OSError("What went wrong"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_users_error_is_one_sentence(capsys, error, code):
+    assert _exit_code(_raise(error)) == code
+    assert capsys.readouterr().err == "What went wrong.\n"
+
+
+def test_an_error_of_the_system_names_the_file(capsys, tmp_path):
+    _exit_code(lambda: (tmp_path / "absent").open())
+    assert capsys.readouterr().err == f"{tmp_path / 'absent'}: No such file or directory.\n"
+
+
+def test_a_device_out_of_memory_is_one_sentence(capsys):
+    assert _exit_code(_raise(torch.OutOfMemoryError("no room\nmany\nmore\nlines"))) == 1
+    assert capsys.readouterr().err == "Out of memory, a smaller batch may fit: no room.\n"
+
+
+def test_ctrl_c_is_130(capsys):
+    assert _exit_code(_raise(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, RuntimeError, AssertionError])
+def test_a_bug_is_not_hidden(error):
+    with pytest.raises(error):
+        cli.run(_raise(error("a bug")))
+
+
+def test_a_warning_is_one_line(capsys):
+    _exit_code(lambda: warnings.warn("Look out.", stacklevel=1))
+    assert capsys.readouterr().err == "Look out.\n"
+
+
+def test_a_device_that_is_not_there_is_a_users_error():
+    with pytest.raises(UserError, match="'warp'"):
+        cli.device("warp")
+
+
+@pytest.mark.parametrize("spelling", [[CONFIG], CONFIG.split("=")], ids=["with =", "in two words"])
+def test_the_projects_configurations_are_found_from_anywhere(monkeypatch, tmp_path, spelling):
+    monkeypatch.chdir(tmp_path)
+    assert _parse(*spelling).config.model.name == "coltran_core"
+
+
+def test_a_file_in_the_working_directory_comes_first(monkeypatch, tmp_path):
+    path = tmp_path / "coltran" / "test_configs" / "colorizer.py"
+    path.parent.mkdir(parents=True)
+    path.write_text("import ml_collections\ndef get_config(): return ml_collections.ConfigDict({'mine': 1})\n")
+    monkeypatch.chdir(tmp_path)
+    assert _parse(CONFIG).config.mine == 1
+
+
+def test_values_are_overridden():
+    config = _parse(CONFIG, "--config.batch_size=4", "--config.optimizer.learning_rate=1e-3").config
+    assert (config.batch_size, config.optimizer.learning_rate) == (4, 1e-3)
+
+
+def test_a_programs_own_flags_are_read():
+    assert (_parse(CONFIG).steps, _parse(CONFIG, "--steps=7").steps) == (5, 7)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], r"--config=FILE"),
+        (["--config=absent.py"], r"no configuration file absent\.py"),
+        (["--config"], r"--config=FILE"),
+        ([CONFIG, "--config.batch_sizes=4"], r"no key 'batch_sizes'; did you mean 'batch_size'\?"),
+        ([CONFIG, "--config.optimizer.momentun=4"], r"no key 'momentun'"),
+        ([CONFIG, "--config.modle.hidden_size=4"], r"no key 'modle'"),
+        ([CONFIG, "--config.batch_size=few"], r"batch_size=few"),
+        ([CONFIG, "--config.resolution=32"], r"config\.resolution"),
+        ([CONFIG, "--step=4"], r"'step'"),
+        ([CONFIG, "--steps=few"], r"--steps=few"),
+        ([CONFIG, "stray"], r"'stray'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_line_that_makes_no_sense_is_one_sentence(argv, message):
+    with pytest.raises(UsageError, match=message) as error:
+        _parse(*argv)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["x = (", "raise ValueError('no')", "def get_config(): return 3", "x = 3"])
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="broken"):
+        _parse(f"--config={path}")
+
+
+def test_help_teaches_the_flags(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        _parse("--help")
+    out = capsys.readouterr().out
+    assert (exit_.value.code, "What it does." in out, "how many steps" in out) == (0, True, True)
+
+
+def test_whole_numbers_from_a_lowest_one_on():
+    assert cli.at_least(1)("3") == 3
+    with pytest.raises(argparse.ArgumentTypeError, match="0 is below 1"):
+        cli.at_least(1)("0")

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ml_collections import ConfigDict
+from PIL import Image
+from tiny_training import whole_config, write_photos
+
+from coltran import checkpoint, cli
+from coltran import train as program
+from coltran.cli import UserError
+from coltran.image import PhotoError
+from coltran.train import save, start, take_step, train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def photos_dir(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture
+def logdir(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+def _train(config: ConfigDict, logdir: Path, photos_dir: Path, **options) -> int:
+    return train(config, logdir, photos_dir, **({"workers": 0, "steps_per_summaries": 1} | options))
+
+
+def _summaries(logdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (logdir / "train.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_two_photographs_by_heart(tmp_path, logdir):
+    folder = write_photos(tmp_path / "two", 2)
+    config = whole_config(max_train_steps=60, optimizer={"type": "adam", "learning_rate": 2e-2})
+    _train(config, logdir, folder)
+    losses = [line["loss"] for line in _summaries(logdir)]
+    assert losses[0] > 8
+    assert losses[-1] < 5
+
+
+@pytest.mark.parametrize("name", ["coltran_core", "color_upsampler", "spatial_upsampler"])
+def test_every_network_trains_and_loads_again(photos_dir, logdir, name):
+    assert _train(whole_config(name, max_train_steps=2), logdir, photos_dir) == 0
+    assert checkpoint.load(logdir).config["name"] == name
+
+
+def test_the_first_weights_depend_on_the_seed_alone():
+    networks = [start(whole_config(), seed, CPU).network for seed in (1, 1, 2)]
+    first, same, other = (torch.cat([p.flatten() for p in network.parameters()]) for network in networks)
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_dropout_is_drawn_from_seed_and_step_alone():
+    batch = {"rgb": torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)}
+    losses = []
+    for noise in (1, 2):
+        training = start(whole_config(dropout=0.5), 0, CPU)
+        torch.rand(noise)  # somebody else draws from the global generator
+        losses.append(take_step(training, batch)["loss"])
+    assert torch.equal(*losses)
+
+
+def test_the_model_file_holds_the_moving_averages(photos_dir, logdir):
+    training = start(whole_config(), 0, CPU)
+    take_step(training, {"rgb": torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)})
+    path = save(training, logdir, 3)
+    assert training.average is not None
+    loaded = dict(checkpoint.load(path).named_parameters())
+    assert all(torch.equal(loaded[name], average) for name, average in training.average.averages.items())
+
+
+def test_the_log_directory_says_what_was_trained(photos_dir, logdir):
+    _train(whole_config(max_train_steps=1, batch_size=3), logdir, photos_dir)
+    kept = checkpoint.load_yaml(logdir / "config.yaml")
+    assert (kept["batch_size"], kept["model"]["resolution"]) == (3, [8, 8])
+
+
+def test_summaries_come_every_so_many_steps_and_at_the_end(photos_dir, logdir):
+    _train(whole_config(max_train_steps=7), logdir, photos_dir, steps_per_summaries=3)
+    assert [line["step"] for line in _summaries(logdir)] == [3, 6, 7]
+
+
+def test_a_summary_holds_the_mean_since_the_last_one(photos_dir, tmp_path):
+    config = whole_config(max_train_steps=4)
+    _train(config, tmp_path / "each", photos_dir)
+    _train(config, tmp_path / "pairs", photos_dir, steps_per_summaries=2)
+    each = [line["loss"] for line in _summaries(tmp_path / "each")]
+    means = [line["mean_loss"] for line in _summaries(tmp_path / "pairs")]
+    assert means == pytest.approx([sum(each[:2]) / 2, sum(each[2:]) / 2], rel=1e-6)
+
+
+def test_off_a_terminal_a_summary_is_a_plain_line(photos_dir, logdir, capsys):
+    _train(whole_config(max_train_steps=2), logdir, photos_dir)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == ["1/2", "2/2"]
+
+
+def test_checkpoints_by_steps_keep_the_newest(photos_dir, logdir):
+    _train(whole_config(max_train_steps=5), logdir, photos_dir, save_every_steps=1, keep=2)
+    assert [path.name for path in checkpoint.numbered(logdir)] == ["checkpoint-000004", "checkpoint-000005"]
+
+
+def test_checkpoints_by_the_clock(photos_dir, logdir):
+    _train(whole_config(max_train_steps=3, save_checkpoint_secs=0), logdir, photos_dir, keep=9)
+    assert len(checkpoint.numbered(logdir)) == 3
+
+
+def test_a_finished_training_says_so(photos_dir, logdir, capsys):
+    for _ in range(2):
+        assert _train(whole_config(max_train_steps=2), logdir, photos_dir) == 0
+    assert "has reached config.max_train_steps=2 already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("config", "seed", "difference"),
+    [
+        (whole_config(dropout=0.5), 0, r"model\.decoder\.dropout \(None there, 0\.5 here\)"),
+        (whole_config("color_upsampler"), 0, r"model\.name \('coltran_core' there, 'color_upsampler' here\)"),
+        (whole_config(downsample_res=4), 0, r"model\.resolution \(\[8, 8\] there, \[4, 4\] here\)"),
+        (whole_config(optimizer={"type": "adam"}), 0, r"optimizer\.type \('rmsprop' there, 'adam' here\)"),
+        (whole_config(), 1, r"seed \(0 there, 1 here\)"),
+    ],
+    ids=["option", "network", "size", "optimizer", "seed"],
+)
+def test_another_training_does_not_go_on_from_here(photos_dir, logdir, config, seed, difference):
+    _train(whole_config(max_train_steps=1), logdir, photos_dir)
+    with pytest.raises(UserError, match=difference):
+        _train(config, logdir, photos_dir, seed=seed)
+
+
+def test_a_refused_training_changes_nothing(photos_dir, logdir):
+    _train(whole_config(max_train_steps=1), logdir, photos_dir)
+    before = {path: path.read_bytes() for path in logdir.rglob("*") if path.is_file()}
+    with pytest.raises(UserError):
+        _train(whole_config("color_upsampler"), logdir, photos_dir)
+    assert {path: path.read_bytes() for path in logdir.rglob("*") if path.is_file()} == before
+
+
+def test_the_learning_rate_may_change(photos_dir, logdir):
+    _train(whole_config(max_train_steps=1), logdir, photos_dir)
+    config = whole_config(max_train_steps=2, optimizer={"type": "rmsprop", "learning_rate": 1e-5})
+    assert _train(config, logdir, photos_dir) == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_training(photos_dir, logdir):
+    config = whole_config(max_train_steps=50, optimizer={"type": "sgd", "learning_rate": 1e30})
+    with pytest.raises(UserError, match="no finite number"):
+        _train(config, logdir, photos_dir)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(logdir):
+    training = start(whole_config(), 0, CPU)
+    torch.nn.init.constant_(next(training.network.parameters()), float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        save(training, logdir, 3)
+    assert not logdir.exists()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        whole_config(optimizer={"type": "lion"}),
+        whole_config(polyak_decay=3.0),
+        whole_config(model={"name": "nonsense"}),
+        whole_config(model={"name": "color_upsampler"}),
+    ],
+    ids=["optimizer", "average", "network", "sizes"],
+)
+def test_a_configuration_that_cannot_be_trained_is_one_sentence(config):
+    with pytest.raises(UserError, match="cannot be trained"):
+        start(config, 0, CPU)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "max_train_steps"])
+@pytest.mark.parametrize("value", [0, -3, None, 1.5])
+def test_a_number_that_must_be_whole_and_positive_is_named(key, value):
+    with pytest.raises(UserError, match=f"config.{key} must be a whole number from 1 on, not {value}"):
+        start(whole_config(**{key: value}), 0, CPU)
+
+
+def test_a_signal_delivered_twice_at_once_is_one():
+    with program._signals() as caught:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    assert caught[0] == signal.SIGTERM
+
+
+def test_a_second_signal_later_acts_as_usual(monkeypatch):
+    clock = iter([10.0, 10.0, 12.0])
+    monkeypatch.setattr(program.time, "monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), program._signals():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_without_photographs_no_log_directory_is_made(tmp_path, logdir):
+    with pytest.raises(PhotoError):
+        _train(whole_config(), logdir, tmp_path / "nowhere")
+    assert not logdir.exists()
+
+
+def test_a_damaged_training_state_is_an_error(photos_dir, logdir):
+    _train(whole_config(max_train_steps=1), logdir, photos_dir)
+    path = logdir / "checkpoint-000001" / "training.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(checkpoint.CheckpointError, match="is damaged"):
+        _train(whole_config(max_train_steps=2), logdir, photos_dir)
+
+
+def test_the_program_trains_from_the_command_line(photos_dir, logdir, monkeypatch):
+    Image.new("RGB", (70, 70), "teal").save(photos_dir / "large.png")
+    argv = ["--config=coltran/test_configs/color_upsampler.py", f"--logdir={logdir}", f"--data_dir={photos_dir}"]
+    argv += ["--config.max_train_steps=1", "--threads=1", "--workers=0"]
+    monkeypatch.setattr(sys, "argv", ["train", *argv])
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(program.main)
+    assert (exit_.value.code, checkpoint.find(logdir).name) == (0, "checkpoint-000001")

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Three training steps of the original program, number by number."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from coltran import convert, networks
+from coltran.losses import compute_losses
+from coltran.optim import build_average, build_optimizer
+
+STEPS = 3
+
+
+@pytest.fixture
+def original(parity) -> dict[str, np.ndarray]:
+    return parity("training")
+
+
+def _load(original: dict[str, np.ndarray], prefix: str) -> nn.Module:
+    """A network holding the original's arrays under `prefix`, zero where it has none (no gradient)."""
+    arrays = {name.removeprefix("weights/"): a for name, a in original.items() if name.startswith("weights/")}
+    chosen = {name: original.get(prefix + name, np.zeros_like(array)) for name, array in arrays.items()}
+    network = networks.build(json.loads(str(original["config_json"])))
+    convert.load_tf_variables(network, chosen)
+    return network
+
+
+def _steps(original: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The same steps here: losses of each, gradients of the first, weights and averages after the last."""
+    config = json.loads(str(original["train_config_json"]))
+    network = _load(original, "weights/")
+    optimizer, average = build_optimizer(config, network.parameters()), build_average(config, network)
+    assert average is not None
+    losses, gradients = [], {}
+    for step in range(STEPS):
+        batch = {"rgb": torch.from_numpy(original[f"step{step}/input_rgb"])}
+        losses.append(compute_losses(network, batch, config, training=True))
+        optimizer.zero_grad()
+        losses[-1]["total_loss"].backward()
+        if step == 0:
+            gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+        optimizer.step()
+        average.update()
+    return {
+        "losses": losses,
+        "gradients": gradients,
+        "weights": dict(network.named_parameters()),
+        "averages": average.averages,
+    }
+
+
+def _assert_close(ours: dict[str, Tensor], theirs: nn.Module, tolerance: float) -> None:
+    for name, expected in theirs.named_parameters():
+        error = (ours[name] - expected).norm() / expected.norm().clamp_min(1e-30)
+        assert error < tolerance, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("name", ["loss", "encoder", "total_loss"])
+def test_the_losses_of_three_steps_are_the_originals(original, name):
+    key = {"encoder": "encoder_loss"}.get(name, name)
+    ours = [float(losses[name].detach()) for losses in _steps(original)["losses"]]
+    np.testing.assert_allclose(ours, [original[f"step{step}/{key}"] for step in range(STEPS)], rtol=1e-5)
+
+
+def test_the_first_gradients_are_the_originals(original):
+    _assert_close(_steps(original)["gradients"], _load(original, "grad0/"), 1e-5)
+
+
+def test_every_weight_that_the_original_trains_has_a_gradient_here(original):
+    trained = {name for name, p in _load(original, "grad0/").named_parameters() if p.count_nonzero()}
+    assert trained == set(_steps(original)["gradients"])
+
+
+def test_the_weights_after_three_steps_are_the_originals(original):
+    _assert_close(_steps(original)["weights"], _load(original, "after3/"), 1e-6)
+
+
+def test_the_averages_after_three_steps_are_the_originals(original):
+    _assert_close(_steps(original)["averages"], _load(original, "ema3/"), 1e-6)
+
+
+def test_the_steps_move_the_weights_as_the_original_moved_them(original):
+    """The difference to the first weights, a far smaller quantity, so that an idle optimizer cannot pass."""
+    ours, first = _steps(original)["weights"], dict(_load(original, "weights/").named_parameters())
+    for name, after in _load(original, "after3/").named_parameters():
+        moved = after - first[name]
+        assert (ours[name] - first[name] - moved).norm() < 1e-3 * moved.norm(), name
