@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program that colours photographs, run with tiny random networks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coltran import checkpoint, cli, colorize, networks, pipeline
+from coltran.pipeline import Colorized, from_pretrained
+from tests.tiny import colorizer_config, upsampler_config
+
+ROOT = Path(__file__).resolve().parent.parent
+LOW, HIGH = 8, 16
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(5)
+    checkpoint.save(networks.build(colorizer_config(LOW, LOW)), folder / "colorizer")
+    for name, side in (("color_upsampler", LOW), ("spatial_upsampler", HIGH)):
+        checkpoint.save(networks.build(upsampler_config(name, side, side)), folder / name)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path) -> Path:
+    """An empty working folder; without --checkpoint, the tiny networks are used."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "PRETRAINED", weights)
+    return tmp_path
+
+
+def make_photo(path: str, seed: int = 0) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 15, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, quality=95)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The program's exit code, as from the command line."""
+    monkeypatch.setattr(sys, "argv", ["colorize", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.run(colorize.main)
+    return left.value.code
+
+
+def results(folder: str = "out") -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def test_each_photograph_gets_its_samples_and_a_sheet(here, capsys):
+    make_photo("cat.png")
+    assert colorize.main(["cat.png", "-o", "out", "--samples", "2"]) == 0
+    assert results() == ["cat-0.png", "cat-1.png", "cat-sheet.png"]
+    assert capsys.readouterr().out == "cat.png -> out/cat-sheet.png\n"
+
+
+def test_the_files_hold_what_the_pipeline_gives(here, weights):
+    make_photo("cat.png")
+    options = [
+        "--samples=2",
+        "--seed=6",
+        "--temperature=0.8",
+        "--top-p=0.9",
+        "--norm=rowcontext",
+        "--stage=color",
+    ]
+    colorize.main(["cat.png", "-o", "out", *options])
+    expected = from_pretrained(weights)(
+        "cat.png", samples=2, seed=6, temperature=0.8, top_p=0.9, norm="rowcontext", stage="color"
+    )
+    for k, image in enumerate(expected.images):
+        np.testing.assert_array_equal(np.asarray(Image.open(f"out/cat-{k}.png")), image)
+
+
+def test_the_most_probable_colours_can_be_asked_for(here, weights):
+    make_photo("cat.png")
+    colorize.main(["cat.png", "-o", "out", "--mode", "argmax"])
+    expected = from_pretrained(weights)("cat.png", mode="argmax").images[0]
+    np.testing.assert_array_equal(np.asarray(Image.open("out/cat-0.png")), expected)
+
+
+def test_a_photograph_does_not_depend_on_its_company_or_on_more_samples(here):
+    for seed, name in enumerate(("a.png", "b.png")):
+        make_photo(name, seed)
+    colorize.main(["b.png", "-o", "alone"])
+    colorize.main(["a.png", "b.png", "-o", "together", "--samples", "3"])
+    assert Path("alone/b-0.png").read_bytes() == Path("together/b-0.png").read_bytes()
+
+
+def test_folders_are_coloured_with_their_subfolders(here):
+    for name in ("album/a.png", "album/more/b.jpg"):
+        make_photo(name)
+    assert colorize.main(["album", "-o", "out"]) == 0
+    assert results() == ["a-0.png", "a-sheet.png", "b-0.png", "b-sheet.png"]
+
+
+def test_photographs_of_the_same_name_keep_their_results_apart(here):
+    for seed, name in enumerate(("x/cat.png", "y/cat.png", "y/CAT.jpg")):
+        make_photo(name, seed)
+    colorize.main(["x/cat.png", "y/cat.png", "y/CAT.jpg", "-o", "out"])
+    assert [name for name in results() if name.endswith("-0.png")] == [
+        "CAT_3-0.png",
+        "cat-0.png",
+        "cat_2-0.png",
+    ]
+
+
+def test_results_of_an_earlier_run_are_no_photographs(here):
+    make_photo("album/a.png")
+    for _ in range(2):
+        assert colorize.main(["album", "-o", "album/out"]) == 0
+    assert results("album/out") == ["a-0.png", "a-sheet.png"]
+
+
+def test_a_folder_of_nothing_but_results_is_reported(here, capsys):
+    make_photo("album/out/a-0.png")
+    assert colorize.main(["album", "-o", "album/out"]) == 1
+    assert "holds no photographs but earlier results" in capsys.readouterr().err
+
+
+def test_no_photograph_is_replaced_by_a_result(here, capsys):
+    for seed, name in enumerate(("a.png", "a-0.png")):
+        make_photo(name, seed)
+    before = Path("a-0.png").read_bytes()
+    assert colorize.main(["a.png", "a-0.png", "-o", "."]) == 1
+    assert Path("a-0.png").read_bytes() == before
+    assert "a.png is not coloured: its result would replace" in capsys.readouterr().err
+    assert Path("a-0-0.png").exists()
+
+
+def test_bad_files_are_reported_at_the_end_and_the_rest_is_coloured(here, capsys):
+    for name in ("album/a.png", "album/c.png"):
+        make_photo(name)
+    Path("album/b.png").write_text("not an image")
+    assert colorize.main(["missing.png", "album", "-o", "out"]) == 1
+    assert results() == ["a-0.png", "a-sheet.png", "c-0.png", "c-sheet.png"]
+    errors = "missing.png does not exist.\nalbum/b.png is not an image that can be read.\n"
+    assert capsys.readouterr().err == errors
+
+
+def test_an_empty_folder_is_reported_and_nothing_is_made(here, capsys):
+    Path("album").mkdir()
+    assert colorize.main(["album", "-o", "out"]) == 1
+    assert capsys.readouterr().err == "The folder album holds no photographs.\n"
+    assert not Path("out").exists()
+
+
+def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(here, monkeypatch):
+    Path("cat-0.png").write_text("earlier")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        colorize.write_png(np.zeros((2, 2, 3), np.uint8), Path("cat-0.png"))
+    assert results(".") == ["cat-0.png"]
+    assert Path("cat-0.png").read_text() == "earlier"
+
+
+def test_the_sheet_shows_the_gray_and_then_the_samples_in_rows():
+    images = [np.full((2, 2, 3), 10 * k, np.uint8) for k in range(7)]
+    sheet = colorize.contact_sheet(Colorized(images, np.full((2, 2), 99, np.uint8), [0.0] * 7))
+    step, columns = 2 + colorize.GAP, colorize.COLUMNS
+    assert sheet.shape == (2 * step - colorize.GAP, columns * step - colorize.GAP, 3)
+    assert sheet[::step, ::step, 0].tolist() == [[99, 0, 10, 20, 30, 40], [50, 60, 255, 255, 255, 255]]
+    assert (sheet[:, 2:step] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["cat.png"],
+        ["-o", "out"],
+        ["cat.png", "-o", "out", "--samples", "0"],
+        ["cat.png", "-o", "out", "--samples", "two"],
+        ["cat.png", "-o", "out", "--seed", "-1"],
+        ["cat.png", "-o", "out", "--temperature", "0"],
+        ["cat.png", "-o", "out", "--temperature", "nan"],
+        ["cat.png", "-o", "out", "--top-p", "1.5"],
+        ["cat.png", "-o", "out", "--mode", "best"],
+        ["cat.png", "-o", "out", "--stage", "colour"],
+        ["cat.png", "-o", "out", "--threads", "0"],
+    ],
+)
+def test_usage_errors_exit_2_and_make_nothing(here, monkeypatch, arguments):
+    make_photo("cat.png")
+    assert run(monkeypatch, *arguments) == 2
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-o", "out", "--checkpoint", "nowhere"], "There is no folder nowhere."),
+        (["-o", "out", "--checkpoint", "wrong"], "wrong/colorizer is the checkpoint of a color_upsampler."),
+        (
+            ["-o", "out", "--checkpoint", "."],
+            ". holds no folder named colorizer with that network's checkpoint.",
+        ),
+        (["-o", "out", "--device", "abacus"], "The device 'abacus' cannot be used here"),
+        (["-o", "out", "--checkpoint", "alone"], "no network for --stage final: it reaches --stage coarse."),
+        (["-o", "cat.png"], "cat.png cannot be written: "),
+        (["-o", "cat.png/out"], "cat.png/out cannot be written: "),
+    ],
+)
+def test_what_the_user_can_mend_is_one_sentence_and_exits_1(here, weights, monkeypatch, capsys, arguments, sentence):
+    make_photo("cat.png")
+    Path("wrong").mkdir()
+    Path("wrong/colorizer").symlink_to(weights / "color_upsampler")
+    Path("alone").mkdir()
+    Path("alone/colorizer").symlink_to(weights / "colorizer")
+    assert run(monkeypatch, "cat.png", *arguments) == 1
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_interrupting_is_one_line_and_exits_130(here, monkeypatch, capsys):
+    make_photo("cat.png")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(colorize, "load_photo", interrupt)
+    assert run(monkeypatch, "cat.png", "-o", "out") == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_help_teaches_by_example_from_the_command_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "coltran.colorize", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "python -m coltran.colorize old.jpg -o coloured\n" in done.stdout

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline with tiny random networks: 8 pixels a side for the first two, 16 for the spatial upsampler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coltran import checkpoint, networks, pipeline
+from coltran.checkpoint import CheckpointError
+from coltran.image import PhotoError, area_resize, center_square, rgb_to_gray
+from coltran.pipeline import Pipeline, from_pretrained
+from coltran.sampling import sample, upsample_color, upsample_space
+from tests.tiny import colorizer_config, upsampler_config
+
+LOW, HIGH = 8, 16
+
+
+def tiny_pipeline() -> Pipeline:
+    torch.manual_seed(5)
+    sections = [
+        colorizer_config(LOW, LOW),
+        upsampler_config("color_upsampler", LOW, LOW),
+        upsampler_config("spatial_upsampler", HIGH, HIGH),
+    ]
+    return Pipeline(*(networks.build(section).eval() for section in sections))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Pipeline:
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def saved(tiny: Pipeline, tmp_path: Path) -> Path:
+    for name in pipeline.NETWORKS:
+        checkpoint.save(getattr(tiny, name), tmp_path / name)
+    return tmp_path
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return len(first) == len(second) and all(map(np.array_equal, first, second))
+
+
+def test_the_stages_are_joined_as_the_model_says(tiny, photo):
+    gray_high = area_resize(center_square(rgb_to_gray(photo)), HIGH)
+    gray_low = torch.from_numpy(area_resize(gray_high, LOW))[None]
+    coarse = sample(tiny.colorizer, gray_low, seed=3).rgb
+    fine = upsample_color(tiny.color_upsampler, coarse, gray_low)
+    enlarged = torch.from_numpy(area_resize(fine[0].numpy(), HIGH))[None]
+    final = upsample_space(tiny.spatial_upsampler, enlarged, torch.from_numpy(gray_high)[None])
+    for stage, expected in (("coarse", coarse), ("color", fine), ("final", final)):
+        np.testing.assert_array_equal(tiny(photo, seed=3, stage=stage).images[0], expected[0].numpy())
+
+
+@pytest.mark.parametrize(("stage", "side"), [("coarse", LOW), ("color", LOW), ("final", HIGH)])
+def test_images_and_gray_have_the_size_of_the_stage(tiny, photo, stage, side):
+    result = tiny(photo, samples=2, stage=stage)
+    assert [(image.shape, image.dtype) for image in result.images] == [((side, side, 3), np.uint8)] * 2
+    assert (result.gray.shape, result.gray.dtype) == ((side, side), np.uint8)
+
+
+def test_colour_and_gray_versions_of_a_photograph_give_the_same(tiny, photo):
+    assert same(tiny(photo).images, tiny(rgb_to_gray(photo)).images)
+
+
+def test_paths_images_and_arrays_give_the_same(tiny, photo, tmp_path):
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    expected = tiny(photo).images
+    assert same(tiny(tmp_path / "photo.png").images, expected)
+    assert same(tiny(str(tmp_path / "photo.png")).images, expected)
+    assert same(tiny(Image.fromarray(photo)).images, expected)
+
+
+def test_more_samples_add_to_fewer_in_any_batches(tiny, photo):
+    two = tiny(photo, samples=2, seed=9)
+    five = tiny(photo, samples=5, seed=9, batch_size=2)
+    assert same(five.images[:2], two.images)
+    assert five.log_prob[:2] == pytest.approx(two.log_prob)
+
+
+def test_samples_differ_from_each_other_and_between_seeds(tiny, photo):
+    images = [image.tobytes() for seed in (0, 1) for image in tiny(photo, samples=2, seed=seed).images]
+    assert len(set(images)) == 4
+
+
+def test_log_prob_is_the_mean_log2_probability_a_pixel(tiny, photo):
+    result = tiny(photo, seed=4, stage="coarse")
+    drawn = sample(tiny.colorizer, torch.from_numpy(result.gray)[None], seed=4)
+    assert result.log_prob == pytest.approx([drawn.log_prob.mean().item() / np.log(2)])
+
+
+def test_options_reach_the_sampler(tiny, photo):
+    gray = torch.from_numpy(tiny(photo, stage="coarse").gray)[None]
+    options = {
+        "seed": 2,
+        "temperature": 0.5,
+        "top_p": 0.7,
+        "norm": "rowcontext",
+        "implementation": "reference",
+    }
+    expected = sample(tiny.colorizer, gray, **options).rgb[0].numpy()
+    np.testing.assert_array_equal(tiny(photo, stage="coarse", **options).images[0], expected)
+    best = sample(tiny.colorizer, gray, mode="argmax").rgb[0].numpy()
+    np.testing.assert_array_equal(tiny(photo, stage="coarse", mode="argmax").images[0], best)
+
+
+def test_progress_ends_each_stage_at_its_total(tiny, photo):
+    calls = []
+    tiny(photo, samples=3, batch_size=2, progress=lambda *call: calls.append(call))
+    coarse = [(done, total) for stage, done, total in calls if stage == "coarse"]
+    assert coarse == [(done, 3 * LOW) for done in [*range(2, 2 * LOW + 1, 2), *range(2 * LOW + 1, 3 * LOW + 1)]]
+    assert [call for call in calls if call[0] != "coarse"] == [("final", k, 3) for k in (1, 2, 3)]
+
+
+def test_one_pixel_is_a_photograph(tiny):
+    assert tiny(np.full((1, 1), 90, np.uint8)).images[0].shape == (HIGH, HIGH, 3)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (4,), (0, 4, 3)])
+def test_other_arrays_are_refused(tiny, shape):
+    with pytest.raises(ValueError, match="an image is uint8"):
+        tiny(np.zeros(shape, np.uint8))
+
+
+def test_unreadable_images_are_refused(tiny):
+    with pytest.raises(PhotoError, match="floating-point"):
+        tiny(Image.new("F", (4, 4)))
+
+
+@pytest.mark.parametrize("option", [{"samples": 0}, {"batch_size": 0}, {"stage": "colour"}])
+def test_options_out_of_range_are_refused(tiny, photo, option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}.*got"):
+        tiny(photo, **option)
+
+
+def test_stages_without_a_network_are_refused(tiny, photo):
+    alone = Pipeline(tiny.colorizer)
+    assert alone.stages == ("coarse",)
+    with pytest.raises(ValueError, match="stages of this pipeline are coarse"):
+        alone(photo, stage="color")
+
+
+def test_networks_of_different_sizes_do_not_go_together(tiny):
+    with pytest.raises(ValueError, match="16 pixels a side, the colorizer at 8"):
+        Pipeline(tiny.colorizer, networks.build(upsampler_config("color_upsampler", HIGH, HIGH)))
+
+
+def test_networks_that_are_not_square_are_refused():
+    with pytest.raises(ValueError, match="6 x 8"):
+        Pipeline(networks.build(colorizer_config(6, 8)))
+
+
+def test_saved_networks_colour_as_before(tiny, saved, photo):
+    assert same(from_pretrained(saved)(photo).images, tiny(photo).images)
+
+
+def test_folders_of_upsamplers_may_be_absent(saved):
+    (saved / "spatial_upsampler").rename(saved / "elsewhere")
+    assert from_pretrained(saved).stages == ("coarse", "color")
+
+
+def test_weights_of_the_package_are_the_default(saved, monkeypatch):
+    monkeypatch.setattr(pipeline, "PRETRAINED", saved)
+    assert from_pretrained().stages == ("coarse", "color", "final")
+
+
+def test_missing_weights_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "PRETRAINED", tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="No weights come with this installation"):
+        from_pretrained()
+    with pytest.raises(CheckpointError, match="There is no folder .*nowhere"):
+        from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="no folder named colorizer"):
+        from_pretrained(tmp_path)
+
+
+def test_checkpoints_of_another_network_are_named(tiny, saved):
+    checkpoint.save(tiny.spatial_upsampler, saved / "colorizer")
+    with pytest.raises(CheckpointError, match="colorizer is the checkpoint of a spatial_upsampler"):
+        from_pretrained(saved)
+
+
+def test_saved_networks_that_do_not_go_together_are_refused(saved):
+    checkpoint.save(networks.build(upsampler_config("color_upsampler", 4, 4)), saved / "color_upsampler")
+    with pytest.raises(CheckpointError, match="do not go together"):
+        from_pretrained(saved)
