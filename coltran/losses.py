@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -56,20 +55,3 @@ def compute_losses(
         inputs, targets = inputs.gather(3, chosen), rgb.gather(3, chosen)
     loss = bits(network(inputs, rgb_to_gray(rgb), index), targets)
     return {"loss": loss, "total_loss": config.get("loss_factor", 1.0) * loss}
-
-
-@torch.no_grad()
-def start_at_frequencies(network: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-    """Set the bias of the network's logits to the log frequency of each symbol, add-one smoothed.
-
-    Otherwise the first few hundred steps learn nothing else, and at a high learning rate their gradient, the same at
-    every pixel, drives the encoder towards a constant.
-    """
-    head = network.logits
-    assert isinstance(head, nn.Linear)
-    counts = torch.ones(head.out_features, dtype=torch.int64)
-    for batch in batches:
-        rgb = batch["rgb"]
-        symbols = colors_to_labels(to_bits(rgb, 8, 3)) if isinstance(network, Colorizer) else rgb
-        counts += torch.bincount(symbols.flatten(), minlength=len(counts))
-    head.bias.copy_((counts / counts.sum()).log())

@@ -40,8 +40,9 @@ from coltran.checkpoint import CheckpointError
 from coltran.cli import UserError
 from coltran.data import Batch, train_batches
 from coltran.layers import plain
-from coltran.losses import compute_losses, start_at_frequencies
+from coltran.losses import compute_losses
 from coltran.optim import MovingAverage, build_average, build_optimizer
+from coltran.start import prepare
 
 
 @dataclass
@@ -319,13 +320,13 @@ def train(
     logdir = Path(logdir)
     if found := checkpoint.numbered(logdir):
         resume(training, found[-1])
-    elif training.config.get("start_at_frequencies", 0):
-        counted = math.ceil(training.config["start_at_frequencies"] / training.config["batch_size"])
-        name = training.config["model"]["name"]
-        with contextlib.closing(train_batches(training.config, data_dir, name, seed, 0, workers)) as batches:
-            start_at_frequencies(training.network, itertools.islice(batches, counted))
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
+    if not found and config.get("prepare_photographs"):
+        with contextlib.closing(train_batches(config, data_dir, name, seed, 0, workers)) as batches:
+            count = math.ceil(config["prepare_photographs"] / config["batch_size"])
+            prepare(training.network, itertools.islice(batches, count))
+        training.average = build_average(config, training.network)
     if training.step >= last_step:
         print(f"{found[-1] if found else name} has reached config.max_train_steps={last_step} already.")
         return 0

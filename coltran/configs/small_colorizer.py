@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
             "max_train_steps": 2400,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
-            "start_at_frequencies": 512,  # photographs that the first bias of the logits is counted on
+            "prepare_photographs": 512,  # coltran.start: what the first frequencies are counted on
             "polyak_decay": 0.999,
             "eval_batch_size": 16,
             "loss_factor": 0.99,

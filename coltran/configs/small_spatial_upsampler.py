@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A spatial upsampler that a laptop trains: one layer of 32 channels.
+
+python -m coltran.train --config=coltran/configs/small_spatial_upsampler.py --logdir=DIR --data_dir=PHOTOS
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """0.1 M parameters."""
+    return ConfigDict(
+        {
+            "dataset": "custom",
+            "downsample": True,
+            "downsample_res": 64,
+            "resolution": [256, 256],
+            "random_channel": True,
+            "batch_size": 1,
+            "max_train_steps": 600,
+            "save_checkpoint_secs": 300,
+            "num_epochs": -1,
+            "prepare_photographs": 256,  # coltran.start: what the first frequencies are counted on
+            "polyak_decay": 0.99,
+            "eval_batch_size": 1,
+            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},
+            "model": {
+                "name": "spatial_upsampler",
+                "hidden_size": 32,
+                "ff_size": 64,
+                "num_heads": 2,
+                "num_encoder_layers": 1,
+                "resolution": [256, 256],
+            },
+        }
+    )
