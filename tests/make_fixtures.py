@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from networks_of_parity import COLORIZERS, FROZEN, UPSAMPLERS, frozen_network, frozen_outputs
+from tests.networks_of_parity import COLORIZERS, FROZEN, UPSAMPLERS, frozen_network, frozen_outputs
 
 FIXTURES = Path(__file__).resolve().parent / "fixtures"
 

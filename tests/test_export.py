@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import colorizer_config, upsampler_config
 
 import coltran
 from coltran import checkpoint, export, networks
 from coltran.checkpoint import CheckpointError
+from tests.tiny import colorizer_config, upsampler_config
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from networks_of_parity import COLORIZERS, FROZEN, UPSAMPLERS, frozen_network, frozen_outputs
+
+from tests.networks_of_parity import COLORIZERS, FROZEN, UPSAMPLERS, frozen_network, frozen_outputs
 
 
 @pytest.fixture(scope="module", params=COLORIZERS + UPSAMPLERS)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 from PIL import Image
-from tiny_training import whole_config, write_photos
 
 from coltran import checkpoint, cli
 from coltran import train as program
 from coltran.cli import UserError
 from coltran.image import PhotoError
 from coltran.train import save, start, take_step, train
+from tests.tiny_training import whole_config, write_photos
 
 CPU = torch.device("cpu")
 
