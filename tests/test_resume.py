@@ -52,6 +52,7 @@ CASES = {
     "sgd": whole_config(optimizer={"type": "sgd", "momentum": 0.9}),
     "color upsampler": whole_config("color_upsampler"),
     "spatial upsampler": whole_config("spatial_upsampler"),
+    "prepared": whole_config(prepare_photographs=4),
     "every channel": whole_config("color_upsampler", random_channel=False),
 }
 

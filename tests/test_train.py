@@ -80,6 +80,17 @@ def test_the_model_file_holds_the_moving_averages(photos_dir, logdir):
     assert all(torch.equal(loaded[name], average) for name, average in training.average.averages.items())
 
 
+def test_the_moving_averages_start_at_prepared_weights(photos_dir, logdir):
+    config = whole_config(prepare_photographs=4, optimizer={"type": "sgd", "learning_rate": 1e-12})
+    _train(config, logdir, photos_dir, save_every_steps=1, keep=9)
+    averages = checkpoint.load(logdir / "checkpoint-000001").state_dict()
+    tensors, _ = checkpoint.load_training(logdir / "checkpoint-000001")
+    fresh = start(config, 0, CPU).network.state_dict()
+    assert not torch.equal(averages["embedding.weight"], fresh["embedding.weight"])
+    for name, average in averages.items():
+        torch.testing.assert_close(average, tensors[f"weights/{name}"], rtol=0, atol=1e-9)
+
+
 def test_the_log_directory_says_what_was_trained(photos_dir, logdir):
     _train(whole_config(max_train_steps=1, batch_size=3), logdir, photos_dir)
     kept = checkpoint.load_yaml(logdir / "config.yaml")
