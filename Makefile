@@ -22,7 +22,7 @@ help:  ## this list
 	@echo "All of them work in $(VENV), which is built by itself (some minutes the first time)."
 
 demo: $(READY)  ## colour the photographs in coltran/demo, and make the picture in README.md of them
-	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3
+	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3 --top-p 0.95
 	cp build/demo/contact_sheet.png docs/demo.png
 
 PHOTOS ?= ../shared/photos
