@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The work there is: multiply-adds an image, by stage, as a function of a network's configuration.
 
-Counted are the products of matrices: every dense layer, and in attention the scores and the weighted sums, 2 D a pair of
-positions. A masked pair counts where it is computed and not where it is left out. Element-wise work, embeddings (table
-look-ups) and norms are not counted.
+Counted are the products of matrices: every dense layer, and in attention the scores and the weighted sums, 2 D a pair
+of positions. A masked pair counts where it is computed and not where it is left out. Element-wise work, embeddings
+(table look-ups) and norms are not counted.
 
 The incremental sampler computes each position once. The original's algorithm runs the inner decoder over the row for
 every pixel, and the outer decoder over the image after every row but the last.
