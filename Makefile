@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo small test lint format wheel-test clean
+.PHONY: help demo small test bench lint format wheel-test clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -38,6 +38,10 @@ small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PH
 
 test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+bench: $(READY)  ## time the operations and a training step (make bench BENCH="--benchmark-compare")
+	$(BIN)/python -m pytest bench/suite_operations.py bench/suite_train_step.py --benchmark-autosave \
+	    --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name $(BENCH)
 
 lint: $(READY) build/mypy/coltran_kernels  ## check style, format and types, changing nothing
 	$(BIN)/ruff check .

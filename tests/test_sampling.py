@@ -120,6 +120,13 @@ def test_progress_is_told_every_row():
     assert seen == [(row, 6) for row in range(1, 7)]
 
 
+def test_the_stages_are_reported_as_they_finish():
+    seen = []
+    sample(_network(), _gray(), seed=0, finished=seen.append)
+    row = ["conditioning", "row decoding", "outer decoder"]
+    assert seen == ["encoder", *(6 * row)[:-1]]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
