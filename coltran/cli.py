@@ -98,7 +98,8 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
     """Reads `--config=FILE`, overrides of it such as `--config.batch_size=4`, and a program's own flags.
 
     FILE is a Python file with a `get_config()`; one that does not exist relative to the working directory is
-    looked for beside the package, so that `--config=coltran/configs/colorizer.py` works from anywhere.
+    looked for beside the package and in it, so that `--config=coltran/configs/colorizer.py` and
+    `--config=configs/colorizer.py` work from anywhere.
 
     Args:
         argv: the command line without the program's name.
@@ -120,7 +121,7 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
             print(f"  --{name}: {values[name].help}" + ("" if default is None else f" (default: {default})"))
         raise SystemExit(0)
     path, argv = _take_config(argv)
-    config = _load_config(path)
+    config = load_config(path)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *argv])
     except (AttributeError, KeyError) as error:
@@ -148,13 +149,23 @@ def _take_config(argv: list[str]) -> tuple[Path, list[str]]:
             given = value if equals else "".join(argv[i + 1 : i + 2])
             if not given:
                 break
-            beside_package = Path(__file__).resolve().parent.parent / given
-            use_package = beside_package.exists() and not Path(given).exists()
-            return beside_package if use_package else Path(given), rest
+            return find_config(given), rest
     raise UsageError("Name a configuration with --config=FILE, such as --config=coltran/configs/colorizer.py.")
 
 
-def _load_config(path: Path) -> ConfigDict:
+def find_config(name: str) -> Path:
+    """The configuration file of that name: in the working directory, else beside or in the package."""
+    package = Path(__file__).resolve().parent
+    beside = [folder / name for folder in (package.parent, package) if (folder / name).exists()]
+    return Path(name) if Path(name).exists() or not beside else beside[0]
+
+
+def load_config(path: Path) -> ConfigDict:
+    """Runs a configuration file and calls its `get_config()`.
+
+    Raises:
+        UsageError: there is no such file, it fails, or it gives no ConfigDict.
+    """
     if not path.is_file():
         raise UsageError(f"There is no configuration file {path}.")
     try:
