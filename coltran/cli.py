@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError
+from coltran.records import RecordError
 
 
 class UserError(Exception):
@@ -37,15 +38,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Calls `main` and leaves the program with the exit code that it returns (None is 0).
 
     Errors that are nobody's bug become one sentence on stderr: `UserError` (exit code 1, or 2 for
-    `UsageError`), `PhotoError`, `CheckpointError`, `OSError` and a device out of memory (1), Ctrl-C (130).
-    Everything else is a bug and keeps its traceback.
+    `UsageError`), `PhotoError`, `CheckpointError`, `RecordError`, `OSError` and a device out of memory (1),
+    Ctrl-C (130). Everything else is a bug and keeps its traceback.
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         code = main() or 0
     except UserError as error:
         code = _fail(str(error), error.exit_code)
-    except (PhotoError, CheckpointError) as error:
+    except (PhotoError, CheckpointError, RecordError) as error:
         code = _fail(str(error), 1)
     except torch.OutOfMemoryError as error:
         code = _fail(f"Out of memory, a smaller batch may fit: {str(error).splitlines()[0]}", 1)
@@ -79,6 +80,35 @@ def device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
     return torch.device(name)
+
+
+def define_machine_flags(values: flags.FlagValues) -> None:
+    """Defines the original's flags about machines; those that only clusters of TPUs had are read and not used."""
+    flags.DEFINE_enum(
+        "accelerator_type", None, ["CPU", "GPU", "TPU"], "where to compute; GPU where there is one", flag_values=values
+    )
+    for name, default in (("master", "local"), ("tpu_worker_name", "tpu_worker"), ("summaries_log_dir", "summaries")):
+        flags.DEFINE_string(name, default, "of the original; has no effect", flag_values=values)
+    for name in ("devices_per_worker", "num_workers"):
+        flags.DEFINE_integer(name, 1, "of the original; 1 is all there is", 1, 1, flag_values=values)
+    flags.DEFINE_integer(
+        "threads", None, "threads that compute; torch's own choice where not given", 1, flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "decides everything random", 0, flag_values=values)
+
+
+def machine(values: flags.FlagValues) -> torch.device:
+    """The device of `--accelerator_type`; sets the threads.
+
+    Raises:
+        UserError: a GPU or TPU that cannot be used.
+    """
+    if values.threads:
+        torch.set_num_threads(values.threads)
+    kind = values.accelerator_type or ("GPU" if torch.cuda.is_available() else "CPU")
+    if kind == "TPU":
+        raise UserError("--accelerator_type=TPU is not supported: CPU and GPU are.")
+    return device({"CPU": "cpu", "GPU": "cuda"}[kind])
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
