@@ -50,9 +50,10 @@ class _Photographs(Dataset):
     """Sample number -> (arrays of the sample or None, paths that could not be read on the way)."""
 
     def __init__(self, config: Mapping[str, Any], photos: Photos, network_name: str) -> None:
-        named = isinstance(photos, (str, Path))
-        self.folder = photos if named else "the list"  # what an error calls it
-        self.paths = image.list_photos([photos]) if named else list(photos)  # type: ignore[list-item, arg-type]
+        if isinstance(photos, (str, Path)):
+            self.folder, self.paths = str(photos), image.list_photos([photos])
+        else:
+            self.folder, self.paths = "the list", list(photos)
         self.config = config
         self.network_name = network_name
 

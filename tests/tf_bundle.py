@@ -91,7 +91,7 @@ def numbered(name: str, start: int = 5) -> str:
 def tensors_of(network: nn.Module, raw: nn.Module | None = None, step: int = 7) -> dict[str, np.ndarray]:
     """{key: array} of a training's checkpoint: `network` are the averages, `raw` (or they) the weights as trained.
 
-    The optimizer's slots are those of older versions of TensorFlow, twice the averages.
+    The optimizer's slots are those of older versions of TensorFlow, the averages squared.
     """
     averages = tf_variables.to_tf_layout(network, network.state_dict())
     weights = tf_variables.to_tf_layout(network, (raw or network).state_dict())
@@ -100,5 +100,5 @@ def tensors_of(network: nn.Module, raw: nn.Module | None = None, step: int = 7) 
         found[key(numbered(name))] = weights[name]
         if "/normalize/" not in name:
             found[key(f"{numbered(name)}/ExponentialMovingAverage")] = array
-            found[f"{escape(numbered(name))}:0/.OPTIMIZER_SLOT/optimizer/rms{VALUE}"] = 2 * array
+            found[f"{escape(numbered(name))}:0/.OPTIMIZER_SLOT/optimizer/rms{VALUE}"] = array**2
     return found
