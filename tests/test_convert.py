@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from networks_of_parity import relative_error
-from tf_bundle import key, numbered, tensors_of, write_bundle
-from tiny import colorizer_config, tiny_networks
 from torch import nn
 
 from coltran import checkpoint, cli, convert, networks, tf_variables
 from coltran.checkpoint import CheckpointError
 from coltran.image import to_bits
+from tests.networks_of_parity import relative_error
+from tests.tf_bundle import key, numbered, tensors_of, write_bundle
+from tests.tiny import colorizer_config, tiny_networks
 
 NAMES = ["colorizer", "color_upsampler", "spatial_upsampler"]
 

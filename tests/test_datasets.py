@@ -4,11 +4,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_training import write_photo, write_photos
 
 from coltran.cli import UserError
 from coltran.datasets import labels, photographs
 from coltran.image import PhotoError
+from tests.tiny_training import write_photo, write_photos
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tf_bundle import tensors_of, write_bundle
-from tiny import tiny_networks
 
 from coltran import download
 from coltran.cli import UserError
+from tests.tf_bundle import tensors_of, write_bundle
+from tests.tiny import tiny_networks
 
 
 class Server(BaseHTTPRequestHandler):

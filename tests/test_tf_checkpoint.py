@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tf_bundle
-from tf_bundle import VALUE, write_bundle
 
 from coltran import tf_checkpoint
 from coltran.checkpoint import CheckpointError
 from coltran.tf_checkpoint import latest, open_bundle, read_slots, read_step, read_tensor, read_variables
+from tests import tf_bundle
+from tests.tf_bundle import VALUE, write_bundle
 
 
 def _tensors(count: int = 40) -> dict[str, np.ndarray]:
