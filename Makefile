@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo small test bench lint format wheel-test clean
+.PHONY: help demo small test bench lint format wheel-test tf-test clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -59,6 +59,12 @@ wheel-test: $(READY)  ## build the wheel, install it in an empty environment and
 	$(BIN)/pip --python $(WHEEL)/venv/bin/python install --quiet --no-deps --no-index $(WHEEL)/*.whl
 	cd $(WHEEL) && PYTHONPATH="$$($(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	    venv/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
+
+tf-test: $(READY)  ## let TensorFlow, in an environment of its own (1.6 GB), read our records and the checkpoints we read
+	test -x build/tf-venv/bin/python || $(PYTHON) -m venv build/tf-venv
+	build/tf-venv/bin/pip install --quiet --disable-pip-version-check 'tensorflow-cpu>=2.16'
+	$(BIN)/python tests/check_tensorflow.py write build/tf-test
+	build/tf-venv/bin/python tests/check_tensorflow.py read build/tf-test
 
 clean:  ## remove everything that was built, .venv included
 	rm -rf $(VENV) build dist coltran.egg-info .mypy_cache .pytest_cache .ruff_cache
