@@ -19,97 +19,103 @@ namespace {
 
 using coltran::PANEL;
 
+// IMAGES at a time: their sums over a panel, PANEL / LANES vectors each, fill most of the registers.
 #if defined(__AVX512F__)
-constexpr int LANES = 16, FULL = 12, HALF = 12;  // most images at a time over a whole panel, over half of one
+constexpr int LANES = 16, IMAGES = 12;
 #elif defined(__AVX2__)
-constexpr int LANES = 8, FULL = 3, HALF = 6;
+constexpr int LANES = 8, IMAGES = 3;
 #elif defined(__aarch64__)
-constexpr int LANES = 4, FULL = 2, HALF = 6;
+constexpr int LANES = 4, IMAGES = 3;
 #else
-constexpr int LANES = 4, FULL = 1, HALF = 2;
+constexpr int LANES = 4, IMAGES = 1;
 #endif
 constexpr int VECTORS = PANEL / LANES;
 
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(alignof(float)), may_alias));
 
+typedef uint32_t Bits __attribute__((vector_size(LANES * sizeof(float))));
+
 inline Vector load(const float *p) { return *(const Vector *)p; }
 inline void store(float *p, Vector v) { *(Vector *)p = v; }
 
-inline float sum(Vector v) {
-    float total = 0;
-    for (int i = 0; i < LANES; ++i) total += v[i];
-    return total;
+// The sum of N neighbouring floats, halves first.
+template <int N>
+float sum(const float *p) {
+    if constexpr (N == 1) {
+        return *p;
+    } else {
+        typedef float Half __attribute__((vector_size(N / 2 * sizeof(float)), aligned(alignof(float)), may_alias));
+        const Half folded = *(const Half *)p + *(const Half *)(p + N / 2);
+        return sum<N / 2>((const float *)&folded);
+    }
 }
 
-// y[m, 0 : NV * LANES] for M images: NV * M sums held in registers while the inputs pass once.
-template <int M, int NV>
-void tile(const float *x, int64_t x_stride, const float *w, int64_t depth, const float *bias, float *y,
-          int64_t y_stride) {
-    Vector sums[M][NV];
+inline float sum(Vector v) { return sum<LANES>((const float *)&v); }
+
+// The panel's columns for M images: y = start + x W^T, with all sums in registers while the inputs pass once. `start`
+// is one vector for all images, `start_stride` 0, or one each; null means zeros.
+template <int M>
+void tile(const float *x, int64_t x_stride, const float *w, int64_t depth, const float *start, int64_t start_stride,
+          float *y, int64_t y_stride) {
+    Vector sums[M][VECTORS];
     for (int m = 0; m < M; ++m)
-        for (int v = 0; v < NV; ++v) sums[m][v] = bias ? load(bias + v * LANES) : Vector{};
+        for (int v = 0; v < VECTORS; ++v) sums[m][v] = start ? load(start + m * start_stride + v * LANES) : Vector{};
     for (int64_t k = 0; k < depth; ++k, w += PANEL) {
-        Vector weights[NV];
-        for (int v = 0; v < NV; ++v) weights[v] = load(w + v * LANES);
+        Vector weights[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) weights[v] = load(w + v * LANES);
         for (int m = 0; m < M; ++m) {
             const float input = x[m * x_stride + k];
-            for (int v = 0; v < NV; ++v) sums[m][v] += weights[v] * input;
+            for (int v = 0; v < VECTORS; ++v) sums[m][v] += weights[v] * input;
         }
     }
     for (int m = 0; m < M; ++m)
-        for (int v = 0; v < NV; ++v) store(y + m * y_stride + v * LANES, sums[m][v]);
+        for (int v = 0; v < VECTORS; ++v) store(y + m * y_stride + v * LANES, sums[m][v]);
 }
 
-template <int M, int NV>
-void tile_of(int images, const float *x, int64_t x_stride, const float *w, int64_t depth, const float *bias, float *y,
-             int64_t y_stride) {
+template <int M = IMAGES>
+void tile_of(int64_t images, const float *x, int64_t x_stride, const float *w, int64_t depth, const float *start,
+             int64_t start_stride, float *y, int64_t y_stride) {
     if (images == M)
-        tile<M, NV>(x, x_stride, w, depth, bias, y, y_stride);
+        tile<M>(x, x_stride, w, depth, start, start_stride, y, y_stride);
     else if constexpr (M > 1)
-        tile_of<M - 1, NV>(images, x, x_stride, w, depth, bias, y, y_stride);
+        tile_of<M - 1>(images, x, x_stride, w, depth, start, start_stride, y, y_stride);
 }
 
-// One panel of y = x W^T + bias for all images, in blocks of nearly equal size.
+// One panel of y = x W^T + bias for all images, in blocks of nearly equal size. With several blocks the inputs are
+// taken DEPTH at a time, so that their part of the panel, 16 KB, is read again from the first-level cache.
 inline void product(const float *x, int64_t x_stride, const float *panel, int64_t depth, const float *bias, float *y,
                     int64_t y_stride, int64_t images) {
-    const int64_t most = images <= FULL ? FULL : HALF;
-    const int64_t blocks = (images + most - 1) / most;
-    for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t from = images * block / blocks, count = images * (block + 1) / blocks - from;
-        const float *in = x + from * x_stride;
-        float *to = y + from * y_stride;
-        if (FULL == HALF || count <= FULL) {
-            tile_of<FULL, VECTORS>(count, in, x_stride, panel, depth, bias, to, y_stride);
-        } else {
-            constexpr int WIDTH = PANEL / 2;
-            tile_of<HALF, VECTORS / 2>(count, in, x_stride, panel, depth, bias, to, y_stride);
-            tile_of<HALF, VECTORS / 2>(count, in, x_stride, panel + WIDTH, depth, bias ? bias + WIDTH : bias,
-                                       to + WIDTH, y_stride);
+    constexpr int64_t DEPTH = 128;
+    const int64_t blocks = (images + IMAGES - 1) / IMAGES, step = blocks > 1 ? DEPTH : depth;
+    for (int64_t k = 0; k < depth; k += step) {
+        const int64_t part = depth - k < step ? depth - k : step;
+        for (int64_t block = 0; block < blocks; ++block) {
+            const int64_t from = images * block / blocks, count = images * (block + 1) / blocks - from;
+            float *to = y + from * y_stride;
+            tile_of(count, x + from * x_stride + k, x_stride, panel + k * PANEL, part, k ? to : bias,
+                    k ? y_stride : 0, to, y_stride);
         }
     }
 }
 
-// x becomes e^x, to 2 units in the last place; 0 below -87, where the result would not be a normal number. No x > 0.
+// x becomes e^x for x <= 0, to 2 units in the last place; 0 below -87, where the result would not be a normal number.
+// Goes on to the end of the last vector: x has room for round_up(n, 16) values.
 inline void exp_all(float *x, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-        const float clamped = x[i] < -87.0f ? -87.0f : x[i];
+    for (int64_t i = 0; i < n; i += LANES) {
+        const Vector given = load(x + i), lowest = Vector{} - 87.0f;
+        const Vector clamped = given < lowest ? lowest : given;
         // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
-        const float shifted = clamped * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
-        const float r = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
-        float p = 1.9875691500e-4f;
+        const Vector shifted = clamped * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
+        const Vector r = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
+        Vector p = Vector{} + 1.9875691500e-4f;
         p = p * r + 1.3981999507e-3f;
         p = p * r + 8.3334519073e-3f;
         p = p * r + 4.1665795894e-2f;
         p = p * r + 1.6666665459e-1f;
         p = p * r + 5.0000001201e-1f;
         p = p * r * r + r + 1.0f;
-        int32_t bits;
-        memcpy(&bits, &shifted, 4);
-        bits = (int32_t)((uint32_t)(bits + 127) << 23);
-        float power;
-        memcpy(&power, &bits, 4);
-        x[i] = x[i] < -87.0f ? 0.0f : p * power;
+        const Vector power = (Vector)(((Bits)shifted + 127) << 23);
+        store(x + i, given < lowest ? Vector{} : p * power);
     }
 }
 

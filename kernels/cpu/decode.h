@@ -59,7 +59,7 @@ struct Column {
     const float *bias;            // [h, length] with the stride below
     int64_t bias_stride;
     float *out;                   // [B, W, h C]
-    float *workspace;             // threads * length floats
+    float *workspace;             // threads * round_up(length, 16) floats
 };
 
 // All threads of a team meet here. The counters sit on cache lines of their own.
@@ -73,12 +73,18 @@ static constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) /
 // Rows of activations: filled up to whole panels, plus a cache line so that rows do not fall on the same cache sets.
 static constexpr int64_t stride_of(int64_t columns) { return round_up(columns, PANEL) + 16; }
 
+// Images decoded together: few enough that their keys and values stay in the last-level cache beside the weights,
+// enough that a product is bound by arithmetic.
+constexpr int64_t TOGETHER = 8;
+
+static constexpr int64_t groups_of(const Row &r) { return (r.batch + TOGETHER - 1) / TOGETHER; }
+
 static constexpr int64_t scratch_size(const Row &r) { return round_up(r.width, 16) + 2 * round_up(r.labels, 16); }
 
 static constexpr int64_t workspace_size(const Row &r, int64_t threads) {
     int64_t activations = 3 * stride_of(r.hidden) + stride_of(3 * r.hidden) + stride_of(r.ff) + stride_of(r.labels);
     int64_t caches = 2 * r.layers * r.width * r.hidden;
-    return r.batch * (activations + caches) + threads * scratch_size(r);
+    return (r.batch < TOGETHER ? r.batch : TOGETHER) * (activations + caches) + threads * scratch_size(r);
 }
 
 // One thread's part of a row: every thread of the team calls it once, with the same barrier.

@@ -54,10 +54,6 @@ void meet(Barrier &barrier, int threads) {
     }
 }
 
-const float *at(const Term &term, int64_t image, int64_t pixel) {
-    return term.data ? term.data + image * term.image + pixel * term.pixel : nullptr;
-}
-
 // y = y * scale + shift over n channels; scale and shift may be null.
 void condition(float *y, const float *scale, const float *shift, int64_t n) {
     if (scale && shift) {
@@ -80,59 +76,65 @@ struct Buffers {
     float *x, *y, *attended, *qkv, *inner, *logits, *caches, *scores, *probabilities, *ranking;
     int64_t wide, hidden, ff, labels;  // strides from image to image
 
-    Buffers(const Row &row, int thread)
+    Buffers(const Row &row, int64_t count, int thread)
         : wide(stride_of(3 * row.hidden)), hidden(stride_of(row.hidden)), ff(stride_of(row.ff)),
           labels(stride_of(row.labels)) {
         float *next = row.workspace;
         auto take = [&next](int64_t count) { return (next += count) - count; };
-        x = take(row.batch * hidden), y = take(row.batch * hidden), attended = take(row.batch * hidden);
-        qkv = take(row.batch * wide), inner = take(row.batch * ff), logits = take(row.batch * labels);
-        caches = take(2 * row.layers * row.batch * row.width * row.hidden);
+        x = take(count * hidden), y = take(count * hidden), attended = take(count * hidden);
+        qkv = take(count * wide), inner = take(count * ff), logits = take(count * labels);
+        caches = take(2 * row.layers * count * row.width * row.hidden);
         take(thread * scratch_size(row));
         scores = take(round_up(row.width, 16)), probabilities = take(round_up(row.labels, 16));
         ranking = take(round_up(row.labels, 16));
     }
-
-    // Keys (which = 0) or values (1) of one image in one layer: [W, D].
-    float *cache(const Row &row, int64_t layer, int which, int64_t image) const {
-        return caches + ((2 * layer + which) * row.batch + image) * row.width * row.hidden;
-    }
 };
 
+// One thread at work on `count` images from `base` on; images are counted from there.
 struct Worker {
     const Row &row;
     Barrier &barrier;
+    const int64_t base, count;
     const int thread, threads;
     const Buffers buffers;
-    const Part images;
+    const Part images;  // this thread's
 
-    Worker(const Row &row, Barrier &barrier, int thread, int threads)
-        : row(row), barrier(barrier), thread(thread), threads(threads), buffers(row, thread),
-          images(part_of(row.batch, thread, threads)) {}
+    Worker(const Row &row, Barrier &barrier, Part group, int thread, int threads)
+        : row(row), barrier(barrier), base(group.from), count(group.to - group.from), thread(thread), threads(threads),
+          buffers(row, count, thread), images(part_of(count, thread, threads)) {}
 
     void meet() const { ::meet(barrier, threads); }
 
-    // This thread's panels of y = x W^T + bias; `finish(image, first column, count)` follows each panel.
+    const float *at(const Term &term, int64_t image, int64_t pixel) const {
+        return term.data ? term.data + (base + image) * term.image + pixel * term.pixel : nullptr;
+    }
+
+    // Keys (which = 0) or values (1) of one image in one layer: [W, D].
+    float *cache(int64_t layer, int which, int64_t image) const {
+        return buffers.caches + ((2 * layer + which) * count + image) * row.width * row.hidden;
+    }
+
+    // This thread's panels of y = x W^T + bias; `finish(image, first column, columns)` follows each panel.
     template <typename Finish>
     void columns(const float *x, int64_t x_stride, const float *weights, int64_t depth, const float *bias, float *y,
                  int64_t y_stride, int64_t width, Finish finish) const {
         const Part panels = part_of((width + PANEL - 1) / PANEL, thread, threads);
         for (int64_t panel = panels.from; panel < panels.to; ++panel) {
-            const int64_t first = panel * PANEL, count = width - first < PANEL ? width - first : PANEL;
+            const int64_t first = panel * PANEL, n = width - first < PANEL ? width - first : PANEL;
             product(x, x_stride, weights + first * depth, depth, bias ? bias + first : bias, y + first, y_stride,
-                    row.batch);
-            for (int64_t image = 0; image < row.batch; ++image) finish(image, first, count);
+                    count);
+            for (int64_t image = 0; image < count; ++image) finish(image, first, n);
         }
     }
 
-    // Columns [first, first + count) of the conditioned q, k and v of one image; k and v go to the cache.
-    void keep(int64_t layer, int64_t j, int64_t image, int64_t first, int64_t count) const {
+    // Columns [first, first + n) of the conditioned q, k and v of one image; k and v go to the cache.
+    void keep(int64_t layer, int64_t j, int64_t image, int64_t first, int64_t n) const {
         const float *qkv = buffers.qkv + image * buffers.wide;
         for (int which = 0; which < 2; ++which) {
             const int64_t start = (which + 1) * row.hidden;
             const int64_t from = first > start ? first : start, end = start + row.hidden;
-            const int64_t to = first + count < end ? first + count : end;
-            float *kept = buffers.cache(row, layer, which, image) + j * row.hidden;
+            const int64_t to = first + n < end ? first + n : end;
+            float *kept = cache(layer, which, image) + j * row.hidden;
             if (from < to) memcpy(kept + from - start, qkv + from, (size_t)(to - from) * sizeof(float));
         }
     }
@@ -146,7 +148,7 @@ struct Worker {
         if (j == 0) {
             memcpy(qkv, first, (size_t)(3 * hidden) * sizeof(float));
         } else {
-            const int64_t label = row.drawn[image * row.width + j - 1];
+            const int64_t label = row.drawn[(base + image) * row.width + j - 1];
             condition(x, nullptr, row.embedding + label * hidden, hidden);
             memcpy(qkv, row.table + label * 3 * hidden, (size_t)(3 * hidden) * sizeof(float));
             condition(qkv, at(row.layer[0].qkv_scale, image, j), first, 3 * hidden);
@@ -157,23 +159,23 @@ struct Worker {
     void project_qkv(int64_t index, int64_t j) const {
         const Layer &layer = row.layer[index];
         columns(buffers.x, buffers.hidden, layer.qkv, row.hidden, nullptr, buffers.qkv, buffers.wide, 3 * row.hidden,
-                [&](int64_t image, int64_t first, int64_t count) {
+                [&](int64_t image, int64_t first, int64_t n) {
                     const float *scale = at(layer.qkv_scale, image, j), *shift = at(layer.qkv_shift, image, j);
                     condition(buffers.qkv + image * buffers.wide + first, scale ? scale + first : scale,
-                              shift ? shift + first : shift, count);
-                    keep(index, j, image, first, count);
+                              shift ? shift + first : shift, n);
+                    keep(index, j, image, first, n);
                 });
         meet();
     }
 
     void attend_row(int64_t index, int64_t j) const {
         const int64_t channels = row.hidden / row.heads;
-        const Part tasks = part_of(row.batch * row.heads, thread, threads);
+        const Part tasks = part_of(count * row.heads, thread, threads);
         for (int64_t task = tasks.from; task < tasks.to; ++task) {
             const int64_t image = task / row.heads, head = task % row.heads, offset = head * channels;
             const float *bias = row.layer[index].bias + head * 2 * row.width + row.width - 1 - j;
-            attend(buffers.qkv + image * buffers.wide + offset, buffers.cache(row, index, 0, image) + offset,
-                   buffers.cache(row, index, 1, image) + offset, row.hidden, bias, j + 1, channels, buffers.scores,
+            attend(buffers.qkv + image * buffers.wide + offset, cache(index, 0, image) + offset,
+                   cache(index, 1, image) + offset, row.hidden, bias, j + 1, channels, buffers.scores,
                    buffers.attended + image * buffers.hidden + offset);
         }
         meet();
@@ -187,16 +189,16 @@ struct Worker {
 
     void feed_forward(const Layer &layer, int64_t j) const {
         columns(buffers.x, buffers.hidden, layer.ff1, row.hidden, layer.ff1_bias, buffers.inner, buffers.ff, row.ff,
-                [&](int64_t image, int64_t first, int64_t count) {
+                [&](int64_t image, int64_t first, int64_t n) {
                     float *y = buffers.inner + image * buffers.ff + first;
-                    for (int64_t i = 0; i < count; ++i) y[i] = y[i] > 0 ? y[i] : 0;
+                    for (int64_t i = 0; i < n; ++i) y[i] = y[i] > 0 ? y[i] : 0;
                 });
         meet();
         columns(buffers.inner, buffers.ff, layer.ff2, row.ff, layer.ff2_bias, buffers.y, buffers.hidden, row.hidden,
-                [&](int64_t image, int64_t first, int64_t count) {
+                [&](int64_t image, int64_t first, int64_t n) {
                     const float *scale = at(layer.ff_scale, image, j), *shift = at(layer.ff_shift, image, j);
                     condition(buffers.y + image * buffers.hidden + first, scale ? scale + first : scale,
-                              shift ? shift + first : shift, count);
+                              shift ? shift + first : shift, n);
                 });
         meet();
     }
@@ -229,7 +231,7 @@ struct Worker {
             meet();
             // The same thread embeds the label that it draws, so nobody waits in between.
             for (int64_t image = images.from; image < images.to; ++image)
-                draw(row, image, j, buffers.logits + image * buffers.labels, buffers.probabilities,
+                draw(row, base + image, j, buffers.logits + image * buffers.labels, buffers.probabilities,
                      (int32_t *)buffers.ranking);
         }
     }
@@ -240,18 +242,22 @@ struct Worker {
 namespace coltran::TARGET {
 
 void decode_row(const Row &row, Barrier &barrier, int thread, int threads) {
-    Worker(row, barrier, thread, threads).run();
+    const int64_t groups = coltran::groups_of(row);
+    for (int64_t group = 0; group < groups; ++group) {
+        Worker(row, barrier, part_of(row.batch, (int)group, (int)groups), thread, threads).run();
+        meet(barrier, threads);  // the next group's buffers are the same memory
+    }
 }
 
 void attend_columns(const Column &c, int thread, int threads) {
     const int64_t hidden = c.heads * c.channels;
     const Part tasks = part_of(c.batch * c.width, thread, threads);
     for (int64_t task = tasks.from; task < tasks.to; ++task) {
-        const float *q = at(c.q, task / c.width, task % c.width);
+        const float *q = c.q.data + task / c.width * c.q.image + task % c.width * c.q.pixel;
         for (int64_t head = 0; head < c.heads; ++head) {
             const int64_t offset = head * c.channels, cached = task * c.capacity * hidden + offset;
             attend(q + offset, c.keys + cached, c.values + cached, hidden, c.bias + head * c.bias_stride, c.length,
-                   c.channels, c.workspace + thread * c.length, c.out + task * hidden + offset);
+                   c.channels, c.workspace + thread * round_up(c.length, 16), c.out + task * hidden + offset);
         }
     }
 }
