@@ -53,13 +53,13 @@ struct Row {
 // Attention of one new row over the cached rows of its columns.
 struct Column {
     int64_t batch, width, heads, channels, length;
-    Term q;                       // [B, W, h C]
-    const float *keys, *values;   // [B, W, capacity, h C], of which `length` are filled
-    int64_t capacity;
-    const float *bias;            // [h, length] with the stride below
+    Term q;             // [B, W, h C]
+    Term keys, values;  // [B, W, h C] of the first of `length` rows; the rows lie `step` floats apart
+    int64_t step;
+    const float *bias;  // [h, length], each head's `bias_stride` floats from the one before
     int64_t bias_stride;
-    float *out;                   // [B, W, h C]
-    float *workspace;             // threads * round_up(length, 16) floats
+    float *out;        // [B, W, h C]
+    float *workspace;  // threads * round_up(length, 16) floats
 };
 
 // All threads of a team meet here. The counters sit on cache lines of their own.

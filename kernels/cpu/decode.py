@@ -44,7 +44,6 @@ class PackedWeights(NamedTuple):
     first: Tensor  # [3D, D], the first layer's matrix
     norm_weight: Tensor
     norm_bias: Tensor
-    memory: mmap.mmap  # where they lie
 
 
 def panels(weight: Tensor) -> Tensor:
@@ -57,7 +56,7 @@ def _filled(bias: Tensor) -> Tensor:
     return F.pad(bias, (0, -bias.shape[0] % PANEL))
 
 
-def _in_one_block(tensors: list[Tensor]) -> tuple[list[Tensor], mmap.mmap]:
+def _in_one_block(tensors: list[Tensor]) -> list[Tensor]:
     """Copies on cache lines of one piece of memory, in huge pages where the system has them.
 
     A pixel reads all weights once; on small pages the processor would spend a good part of that on finding them.
@@ -67,8 +66,7 @@ def _in_one_block(tensors: list[Tensor]) -> tuple[list[Tensor], mmap.mmap]:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     parts = torch.frombuffer(memory, dtype=torch.float32).split(sizes)
-    copies = [part[: t.numel()].view(t.shape).copy_(t) for part, t in zip(parts, tensors, strict=True)]
-    return copies, memory
+    return [part[: t.numel()].view(t.shape).copy_(t) for part, t in zip(parts, tensors, strict=True)]
 
 
 @torch.no_grad()
@@ -82,25 +80,33 @@ def pack(weights: DecoderWeights) -> PackedWeights:
     first = weights.layers[0].qkv
     found += [panels(weights.logits), _filled(weights.logits_bias)]
     found += [weights.embedding, F.linear(weights.embedding, first), first, weights.norm_weight, weights.norm_bias]
-    copies, memory = _in_one_block(found)
-    rest = iter(copies)
+    rest = iter(_in_one_block(found))
     layers = []
     for index in range(len(weights.layers)):
         qkv = next(rest) if index else None
         layers.append(PackedLayer(qkv, *(next(rest) for _ in range(6))))
-    return PackedWeights(tuple(layers), *rest, memory=memory)
+    return PackedWeights(tuple(layers), *rest)
 
 
-def unsupported(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor) -> str | None:
+def weights_in_order(weights: DecoderWeights) -> list[Tensor]:
+    """All tensors of the inner decoder."""
+    of_layers = [tensor for layer in weights.layers for tensor in layer]
+    return [weights.embedding, *of_layers, weights.norm_weight, weights.norm_bias, weights.logits, weights.logits_bias]
+
+
+def unsupported(weights: DecoderWeights, *others: Tensor | None) -> str | None:
     """Why the kernel cannot serve these tensors, or None."""
-    parts = [*weights[:1], *weights[2:], *(t for layer in weights.layers for t in layer), terms.inputs, uniforms]
-    parts += [t for layer in terms.layers for t in layer if t is not None]
+    parts = [*weights_in_order(weights), *(tensor for tensor in others if tensor is not None)]
     for tensor in parts:
         if tensor.device.type != "cpu":
             return f"it cannot serve a tensor on {tensor.device}"
         if tensor.dtype != torch.float32:
             return f"it computes in float32, not in {tensor.dtype}"
-    return None if weights.layers else "it needs at least one layer"
+    if not weights.layers:
+        return "it needs at least one layer"
+    if len({(layer.ff1.shape[0], layer.bias.shape[0]) for layer in weights.layers}) > 1:
+        return "it needs layers of the same feed-forward size and number of heads"
+    return None
 
 
 def _rows(tensor: Tensor | None) -> Tensor | None:

@@ -253,11 +253,14 @@ void attend_columns(const Column &c, int thread, int threads) {
     const int64_t hidden = c.heads * c.channels;
     const Part tasks = part_of(c.batch * c.width, thread, threads);
     for (int64_t task = tasks.from; task < tasks.to; ++task) {
-        const float *q = c.q.data + task / c.width * c.q.image + task % c.width * c.q.pixel;
+        const auto at = [=](const Term &term) {
+            return term.data + task / c.width * term.image + task % c.width * term.pixel;
+        };
         for (int64_t head = 0; head < c.heads; ++head) {
-            const int64_t offset = head * c.channels, cached = task * c.capacity * hidden + offset;
-            attend(q + offset, c.keys + cached, c.values + cached, hidden, c.bias + head * c.bias_stride, c.length,
-                   c.channels, c.workspace + thread * round_up(c.length, 16), c.out + task * hidden + offset);
+            const int64_t offset = head * c.channels;
+            attend(at(c.q) + offset, at(c.keys) + offset, at(c.values) + offset, c.step, c.bias + head * c.bias_stride,
+                   c.length, c.channels, c.workspace + thread * round_up(c.length, 16),
+                   c.out + task * hidden + offset);
         }
     }
 }

@@ -37,9 +37,8 @@ class Row(Structure):
 class Column(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("batch", "width", "heads", "channels", "length")),
-        ("q", Term),
-        *((name, c_void_p) for name in ("keys", "values")),
-        ("capacity", c_int64),
+        *((name, Term) for name in ("q", "keys", "values")),
+        ("step", c_int64),
         ("bias", c_void_p),
         ("bias_stride", c_int64),
         *((name, c_void_p) for name in ("out", "workspace")),
