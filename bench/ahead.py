@@ -112,8 +112,8 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
     Args:
         kernel: "module:name" of a `@triton.jit` function.
         arguments: every parameter by name. A torch dtype, or its name such as "bfloat16", stands for a tensor of it
-            that begins at a multiple of 16 bytes; anything else is the value itself: whole numbers are specialised
-            as in a launch (1, multiples of 16), None and constexpr parameters are compiled in.
+            that begins at a multiple of 16 bytes; tuples may hold some; anything else is the value itself: whole
+            numbers are specialised as in a launch (1, multiples of 16), None and constexpr parameters are compiled in.
         target: one of TARGETS.
         options: num_warps, num_stages and so on.
 
@@ -135,6 +135,8 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
     function = getattr(importlib.import_module(module), name)
 
     def tensor(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(tensor(item) for item in value)
         dtype = getattr(torch, value, None) if isinstance(value, str) else value
         return MockTensor(dtype) if isinstance(dtype, torch.dtype) else value
 
