@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format wheel-test clean
+.PHONY: help demo small test bench lint format wheel-test tf-test clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -21,11 +21,27 @@ help:  ## this list
 	@echo
 	@echo "All of them work in $(VENV), which is built by itself (some minutes the first time)."
 
-demo: $(READY)  ## colour the photographs in coltran/demo, into build/demo
-	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --seed 0
+demo: $(READY)  ## colour the photographs in coltran/demo, and make the picture in README.md of them
+	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3 --top-p 0.95
+	cp build/demo/contact_sheet.png docs/demo.png
+
+PHOTOS ?= ../shared/photos
+RUNS ?= build/runs
+small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PHOTOS/valid, put them into the package
+	for name in colorizer color_upsampler spatial_upsampler; do \
+	    $(BIN)/python -m coltran.train --config=coltran/configs/small_$$name.py --logdir=$(RUNS)/$$name \
+	        --data_dir=$(PHOTOS)/train || exit; done
+	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/colorizer --data_dir $(PHOTOS)/valid --train_dir $(PHOTOS)/train
+	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/color_upsampler --data_dir $(PHOTOS)/valid
+	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/spatial_upsampler --data_dir $(PHOTOS)/valid
+	$(BIN)/python -m coltran.export $(RUNS) -o coltran/pretrained
 
 test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+bench: $(READY)  ## time the operations and a training step (make bench BENCH="--benchmark-compare")
+	$(BIN)/python -m pytest bench/suite_operations.py bench/suite_train_step.py --benchmark-autosave \
+	    --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name $(BENCH)
 
 lint: $(READY) build/mypy/coltran_kernels  ## check style, format and types, changing nothing
 	$(BIN)/ruff check .
@@ -43,6 +59,12 @@ wheel-test: $(READY)  ## build the wheel, install it in an empty environment and
 	$(BIN)/pip --python $(WHEEL)/venv/bin/python install --quiet --no-deps --no-index $(WHEEL)/*.whl
 	cd $(WHEEL) && PYTHONPATH="$$($(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	    venv/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
+
+tf-test: $(READY)  ## let TensorFlow, in an environment of its own (1.6 GB), read our records and the checkpoints we read
+	test -x build/tf-venv/bin/python || $(PYTHON) -m venv build/tf-venv
+	build/tf-venv/bin/pip install --quiet --disable-pip-version-check 'tensorflow-cpu>=2.16'
+	$(BIN)/python tests/check_tensorflow.py write build/tf-test
+	build/tf-venv/bin/python tests/check_tensorflow.py read build/tf-test
 
 clean:  ## remove everything that was built, .venv included
 	rm -rf $(VENV) build dist coltran.egg-info .mypy_cache .pytest_cache .ruff_cache

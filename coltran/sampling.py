@@ -65,6 +65,7 @@ def sample(
     given: Tensor | None = None,
     return_probabilities: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    finished: Callable[[str], None] = lambda stage: None,
     implementation: str | None = None,
 ) -> Sample:
     """Draw a coarse colour for every pixel of B gray images (ColTran section 4.1).
@@ -85,6 +86,8 @@ def sample(
         given: labels [B, H, W] to impose, -1 where a pixel is to be drawn.
         return_probabilities: keep all untempered distributions, [B, H, W, 512] (8 MB an image of 64 x 64).
         progress: called with (rows done, rows) after each row.
+        finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
+            for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
         implementation: passed to the kernels.
 
     Raises:
@@ -102,9 +105,10 @@ def sample(
     colorizer.eval()
     try:
         z = colorizer.encode(gray, implementation=implementation)
+        finished("encoder")
         numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
         return _decode(
-            colorizer, z, numbers, given, norm, progress, implementation,
+            colorizer, z, numbers, given, norm, progress, finished, implementation,
             mode=mode, temperature=temperature, top_p=top_p, return_probabilities=return_probabilities,
         )  # fmt: skip
     finally:
@@ -118,6 +122,7 @@ def _decode(
     given: Tensor | None,
     norm: str,
     progress: Callable[[int, int], None] | None,
+    finished: Callable[[str], None],
     implementation: str | None,
     **options: object,
 ) -> Sample:
@@ -130,19 +135,23 @@ def _decode(
     probabilities = []
     upper = z.new_zeros(batch, width, weights.embedding.shape[1])
     for row in range(height):
+        terms = inner.terms(row, upper)
+        finished("conditioning")
         labels[:, row], log_prob[:, row], distributions = decode_row(
             weights,
-            inner.terms(row, upper),
+            terms,
             numbers[:, row],
             given=None if given is None else given[:, row],
             eps=EPS,
             implementation=implementation,
             **options,  # type: ignore[arg-type]
         )
+        finished("row decoding")
         if distributions is not None:
             probabilities.append(distributions)
         if row + 1 < height:
             upper = outer.push(row, F.embedding(labels[:, row], weights.embedding), implementation=implementation)
+            finished("outer decoder")
         if progress is not None:
             progress(row + 1, height)
     kept = torch.stack(probabilities, 1) if probabilities else None

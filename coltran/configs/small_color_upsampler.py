@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             "resolution": [256, 256],
             "random_channel": True,
             "batch_size": 4,
-            "max_train_steps": 800,
+            "max_train_steps": 1500,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "prepare_photographs": 256,  # coltran.start: what the first frequencies are counted on
