@@ -8,7 +8,9 @@ NotImplementedError and says why. Nothing falls back silently.
 from __future__ import annotations
 
 import functools
+import importlib
 import warnings
+from types import ModuleType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -24,13 +26,16 @@ IMPLEMENTATIONS = ("reference", "triton", "cpu", "xla")
 def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor: Tensor) -> str:
     """The implementation of operation `name` that serves `tensor`, out of those `available`."""
     if requested is None:
-        return "cpu" if tensor.device.type == "cpu" and "cpu" in available else "reference"
+        best = {"cpu": "cpu", "cuda": "triton"}.get(tensor.device.type, "reference")
+        return best if best in available else "reference"
     if requested not in IMPLEMENTATIONS:
         raise ValueError(f"{name}: implementation must be one of {IMPLEMENTATIONS} or None, got {requested!r}")
     if requested not in available:
         raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
     if requested == "cpu" and tensor.device.type != "cpu":
         raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve a tensor on {tensor.device}")
+    if requested == "triton" and tensor.device.type != "cuda" and not _triton("tiles").interpreted():
+        raise NotImplementedError(f"{name}: implementation 'triton' cannot serve a tensor on {tensor.device}")
     return requested
 
 
@@ -50,6 +55,11 @@ def _serves_natively(name: str, requested: str | None, unsupported: str | None) 
     if unsupported is not None and requested == "cpu":
         raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve: {unsupported}")
     return unsupported is None
+
+
+def _triton(module: str) -> ModuleType:
+    """A module of the Triton kernels, which are imported when they are first wanted."""
+    return importlib.import_module(f"coltran_kernels.triton.{module}")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -84,13 +94,13 @@ def axial_attention(
         causal: hide later positions.
         q_scale, ..., v_shift: [B, H, W, h, C] or None; each input becomes `x * scale + shift` first
             (conditional self-attention, ColTran table 1).
-        implementation: "reference", "cpu" or None.
+        implementation: "reference", "cpu", "triton" (C up to 128) or None.
 
     Returns:
         [B, H, W, h, C].
 
     Raises:
-        ValueError: shapes or `axis` that do not fit.
+        ValueError: shapes, dtypes or `axis` that do not fit.
         NotImplementedError: the named implementation cannot serve these tensors.
     """
     _require(axis in ("row", "column"), f"axial_attention: axis must be 'row' or 'column', got {axis!r}")
@@ -102,10 +112,16 @@ def axial_attention(
     for name, tensor in conditions.items():
         if tensor is not None:
             _require(tensor.shape == q.shape, f"axial_attention: {name} is {tuple(tensor.shape)}, q {tuple(q.shape)}")
+            _require(tensor.dtype == q.dtype, f"axial_attention: {name} is {tensor.dtype}, q {q.dtype}")
     if bias is not None:
         expected = (q.shape[3], 2 * q.shape[2 if axis == "row" else 1])
         _require(tuple(bias.shape) == expected, f"axial_attention: bias is {tuple(bias.shape)}, expected {expected}")
-    chosen = _choose("axial_attention", implementation, ("reference", "cpu"), q)
+    chosen = _choose("axial_attention", implementation, ("reference", "cpu", "triton"), q)
+    if chosen == "triton":
+        if q.shape[4] > 128:
+            raise NotImplementedError(f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
+        operands = (q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift)
+        return _triton("attention").axial_attention(operands, bias, axis=axis, causal=causal)
     module = torch_ops if chosen == "cpu" else reference
     return module.axial_attention(
         q, k, v, bias, axis=axis, causal=causal, q_scale=q_scale, q_shift=q_shift,
@@ -160,17 +176,25 @@ def add_layer_norm(
         residual: the same shape, or None.
         scale, shift: broadcastable to x: [D], or per image [B, 1, 1, D] (conditional layer norm, ColTran table 1).
         eps: added to the variance; the original program uses 1e-3.
-        implementation: "reference", "cpu" or None.
+        implementation: "reference", "cpu", "triton" (scale and shift of those two shapes, D up to 8192) or None.
 
     Returns:
         [..., D].
 
     Raises:
         ValueError: `residual` of another shape than `x`.
+        NotImplementedError: the named implementation cannot serve these tensors.
     """
     if residual is not None:
         _require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
-    chosen = _choose("add_layer_norm", implementation, ("reference", "cpu"), x)
+    chosen = _choose("add_layer_norm", implementation, ("reference", "cpu", "triton"), x)
+    if chosen == "triton":
+        module = _triton("layer_norm")
+        if not module.serves(x, scale, shift):
+            raise NotImplementedError(
+                "add_layer_norm: implementation 'triton' serves D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
+            )
+        return module.add_layer_norm(x, residual, scale, shift, eps)
     module = torch_ops if chosen == "cpu" else reference
     return module.add_layer_norm(x, residual, scale, shift, eps)
 
