@@ -62,6 +62,12 @@ def _triton(module: str) -> ModuleType:
     return importlib.import_module(f"coltran_kernels.triton.{module}")
 
 
+def _require_choice(requested: str | None, why_not: str) -> None:
+    """Raises where an implementation that cannot serve was asked for by name."""
+    if requested is not None:
+        raise NotImplementedError(why_not)
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
@@ -117,9 +123,10 @@ def axial_attention(
         expected = (q.shape[3], 2 * q.shape[2 if axis == "row" else 1])
         _require(tuple(bias.shape) == expected, f"axial_attention: bias is {tuple(bias.shape)}, expected {expected}")
     chosen = _choose("axial_attention", implementation, ("reference", "cpu", "triton"), q)
+    if chosen == "triton" and q.shape[4] > 128:
+        _require_choice(implementation, f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
+        chosen = "reference"
     if chosen == "triton":
-        if q.shape[4] > 128:
-            raise NotImplementedError(f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
         operands = (q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift)
         return _triton("attention").axial_attention(operands, bias, axis=axis, causal=causal)
     module = torch_ops if chosen == "cpu" else reference
@@ -188,13 +195,12 @@ def add_layer_norm(
     if residual is not None:
         _require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
     chosen = _choose("add_layer_norm", implementation, ("reference", "cpu", "triton"), x)
+    if chosen == "triton" and not _triton("layer_norm").serves(x, scale, shift):
+        limits = "D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
+        _require_choice(implementation, f"add_layer_norm: implementation 'triton' serves {limits}")
+        chosen = "reference"
     if chosen == "triton":
-        module = _triton("layer_norm")
-        if not module.serves(x, scale, shift):
-            raise NotImplementedError(
-                "add_layer_norm: implementation 'triton' serves D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
-            )
-        return module.add_layer_norm(x, residual, scale, shift, eps)
+        return _triton("layer_norm").add_layer_norm(x, residual, scale, shift, eps)
     module = torch_ops if chosen == "cpu" else reference
     return module.add_layer_norm(x, residual, scale, shift, eps)
 
