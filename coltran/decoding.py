@@ -7,7 +7,6 @@ Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from coltran.colorizer import Colorizer, InnerDecoder, OuterDecoder
@@ -48,24 +47,45 @@ def decoder_weights(colorizer: Colorizer) -> DecoderWeights:
 
 
 class ContextProjections:
-    """The conditioning of all layers of a decoder as one matrix product: their projections, stacked."""
+    """The conditioning of all layers of a decoder as one matrix product a row: their projections, stacked.
 
-    def __init__(self, decoder: OuterDecoder | InnerDecoder) -> None:
+    What depends on the gray image alone is made for several rows at a time while the batch is small, so that the
+    weights, 34 MB at the paper's size, are not read for a few pixels. Results live in one buffer until the next row.
+    """
+
+    PIXELS = 512  # a product of so many is bound by arithmetic
+
+    def __init__(self, decoder: OuterDecoder | InnerDecoder, z: Tensor) -> None:
+        """z: the encoded gray image, [B, H, W, E]."""
         modules: list[AxialAttention | FeedForward] = [*decoder.attention, *decoder.feed_forward]
-        self.layers = len(decoder.attention)
+        self.layers, self.z = len(decoder.attention), z
         projections = [module.condition for module in modules]
         present = [p for p in projections if p is not None]
         self.sizes = [0 if p is None else p.out_features for p in projections]
+        batch, height, width, encoded = z.shape
+        self.rows = min(height, max(1, self.PIXELS // (batch * width)))
+        self.buffer = z.new_empty(self.rows, batch, width, sum(self.sizes))
         if present:
-            self.weight = torch.cat([p.weight for p in present])
+            weight = torch.cat([p.weight for p in present])
+            self.of_gray, self.of_upper = weight[:, :encoded].T, weight[:, encoded:].T
             # The feed-forwards' projections have a bias, those of attention have none.
             self.bias = torch.cat([p.weight.new_zeros(p.out_features) if p.bias is None else p.bias for p in present])
 
-    def __call__(self, context: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Context [B, W, E] -> the projected context of each attention, and of each feed-forward."""
+    def __call__(self, row: int, upper: Tensor | None = None) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """The projected context [B, W, ...] of each attention, and of each feed-forward; rows are asked for in order.
+
+        The context is the gray one, followed by the summary of the rows above [B, W, D] if there is one.
+        """
         if not any(self.sizes):
             return [None] * self.layers, [None] * self.layers
-        parts = F.linear(context, self.weight, self.bias).split(self.sizes, -1)
+        if row % self.rows == 0:
+            contexts = self.z[:, row : row + self.rows].transpose(0, 1)
+            buffer = self.buffer[: contexts.shape[0]]
+            torch.addmm(self.bias, contexts.flatten(0, 2), self.of_gray, out=buffer.flatten(0, 2))
+        projected = self.buffer[row % self.rows]
+        if upper is not None:
+            projected.flatten(0, 1).addmm_(upper.flatten(0, 1), self.of_upper)
+        parts = projected.split(self.sizes, -1)
         found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
         return found[: self.layers], found[self.layers :]
 
@@ -76,7 +96,7 @@ class InnerRows:
     def __init__(self, decoder: InnerDecoder, z: Tensor, *, norm: str) -> None:
         """z [B, H, W, D]; `norm` "exact" averages the whole image in conditional norms, "rowcontext" only the row."""
         self.decoder, self.z = decoder, z
-        self.project = ContextProjections(decoder)
+        self.project = ContextProjections(decoder, z)
         self.norms = [module.affine(z) for module in decoder.norms] if norm == "exact" else None
 
     def terms(self, row: int, upper: Tensor) -> RowTerms:
@@ -85,7 +105,7 @@ class InnerRows:
         inputs = (decoder.position.row[row] + decoder.position.column).expand_as(upper)
         if decoder.skip:
             inputs = inputs + z + upper
-        of_attention, of_feed_forward = self.project(torch.cat((z, upper), -1))
+        of_attention, of_feed_forward = self.project(row, upper)
         norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in decoder.norms]
         layers = []
         for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
@@ -120,7 +140,7 @@ class OuterRows:
     def __init__(self, decoder: OuterDecoder, z: Tensor) -> None:
         """z: the encoded gray image, [B, H, W, D]."""
         self.decoder, self.z = decoder, z
-        self.project = ContextProjections(decoder)
+        self.project = ContextProjections(decoder, z)
         self.norms = [module.affine(z) for module in decoder.norms]
         batch, height, width, _ = z.shape
         hidden = decoder.position.row.shape[1]
@@ -135,7 +155,8 @@ class OuterRows:
         x = embedded[:, None] + decoder.position.row[row] + decoder.position.column
         if decoder.skip:
             x = x + z
-        of_attention, of_feed_forward = self.project(z)
+        projected = self.project(row)
+        of_attention, of_feed_forward = ([None if p is None else p[:, None] for p in found] for found in projected)
         for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
             if attention.axis == "row":
                 y = attention.attend(x, of_attention[i], implementation=implementation)
