@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from coltran._checkout import find_kernels
 ROOT = Path(__file__).resolve().parent.parent
 
 find_kernels()
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # triton reads it once, when it is imported
 torch.set_num_threads(1)
 
 
