@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format wheel-test clean
+.PHONY: help demo small test lint format wheel-test clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -21,8 +21,20 @@ help:  ## this list
 	@echo
 	@echo "All of them work in $(VENV), which is built by itself (some minutes the first time)."
 
-demo: $(READY)  ## colour the photographs in coltran/demo, into build/demo
-	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --seed 0
+demo: $(READY)  ## colour the photographs in coltran/demo, and make the picture in README.md of them
+	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3
+	cp build/demo/contact_sheet.png docs/demo.png
+
+PHOTOS ?= ../shared/photos
+RUNS ?= build/runs
+small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PHOTOS/valid, put them into the package
+	for name in colorizer color_upsampler spatial_upsampler; do \
+	    $(BIN)/python -m coltran.train --config=coltran/configs/small_$$name.py --logdir=$(RUNS)/$$name \
+	        --data_dir=$(PHOTOS)/train || exit; done
+	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/colorizer --data_dir $(PHOTOS)/valid --train_dir $(PHOTOS)/train
+	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/color_upsampler --data_dir $(PHOTOS)/valid
+	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/spatial_upsampler --data_dir $(PHOTOS)/valid
+	$(BIN)/python -m coltran.export $(RUNS) -o coltran/pretrained
 
 test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -8,8 +8,9 @@
 
 Of each photograph the central square is coloured, 256 x 256 pixels with the published networks; colours it
 may have are not used. For old.jpg, the output folder gets old-0.png, old-1.png, ... (one a sample) and
-old-sheet.png: the gray square and all samples side by side. Results of the same name from an earlier run
-are replaced, a photograph of this run never. A folder is searched with its subfolders. A photograph that
+old-sheet.png: the gray square and all samples side by side. A run of several photographs also gets
+contact_sheet.png, the sheets of the first 16 one above the other. Results of the same name from an earlier
+run are replaced, a photograph of this run never. A folder is searched with its subfolders. A photograph that
 cannot be read is reported at the end (exit code 1), and the others are coloured all the same.
 
 The same seed gives the same colours, whatever else is coloured in the same run; more samples add to fewer.
@@ -37,6 +38,7 @@ from coltran.pipeline import STAGES, Colorized, Pipeline, from_pretrained
 
 GAP = 4  # pixels between the tiles of a sheet
 COLUMNS = 6  # tiles in one row of a sheet
+STACKED = 16  # photographs on the contact sheet of a run
 
 
 def _number(convert: Callable[[str], float], holds: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
@@ -190,6 +192,7 @@ def _progress_bar() -> Progress:
 def colorize(pipeline: Pipeline, photos: Sequence[Path], output: Path, arguments: argparse.Namespace) -> list[str]:
     """Colours the photographs one after another; returns a sentence for each that could not be."""
     problems = []
+    sheets: list[np.ndarray] = []
     inputs = {photo.resolve() for photo in photos}
     with _progress_bar() as progress:
         overall = progress.add_task("photographs", total=len(photos), visible=len(photos) > 1)
@@ -220,10 +223,16 @@ def colorize(pipeline: Pipeline, photos: Sequence[Path], output: Path, arguments
             else:
                 for pixels, path in zip(colorized.images, results, strict=True):
                     write_png(pixels, path)
-                write_png(contact_sheet(colorized), sheet)
+                sheets.append(contact_sheet(colorized))
+                write_png(sheets[-1], sheet)
+                del sheets[STACKED:]
                 print(os.fsencode(f"{photo} -> {sheet}").decode(errors="replace"), flush=True)
             progress.remove_task(task)
             progress.advance(overall)
+    overview = output / "contact_sheet.png"
+    if len(photos) > 1 and sheets and overview.resolve() not in inputs:
+        gap = np.full((GAP, *sheets[0].shape[1:]), 255, np.uint8)
+        write_png(np.concatenate([strip for sheet in sheets for strip in (gap, sheet)][1:]), overview)
     return problems
 
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny import colorizer_config, tiny_networks
-from tiny_training import whole_config
 from torch import nn
 
 from coltran import checkpoint, networks
 from coltran.checkpoint import CheckpointError
+from tests.tiny import colorizer_config, tiny_networks
+from tests.tiny_training import whole_config
 
 
 @pytest.fixture

@@ -64,6 +64,15 @@ def test_each_photograph_gets_its_samples_and_a_sheet(here, capsys):
     assert capsys.readouterr().out == "cat.png -> out/cat-sheet.png\n"
 
 
+def test_a_run_of_several_photographs_gets_their_sheets_one_above_the_other(here):
+    make_photo("cat.png")
+    make_photo("dog.png", seed=1)
+    colorize.main(["cat.png", "dog.png", "-o", "out"])
+    whole = np.asarray(Image.open("out/contact_sheet.png"))
+    for name, rows in (("cat", slice(0, HIGH)), ("dog", slice(HIGH + colorize.GAP, None))):
+        np.testing.assert_array_equal(whole[rows], np.asarray(Image.open(f"out/{name}-sheet.png")))
+
+
 def test_the_files_hold_what_the_pipeline_gives(here, weights):
     make_photo("cat.png")
     options = [
@@ -101,7 +110,7 @@ def test_folders_are_coloured_with_their_subfolders(here):
     for name in ("album/a.png", "album/more/b.jpg"):
         make_photo(name)
     assert colorize.main(["album", "-o", "out"]) == 0
-    assert results() == ["a-0.png", "a-sheet.png", "b-0.png", "b-sheet.png"]
+    assert results() == ["a-0.png", "a-sheet.png", "b-0.png", "b-sheet.png", "contact_sheet.png"]
 
 
 def test_photographs_of_the_same_name_keep_their_results_apart(here):
@@ -143,7 +152,7 @@ def test_bad_files_are_reported_at_the_end_and_the_rest_is_coloured(here, capsys
         make_photo(name)
     Path("album/b.png").write_text("not an image")
     assert colorize.main(["missing.png", "album", "-o", "out"]) == 1
-    assert results() == ["a-0.png", "a-sheet.png", "c-0.png", "c-sheet.png"]
+    assert results() == ["a-0.png", "a-sheet.png", "c-0.png", "c-sheet.png", "contact_sheet.png"]
     errors = "missing.png does not exist.\nalbum/b.png is not an image that can be read.\n"
     assert capsys.readouterr().err == errors
 

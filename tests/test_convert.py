@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_networks
 
 from coltran import convert
+from tests.tiny import tiny_networks
 
 
 def _original_variables(network, number=0):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_training import whole_config, write_photo, write_photos
 
 from coltran import image
 from coltran.data import Batch, eval_batches, train_batches
+from tests.tiny_training import whole_config, write_photo, write_photos
 
 
 @pytest.fixture

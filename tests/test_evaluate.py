@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_training import whole_config, write_photos
 
 from coltran import checkpoint, cli, networks
 from coltran import evaluate as program
@@ -17,6 +16,7 @@ from coltran.data import eval_batches
 from coltran.evaluate import baseline_bits, evaluate, evaluate_checkpoint, gray_counts
 from coltran.image import colors_to_labels, rgb_to_gray
 from coltran.losses import compute_losses
+from tests.tiny_training import whole_config, write_photos
 
 NAMES = ["coltran_core", "color_upsampler", "spatial_upsampler"]
 

@@ -8,12 +8,12 @@ import copy
 import pytest
 import torch
 from ml_collections import ConfigDict
-from tiny import colorizer_config, upsampler_config
 
 from coltran import networks
 from coltran.colorizer import Colorizer
 from coltran.layers import shift_down, shift_right
 from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
+from tests.tiny import colorizer_config, upsampler_config
 
 
 def _randomized(network):

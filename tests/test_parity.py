@@ -6,11 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from networks_of_parity import COLORIZERS, UPSAMPLERS, load_network, relative_error
 
 from coltran.image import colors_to_labels, labels_to_colors, to_bits
 from coltran.losses import compute_losses
 from coltran.sampling import sample, upsample_color, upsample_space
+from tests.networks_of_parity import COLORIZERS, UPSAMPLERS, load_network, relative_error
 
 BLOCK, NETWORK = 1e-5, 1e-4  # largest relative errors
 IMPLEMENTATIONS = ("reference", "cpu")

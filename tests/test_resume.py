@@ -15,9 +15,9 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 from safetensors.torch import load_file
-from tiny_training import whole_config, write_photos
 
 from coltran.train import train
+from tests.tiny_training import whole_config, write_photos
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,6 +52,7 @@ CASES = {
     "sgd": whole_config(optimizer={"type": "sgd", "momentum": 0.9}),
     "color upsampler": whole_config("color_upsampler"),
     "spatial upsampler": whole_config("spatial_upsampler"),
+    "prepared": whole_config(prepare_photographs=4),
     "every channel": whole_config("color_upsampler", random_channel=False),
 }
 
@@ -97,7 +98,7 @@ PROGRAM = """
 import sys
 sys.path.insert(0, {tests!r})
 sys.path.insert(0, {root!r})
-from tiny_training import whole_config
+from tests.tiny_training import whole_config
 def get_config():
     return whole_config(dropout=0.2, max_train_steps={steps})
 """

@@ -6,12 +6,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import colorizer_config, upsampler_config
 
 from coltran.colorizer import Colorizer
 from coltran.image import colors_to_labels
 from coltran.sampling import sample, uniforms, upsample_color
 from coltran.upsamplers import ColorUpsampler
+from tests.tiny import colorizer_config, upsampler_config
 
 OPTIONS = {
     "paper": {},

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import colorizer_config, upsampler_config
 
 from coltran import networks
 from coltran.losses import compute_losses
 from coltran.start import count_symbols, prepare, smooth_embeddings
+from tests.tiny import colorizer_config, upsampler_config
 
 SECTIONS = [colorizer_config(), upsampler_config("color_upsampler"), upsampler_config("spatial_upsampler")]
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 from PIL import Image
-from tiny_training import whole_config, write_photos
 
 from coltran import checkpoint, cli
 from coltran import train as program
 from coltran.cli import UserError
 from coltran.image import PhotoError
 from coltran.train import save, start, take_step, train
+from tests.tiny_training import whole_config, write_photos
 
 CPU = torch.device("cpu")
 
@@ -78,6 +78,17 @@ def test_the_model_file_holds_the_moving_averages(photos_dir, logdir):
     assert training.average is not None
     loaded = dict(checkpoint.load(path).named_parameters())
     assert all(torch.equal(loaded[name], average) for name, average in training.average.averages.items())
+
+
+def test_the_moving_averages_start_at_prepared_weights(photos_dir, logdir):
+    config = whole_config(prepare_photographs=4, optimizer={"type": "sgd", "learning_rate": 1e-12})
+    _train(config, logdir, photos_dir, save_every_steps=1, keep=9)
+    averages = checkpoint.load(logdir / "checkpoint-000001").state_dict()
+    tensors, _ = checkpoint.load_training(logdir / "checkpoint-000001")
+    fresh = start(config, 0, CPU).network.state_dict()
+    assert not torch.equal(averages["embedding.weight"], fresh["embedding.weight"])
+    for name, average in averages.items():
+        torch.testing.assert_close(average, tensors[f"weights/{name}"], rtol=0, atol=1e-9)
 
 
 def test_the_log_directory_says_what_was_trained(photos_dir, logdir):

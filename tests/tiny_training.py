@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
-from tiny import colorizer_config, upsampler_config
+
+from tests.tiny import colorizer_config, upsampler_config
 
 
 def whole_config(name: str = "coltran_core", dropout: float = 0.0, **changes: Any) -> ConfigDict:

@@ -16,11 +16,11 @@ def get_config() -> ConfigDict:
             "downsample_res": 64,
             "resolution": [256, 256],
             "batch_size": 4,
-            "max_train_steps": 2400,
+            "max_train_steps": 1500,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "prepare_photographs": 512,  # coltran.start: what the first frequencies are counted on
-            "polyak_decay": 0.999,
+            "polyak_decay": 0.995,
             "eval_batch_size": 16,
             "loss_factor": 0.99,
             "encoder_loss_factor": 0.01,

@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "prepare_photographs": 256,  # coltran.start: what the first frequencies are counted on
-            "polyak_decay": 0.99,
+            "polyak_decay": 0.98,
             "eval_batch_size": 1,
             "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},
             "model": {
