@@ -60,6 +60,7 @@ class Compiled:
     spill_bytes: int  # stores and loads, a thread; on AMD 4 bytes for each spilled register
     shared: int  # bytes a block
     instructions: Counter[str] = field(repr=False)  # machine instructions by mnemonic, such as "HMMA" or "LDG"
+    ttgir: str = field(repr=False)  # Triton's last text before LLVM: what is loaded, where, and into which layout
 
     @property
     def matrix_instructions(self) -> int:
@@ -111,9 +112,9 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
 
     Args:
         kernel: "module:name" of a `@triton.jit` function.
-        arguments: every parameter by name. A torch dtype, or its name such as "bfloat16", stands for a tensor of it
-            that begins at a multiple of 16 bytes; anything else is the value itself: whole numbers are specialised
-            as in a launch (1, multiples of 16), None and constexpr parameters are compiled in.
+        arguments: every parameter by name, tuples included. A torch dtype, or its name such as "bfloat16", stands for a
+            tensor of it that begins at a multiple of 16 bytes; anything else is the value itself: whole numbers are
+            specialised as in a launch (1, multiples of 16), None and constexpr parameters are compiled in.
         target: one of TARGETS.
         options: num_warps, num_stages and so on.
 
@@ -135,6 +136,8 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
     function = getattr(importlib.import_module(module), name)
 
     def tensor(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(tensor(item) for item in value)
         dtype = getattr(torch, value, None) if isinstance(value, str) else value
         return MockTensor(dtype) if isinstance(dtype, torch.dtype) else value
 
@@ -147,7 +150,15 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
         compiled = function.warmup(**bound, grid=(1,), **options)
     read = _read_nvidia if _current.backend == "cuda" else _read_amd
     registers, spills, instructions = read(compiled, log.getvalue())
-    return Compiled(target, compiled.metadata.num_warps, registers, spills, compiled.metadata.shared, instructions)
+    return Compiled(
+        target,
+        compiled.metadata.num_warps,
+        registers,
+        spills,
+        compiled.metadata.shared,
+        instructions,
+        compiled.asm["ttgir"],
+    )
 
 
 def _numbers(pattern: str, text: str) -> list[int]:

@@ -7,6 +7,9 @@ NotImplementedError and says why. Nothing falls back silently.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from coltran_kernels import reference
@@ -19,6 +22,8 @@ IMPLEMENTATIONS = ("reference", "triton", "cpu", "xla")
 def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor: Tensor) -> str:
     """The implementation of operation `name` that serves `tensor`, out of those `available`."""
     if requested is None:
+        if tensor.device.type == "cuda" and "triton" in available and tensor.dtype != torch.float64:
+            return "triton"
         return "cpu" if tensor.device.type == "cpu" and "cpu" in available else "reference"
     if requested not in IMPLEMENTATIONS:
         raise ValueError(f"{name}: implementation must be one of {IMPLEMENTATIONS} or None, got {requested!r}")
@@ -174,7 +179,7 @@ def decode_row(
         top_p: draw from the most probable labels that together hold this probability; in (0, 1].
         eps: of the layer norms.
         return_probabilities: also return the untempered distributions.
-        implementation: "reference" or None.
+        implementation: "reference", "triton" (on a GPU, 16 or 32 bits a number) or None.
 
     Returns:
         labels [B, W] int64, their natural log-probability under the untempered model [B, W], and the probabilities
@@ -182,6 +187,7 @@ def decode_row(
 
     Raises:
         ValueError: an argument out of its range, or shapes that do not fit.
+        NotImplementedError: the named implementation cannot serve these tensors.
     """
     _require(mode in ("sample", "argmax"), f"decode_row: mode must be 'sample' or 'argmax', got {mode!r}")
     _require(temperature > 0, f"decode_row: temperature must be positive, got {temperature}")
@@ -196,8 +202,10 @@ def decode_row(
     )
     if given is not None:
         _require(given.shape == uniforms.shape, f"decode_row: given is {tuple(given.shape)}, uniforms {uniforms.shape}")
-    _choose("decode_row", implementation, ("reference",), uniforms)
-    return reference.decode_row(
+    serving: Callable[..., tuple[Tensor, Tensor, Tensor | None]] = reference.decode_row
+    if _choose("decode_row", implementation, ("reference", "triton"), uniforms) == "triton":
+        from coltran_kernels.triton.decode_launch import decode_row as serving
+    return serving(
         weights, terms, uniforms, given=given, mode=mode, temperature=temperature, top_p=top_p, eps=eps,
         return_probabilities=return_probabilities,
     )  # fmt: skip

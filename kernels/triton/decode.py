@@ -18,7 +18,9 @@ are packed into slices of N output columns, [slices, N, K], in the order of the 
 p, p + P, p + 2P, ... RESIDENT programs load theirs once, before the first column. P = 1 needs no barrier.
 
 Inside a program x is [M, K]. For a product K is cut into G groups, one for each warp: x becomes [G, M, K/G], a slice is
-[G, K/G, N], and their batched product [G, M, N] is summed over G. So no warp repeats another's work although M x N is a single tensor-core tile.
+[G, K/G, N], and their batched product [G, M, N] is summed over G. So no warp repeats another's work although M x N is a
+single tensor-core tile.
+Products of float32 are six of bfloat16 ("bf16x6", errors as float32's): a weight held on chip is three of them.
 
 Sizes: B images, W columns, D hidden, F feed-forward, h heads of C = D / h channels, S labels, K >= D, F a power of 2.
 
@@ -66,9 +68,15 @@ def _slice(packed, index, N: tl.constexpr, K: tl.constexpr, G: tl.constexpr):
 
 
 @triton.jit
+def _inside(live, columns, SIZE: tl.constexpr):
+    """Which elements of [M, K] are there: those of images that are, and of the first SIZE columns."""
+    return live & (columns < SIZE) if columns.shape[1] > SIZE else live
+
+
+@triton.jit
 def _read(pointer, rows, live, columns, SIZE: tl.constexpr):
     """Rows of a buffer [B, SIZE] that other programs wrote: [M, K] float32, zero beyond its size."""
-    mask = live & (columns < SIZE)
+    mask = _inside(live, columns, SIZE)
     return tl.load(pointer + rows * SIZE + columns, mask=mask, other=0.0, cache_modifier=".cg")
 
 
@@ -76,10 +84,12 @@ def _read(pointer, rows, live, columns, SIZE: tl.constexpr):
 def _add_norm(x, scale, shift, rows, live, columns, D: tl.constexpr, PER_IMAGE: tl.constexpr, eps):
     """normalise(x) * scale + shift over the D columns of x [M, K], which is zero beyond them."""
     mean = tl.sum(x, 1, keep_dims=True) / D
-    x = tl.where(columns < D, x - mean, 0.0)
+    x -= mean
+    if columns.shape[1] > D:
+        x = tl.where(columns < D, x, 0.0)
     variance = tl.sum(x * x, 1, keep_dims=True) / D
     x = x * tl.rsqrt(variance + eps)
-    mask = live & (columns < D)
+    mask = _inside(live, columns, D)
     place = columns
     if PER_IMAGE:
         place = rows * D + columns
@@ -112,7 +122,7 @@ def _linear(
     x, packed, slots, program, rows, live, bias, scale, scale_b, scale_w, shift, shift_b, shift_w, j, out, out_b,
     START: tl.constexpr, SIZE: tl.constexpr, RELU: tl.constexpr,
     N: tl.constexpr, K: tl.constexpr, G: tl.constexpr, P: tl.constexpr, RESIDENT: tl.constexpr,
-    STAGES: tl.constexpr,
+    STAGES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """This program's columns of x [M, K] times a matrix of SIZE outputs whose first slice is START."""
     COUNT: tl.constexpr = (SIZE + N - 1) // N
@@ -121,14 +131,14 @@ def _linear(
         # Slots at either end may belong to a neighbouring matrix; their columns are outside and not stored. A branch
         # would keep the compiler from holding the slot in shared memory across the loop over columns.
         for slot in tl.static_range(START // P, (START + COUNT - 1) // P + 1):
-            y = tl.sum(tl.dot(x, slots[slot], input_precision="tf32x3"), 0)  # [M, N]
+            y = tl.sum(tl.dot(x, slots[slot], input_precision=PRECISION), 0)  # [M, N]
             _finish(
                 y, (slot * P + program - START) * N, rows, live, bias, scale, scale_b, scale_w, shift, shift_b,
                 shift_w, j, out, out_b, N, SIZE, RELU,
             )  # fmt: skip
     else:
         for index in tl.range(START + (program + P - START % P) % P, START + COUNT, P, num_stages=STAGES):
-            y = tl.sum(tl.dot(x, _slice(packed, index, N, K, G), input_precision="tf32x3"), 0)  # [M, N]
+            y = tl.sum(tl.dot(x, _slice(packed, index, N, K, G), input_precision=PRECISION), 0)  # [M, N]
             _finish(
                 y, (index - START) * N, rows, live, bias, scale, scale_b, scale_w, shift, shift_b, shift_w, j,
                 out, out_b, N, SIZE, RELU,
@@ -138,31 +148,31 @@ def _linear(
 @triton.jit
 def _attend(
     cache, table, out, j, program, first_image, images, W: tl.constexpr, WP: tl.constexpr, D: tl.constexpr,
-    H: tl.constexpr, CP: tl.constexpr, I: tl.constexpr, P: tl.constexpr,
+    H: tl.constexpr, CP: tl.constexpr, PAIRS: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """Attention of column j over columns 0 .. j of cache [B, W, 3D], I pairs of image and head at a time."""
+    """Attention of column j over columns 0 .. j of cache [B, W, 3D], for PAIRS of image and head at a time."""
     C: tl.constexpr = D // H
-    for first in tl.range(program * I, images * H, P * I, num_stages=1):
-        pair = first + tl.arange(0, I)
+    for first in tl.range(program * PAIRS, images * H, P * PAIRS, num_stages=1):
+        pair = first + tl.arange(0, PAIRS)
         live = pair < images * H
         image = (first_image + pair // H).to(tl.int64)
         head = pair % H
         c = tl.arange(0, CP)[None, :]
-        mask = live[:, None] & (c < C)  # [I, CP]
+        mask = live[:, None] & (c < C)  # [PAIRS, CP]
         row = cache + (image * (W * 3 * D) + head * C)[:, None] + c
         q = tl.load(row + j * (3 * D), mask=mask, other=0.0, cache_modifier=".cg") * (C**-0.5)
         t = tl.arange(0, WP)[None, :]
         past = t <= j
-        where = row[:, None, :] + (t * (3 * D))[:, :, None]  # [I, WP, CP]
+        where = row[:, None, :] + (t * (3 * D))[:, :, None]  # [PAIRS, WP, CP]
         mask3 = mask[:, None, :] & past[:, :, None]
         keys = tl.load(where + D, mask=mask3, other=0.0, cache_modifier=".cg")
-        scores = tl.sum(q[:, None, :] * keys, 2)  # [I, WP]
+        scores = tl.sum(q[:, None, :] * keys, 2)  # [PAIRS, WP]
         scores += tl.load(table + (head * (2 * W) + W - 1)[:, None] + t - j, mask=past, other=0.0).to(tl.float32)
         scores = tl.where(past, scores, float("-inf"))
         scores = tl.exp(scores - tl.max(scores, 1, keep_dims=True))
         scores /= tl.sum(scores, 1, keep_dims=True)
         values = tl.load(where + 2 * D, mask=mask3, other=0.0, cache_modifier=".cg")
-        attended = tl.sum(scores[:, :, None] * values, 1)  # [I, CP]
+        attended = tl.sum(scores[:, :, None] * values, 1)  # [PAIRS, CP]
         tl.store(out + (image * D + head * C)[:, None] + c, attended, mask=mask)
 
 
@@ -257,9 +267,10 @@ def decode_row_kernel(
     M: tl.constexpr,
     N: tl.constexpr,
     G: tl.constexpr,
-    I: tl.constexpr,  # pairs of image and head in a tile of attention
+    PAIRS: tl.constexpr,  # pairs of image and head in a tile of attention
     RESIDENT: tl.constexpr,
     STAGES: tl.constexpr,  # slices in flight when weights are streamed
+    PRECISION: tl.constexpr,  # of products of float32
 ):
     tile = tl.program_id(1)
     zero = counters + tl.num_programs(1)
@@ -287,7 +298,7 @@ def decode_row_kernel(
         here = image < batch
         rows, live = image[:, None], here[:, None]  # [M, 1]
         columns = nothing + tl.arange(0, K)[None, :]
-        in_model = live & (columns < D)
+        in_model = _inside(live, columns, D)
         x = tl.load(inputs + j * D + rows * (W * D) + columns, mask=in_model, other=0.0).to(tl.float32)
         previous = embedding + label[:, None] * D + columns
         x += tl.load(previous, mask=in_model & (j > 0), other=0.0).to(tl.float32)
@@ -299,26 +310,26 @@ def decode_row_kernel(
             here_cache = cache + i * batch.to(tl.int64) * (W * 3 * D)
             _linear(
                 x, packed, slots, program, rows, live, None, qs, qs_b, qs_w, qt, qt_b, qt_w, j,
-                here_cache + j * (3 * D), W * 3 * D, i * NL, 3 * D, False, N, K, G, P, RESIDENT, STAGES,
+                here_cache + j * (3 * D), W * 3 * D, i * NL, 3 * D, False, N, K, G, P, RESIDENT, STAGES, PRECISION,
             )  # fmt: skip
             _barrier(counters, passed + P, P)
-            _attend(here_cache, table, attended, j, program, tile * M, images, W, WP, D, H, CP, I, P)
+            _attend(here_cache, table, attended, j, program, tile * M, images, W, WP, D, H, CP, PAIRS, P)
             _barrier(counters, passed + 2 * P, P)
             _linear(
                 _read(attended, rows, live, columns, D), packed, slots, program, rows, live, None, None, 0, 0,
-                None, 0, 0, j, update, D, i * NL + NQ, D, False, N, K, G, P, RESIDENT, STAGES,
+                None, 0, 0, j, update, D, i * NL + NQ, D, False, N, K, G, P, RESIDENT, STAGES, PRECISION,
             )  # fmt: skip
             _barrier(counters, passed + 3 * P, P)
             x += _read(update, rows, live, columns, D)
             x = _add_norm(x, s1, t1, rows, live, columns, D, PER_IMAGE, eps)
             _linear(
                 x, packed, slots, program, rows, live, bias1, None, 0, 0, None, 0, 0, j, hidden, F,
-                i * NL + NQ + ND, F, True, N, K, G, P, RESIDENT, STAGES,
+                i * NL + NQ + ND, F, True, N, K, G, P, RESIDENT, STAGES, PRECISION,
             )  # fmt: skip
             _barrier(counters, passed + 4 * P, P)
             _linear(
                 _read(hidden, rows, live, columns, F), packed, slots, program, rows, live, bias2, fs, fs_b, fs_w,
-                ft, ft_b, ft_w, j, update, D, i * NL + NQ + ND + NF, D, False, N, K, G, P, RESIDENT, STAGES,
+                ft, ft_b, ft_w, j, update, D, i * NL + NQ + ND + NF, D, False, N, K, G, P, RESIDENT, STAGES, PRECISION,
             )  # fmt: skip
             _barrier(counters, passed + 5 * P, P)
             x += _read(update, rows, live, columns, D)
@@ -326,7 +337,7 @@ def decode_row_kernel(
         x = _add_norm(x, norm_weight, norm_bias, rows, live, columns, D, False, eps)
         _linear(
             x, packed, slots, program, rows, live, logits_bias, None, 0, 0, None, 0, 0, j, logits, S,
-            LAYERS * NL, S, False, N, K, G, P, RESIDENT, STAGES,
+            LAYERS * NL, S, False, N, K, G, P, RESIDENT, STAGES, PRECISION,
         )  # fmt: skip
         _barrier(counters, (j + 1) * BARRIERS * P, P)
 

@@ -19,7 +19,9 @@ from coltran_kernels.triton.decode import decode_row_kernel
 from coltran_kernels.types import DecoderWeights, RowTerms
 
 WARPS = 8
+TILE = 16  # images; one tensor-core tile, and with 32 a program of the paper's size spills registers
 STAGES = 2  # slices in flight when weights are streamed
+PRECISION = "bf16x6"  # of float32 products on a GPU: six of bfloat16, with float32's errors
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -76,8 +78,8 @@ def row_time(plan: Plan, sizes: Sizes, device: Device) -> float:
     waves = triton.cdiv(tiles * plan.programs, device.processors)
     products = sum(triton.cdiv(count, plan.programs) for count in sizes.slices(plan.columns))
     stages = 5 * sizes.layers + 1
-    passes = 3 if sizes.weight_bytes == 4 else 1  # a float32 product is three of TF32, each at half the rate
-    macs = products * plan.tile * plan.columns * sizes.depth * passes * (2 if sizes.weight_bytes == 4 else 1)
+    passes = 6 if sizes.weight_bytes == 4 else 1  # a float32 product is six of bfloat16
+    macs = products * plan.tile * plan.columns * sizes.depth * passes
     streamed = 0 if plan.resident else products * plan.columns * sizes.depth * sizes.weight_bytes
     activations = stages * plan.tile * sizes.hidden * 4
     pairs = triton.cdiv(min(plan.tile, sizes.batch) * sizes.heads, plan.programs) * sizes.layers
@@ -90,9 +92,10 @@ def row_time(plan: Plan, sizes: Sizes, device: Device) -> float:
 
 def shared_bytes(plan: Plan, sizes: Sizes) -> int:
     """Shared memory of a block, from above: the resident slices, the operand, and what conversions and sums use."""
+    operand = 6 if sizes.weight_bytes == 4 else 2  # bytes a number; float32 is held as three of bfloat16
     slots = triton.cdiv(sum(sizes.slices(plan.columns)), plan.programs) if plan.resident else STAGES
-    scratch = max(plan.tile * sizes.depth, WARPS * plan.tile * plan.columns, plan.tile * sizes.labels) * 4
-    return slots * plan.columns * sizes.depth * sizes.weight_bytes + scratch + 2048
+    conversions = max(plan.tile * sizes.depth * operand, plan.tile * max(sizes.depth, sizes.labels) * 4)
+    return (slots * plan.columns * sizes.depth * operand) + max(conversions, WARPS * plan.tile * plan.columns * 4)
 
 
 @functools.lru_cache(maxsize=256)
@@ -102,13 +105,11 @@ def choose_plan(sizes: Sizes, device: Device) -> Plan:
     Programs that wait for each other must all be on the chip at once, so P > 1 is limited to one program for each
     multiprocessor in all tiles together; with P = 1 tiles may queue.
     """
-    plans = []
-    for tile in (16, 32):
-        tiles = triton.cdiv(sizes.batch, tile)
-        room = device.processors // tiles
-        shared_out = {p for p in (8, 16, 32, 64, 96, 128, room) if 1 < p <= room}
-        plans += [Plan(p, tile, 8, resident) for p in shared_out for resident in (True, False)]
-        plans.append(Plan(1, tile, 32, False))
+    tiles = triton.cdiv(sizes.batch, TILE)
+    room = device.processors // tiles
+    shared_out = {p for p in (8, 16, 32, 64, 96, 128, room) if 1 < p <= room}
+    plans = [Plan(p, TILE, 8, resident) for p in shared_out for resident in (True, False)]
+    plans.append(Plan(1, TILE, 8 if sizes.weight_bytes == 4 else 16, False))  # the widest that spill no registers
     fitting = [plan for plan in plans if shared_bytes(plan, sizes) <= device.shared]
     if not fitting:
         raise NotImplementedError(f"decode_row: no plan of implementation 'triton' fits {sizes} on {device}")
@@ -229,10 +230,16 @@ def kernel_arguments(
         "M": plan.tile,
         "N": plan.columns,
         "G": min(WARPS, sizes.depth // 16),
-        "I": min(triton.next_power_of_2(plan.tile * sizes.heads), max(1, 8192 // (width_padded * channels))),
+        "PAIRS": min(triton.next_power_of_2(plan.tile * sizes.heads), max(1, 8192 // (width_padded * channels))),
         "RESIDENT": plan.resident,
         "STAGES": STAGES,
+        "PRECISION": "ieee" if interpreted() else PRECISION,  # the interpreter knows no other, and needs none
     }
+
+
+def launch_options(plan: Plan) -> dict[str, Any]:
+    """A cooperative launch has all programs on the GPU at once, or fails: they wait for each other."""
+    return {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": plan.programs > 1}
 
 
 def sizes_of(weights: DecoderWeights, terms: RowTerms) -> Sizes:
@@ -289,8 +296,5 @@ def decode_row(
         return_probabilities=return_probabilities,
     )  # fmt: skip
     grid = (plan.programs, triton.cdiv(uniforms.shape[0], plan.tile))
-    options: dict[str, Any] = {"num_warps": WARPS, "num_stages": 1}
-    if plan.programs > 1:
-        options["launch_cooperative_grid"] = True
-    decode_row_kernel[grid](**arguments, **options)
+    decode_row_kernel[grid](**arguments, **launch_options(plan))
     return arguments["labels"], arguments["log_probs"], arguments["probabilities"]
