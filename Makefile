@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo small test lint format wheel-test clean
+.PHONY: help demo small test bench lint format wheel-test tf-test clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -22,7 +22,7 @@ help:  ## this list
 	@echo "All of them work in $(VENV), which is built by itself (some minutes the first time)."
 
 demo: $(READY)  ## colour the photographs in coltran/demo, and make the picture in README.md of them
-	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3
+	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3 --top-p 0.95
 	cp build/demo/contact_sheet.png docs/demo.png
 
 PHOTOS ?= ../shared/photos
@@ -38,6 +38,10 @@ small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PH
 
 test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+bench: $(READY)  ## time the operations and a training step (make bench BENCH="--benchmark-compare")
+	$(BIN)/python -m pytest bench/suite_operations.py bench/suite_train_step.py --benchmark-autosave \
+	    --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name $(BENCH)
 
 lint: $(READY) build/mypy/coltran_kernels  ## check style, format and types, changing nothing
 	$(BIN)/ruff check .
@@ -55,6 +59,12 @@ wheel-test: $(READY)  ## build the wheel, install it in an empty environment and
 	$(BIN)/pip --python $(WHEEL)/venv/bin/python install --quiet --no-deps --no-index $(WHEEL)/*.whl
 	cd $(WHEEL) && PYTHONPATH="$$($(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	    venv/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
+
+tf-test: $(READY)  ## let TensorFlow, in an environment of its own (1.6 GB), read our records and the checkpoints we read
+	test -x build/tf-venv/bin/python || $(PYTHON) -m venv build/tf-venv
+	build/tf-venv/bin/pip install --quiet --disable-pip-version-check 'tensorflow-cpu>=2.16'
+	$(BIN)/python tests/check_tensorflow.py write build/tf-test
+	build/tf-venv/bin/python tests/check_tensorflow.py read build/tf-test
 
 clean:  ## remove everything that was built, .venv included
 	rm -rf $(VENV) build dist coltran.egg-info .mypy_cache .pytest_cache .ruff_cache

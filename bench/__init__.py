@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: each program checks its results first, then times them, and ends with one JSON line."""
+"""What is measured, against what, and how: `python bench/sample_speed.py` is the place to start."""

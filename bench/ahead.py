@@ -112,9 +112,9 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
 
     Args:
         kernel: "module:name" of a `@triton.jit` function.
-        arguments: every parameter by name, tuples included. A torch dtype, or its name such as "bfloat16", stands for a
-            tensor of it that begins at a multiple of 16 bytes; anything else is the value itself: whole numbers are
-            specialised as in a launch (1, multiples of 16), None and constexpr parameters are compiled in.
+        arguments: every parameter by name. A torch dtype, or its name such as "bfloat16", stands for a tensor of it
+            that begins at a multiple of 16 bytes; tuples may hold some; anything else is the value itself: whole
+            numbers are specialised as in a launch (1, multiples of 16), None and constexpr parameters are compiled in.
         target: one of TARGETS.
         options: num_warps, num_stages and so on.
 
@@ -150,15 +150,8 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
         compiled = function.warmup(**bound, grid=(1,), **options)
     read = _read_nvidia if _current.backend == "cuda" else _read_amd
     registers, spills, instructions = read(compiled, log.getvalue())
-    return Compiled(
-        target,
-        compiled.metadata.num_warps,
-        registers,
-        spills,
-        compiled.metadata.shared,
-        instructions,
-        compiled.asm["ttgir"],
-    )
+    needs = (compiled.metadata.num_warps, registers, spills, compiled.metadata.shared)
+    return Compiled(target, *needs, instructions, compiled.asm["ttgir"])
 
 
 def _numbers(pattern: str, text: str) -> list[int]:

@@ -3,8 +3,8 @@
 
     model.safetensors     the weights to evaluate and sample with (the moving averages, when training)
     config.yaml           the whole configuration; its section `model` builds the network
-    training.safetensors  `weights/NAME` as trained and `optimizer/NAME/SLOT`: only when written by the
-    trainer training.yaml         step, seed and the like: only when written by the trainer
+    training.yaml         step, seed and the like: only when written by the trainer or a conversion
+    training.safetensors  `weights/NAME` as trained and `optimizer/NAME/SLOT`: only where a training can go on
 
 A training's log directory holds `checkpoint-000100/`, `checkpoint-000200/`, ... and may stand for the newest
 of them. Nothing is ever unpickled. A directory is written under a temporary name beside its own and then
@@ -57,8 +57,8 @@ def save(
         dtype: of the floating-point weights in `model.safetensors`; float16 halves the file. As they are
             where None.
         weights: weights under the names of `model.state_dict()`, to be saved in place of the model's own.
-        training: what a trainer needs to go on: tensors (`training.safetensors`) and plain values
-            (`training.yaml`).
+        training: what a trainer needs to go on: tensors (`training.safetensors`, left out where there are none)
+            and plain values (`training.yaml`).
 
     Raises:
         CheckpointError: `directory` holds something else, or a weight is too large for `dtype`.
@@ -77,7 +77,8 @@ def save(
         _save_tensors(tensors, temporary / "model.safetensors")
         if training is not None:
             save_yaml(training[1], temporary / "training.yaml")
-            _save_tensors(training[0], temporary / "training.safetensors")
+            if training[0]:
+                _save_tensors(training[0], temporary / "training.safetensors")
 
 
 def load(directory: str | Path) -> nn.Module:
@@ -116,9 +117,21 @@ def load_training(directory: str | Path) -> tuple[dict[str, Tensor], dict[str, A
         CheckpointError: the checkpoint was not written by the trainer, or is damaged.
     """
     directory = find(directory)
-    if not (directory / "training.yaml").exists():
+    files = [directory / f"training.{suffix}" for suffix in ("yaml", "safetensors")]
+    if not files[0].exists() or (not files[1].exists() and load_yaml(files[0]).get("weights_only")):
         raise CheckpointError(f"{directory} has weights only: a training cannot go on from it.")
     return _load_tensors(directory / "training.safetensors"), load_yaml(directory / "training.yaml")
+
+
+def load_step(directory: str | Path) -> int | None:
+    """The number of training steps behind a checkpoint; None where it was not saved.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or its `training.yaml` is damaged.
+    """
+    path = find(directory) / "training.yaml"
+    step = load_yaml(path).get("step") if path.exists() else None
+    return step if isinstance(step, int) else None
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:

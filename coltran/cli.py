@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError
+from coltran.records import RecordError
 
 
 class UserError(Exception):
@@ -37,15 +38,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Calls `main` and leaves the program with the exit code that it returns (None is 0).
 
     Errors that are nobody's bug become one sentence on stderr: `UserError` (exit code 1, or 2 for
-    `UsageError`), `PhotoError`, `CheckpointError`, `OSError` and a device out of memory (1), Ctrl-C (130).
-    Everything else is a bug and keeps its traceback.
+    `UsageError`), `PhotoError`, `CheckpointError`, `RecordError`, `OSError` and a device out of memory (1),
+    Ctrl-C (130). Everything else is a bug and keeps its traceback.
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         code = main() or 0
     except UserError as error:
         code = _fail(str(error), error.exit_code)
-    except (PhotoError, CheckpointError) as error:
+    except (PhotoError, CheckpointError, RecordError) as error:
         code = _fail(str(error), 1)
     except torch.OutOfMemoryError as error:
         code = _fail(f"Out of memory, a smaller batch may fit: {str(error).splitlines()[0]}", 1)
@@ -81,6 +82,35 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def define_machine_flags(values: flags.FlagValues) -> None:
+    """Defines the original's flags about machines; those that only clusters of TPUs had are read and not used."""
+    flags.DEFINE_enum(
+        "accelerator_type", None, ["CPU", "GPU", "TPU"], "where to compute; GPU where there is one", flag_values=values
+    )
+    for name, default in (("master", "local"), ("tpu_worker_name", "tpu_worker"), ("summaries_log_dir", "summaries")):
+        flags.DEFINE_string(name, default, "of the original; has no effect", flag_values=values)
+    for name in ("devices_per_worker", "num_workers"):
+        flags.DEFINE_integer(name, 1, "of the original; 1 is all there is", 1, 1, flag_values=values)
+    flags.DEFINE_integer(
+        "threads", None, "threads that compute; torch's own choice where not given", 1, flag_values=values
+    )
+    flags.DEFINE_integer("seed", 0, "decides everything random", 0, flag_values=values)
+
+
+def machine(values: flags.FlagValues) -> torch.device:
+    """The device of `--accelerator_type`; sets the threads.
+
+    Raises:
+        UserError: a GPU or TPU that cannot be used.
+    """
+    if values.threads:
+        torch.set_num_threads(values.threads)
+    kind = values.accelerator_type or ("GPU" if torch.cuda.is_available() else "CPU")
+    if kind == "TPU":
+        raise UserError("--accelerator_type=TPU is not supported: CPU and GPU are.")
+    return device({"CPU": "cpu", "GPU": "cuda"}[kind])
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
     """An argparse type: whole numbers from `lowest` on."""
 
@@ -98,7 +128,8 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
     """Reads `--config=FILE`, overrides of it such as `--config.batch_size=4`, and a program's own flags.
 
     FILE is a Python file with a `get_config()`; one that does not exist relative to the working directory is
-    looked for beside the package, so that `--config=coltran/configs/colorizer.py` works from anywhere.
+    looked for beside the package and in it, so that `--config=coltran/configs/colorizer.py` and
+    `--config=configs/colorizer.py` work from anywhere.
 
     Args:
         argv: the command line without the program's name.
@@ -120,7 +151,7 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
             print(f"  --{name}: {values[name].help}" + ("" if default is None else f" (default: {default})"))
         raise SystemExit(0)
     path, argv = _take_config(argv)
-    config = _load_config(path)
+    config = load_config(path)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *argv])
     except (AttributeError, KeyError) as error:
@@ -148,13 +179,23 @@ def _take_config(argv: list[str]) -> tuple[Path, list[str]]:
             given = value if equals else "".join(argv[i + 1 : i + 2])
             if not given:
                 break
-            beside_package = Path(__file__).resolve().parent.parent / given
-            use_package = beside_package.exists() and not Path(given).exists()
-            return beside_package if use_package else Path(given), rest
+            return find_config(given), rest
     raise UsageError("Name a configuration with --config=FILE, such as --config=coltran/configs/colorizer.py.")
 
 
-def _load_config(path: Path) -> ConfigDict:
+def find_config(name: str) -> Path:
+    """The configuration file of that name: in the working directory, else beside or in the package."""
+    package = Path(__file__).resolve().parent
+    beside = [folder / name for folder in (package.parent, package) if (folder / name).exists()]
+    return Path(name) if Path(name).exists() or not beside else beside[0]
+
+
+def load_config(path: Path) -> ConfigDict:
+    """Runs a configuration file and calls its `get_config()`.
+
+    Raises:
+        UsageError: there is no such file, it fails, or it gives no ConfigDict.
+    """
     if not path.is_file():
         raise UsageError(f"There is no configuration file {path}.")
     try:

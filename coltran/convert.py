@@ -1,248 +1,196 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables of the original TensorFlow program in and out of our networks.
+"""Checkpoints of the original TensorFlow program become ours.
 
-The original numbers its layers automatically (`dense_37`, `self_attention_nd_4`), and the numbers depend on what else
-the program had built. So a name is first made canonical: each automatic number becomes the layer's rank among its
-siblings of the same kind. `slots` says which part of which of our tensors every canonical name is, in what layout.
+    python -m coltran.convert TF_DIR -o OUT
+    python -m coltran.convert TF_DIR -o LOGDIR/checkpoint-450000 --optimizer
+    python -m coltran.convert --download -o OUT
+
+TF_DIR is a log directory of the original (its newest checkpoint) or a checkpoint in one, such as TF_DIR/model-7. OUT
+becomes a checkpoint that every program here reads. Which network it is, and of what sizes, the tensors tell; options
+that have no tensors of their own come from --config, else from TF_DIR/config.yaml, else from the published
+configuration. Every tensor is used exactly once, or nothing is written and each one that does not fit is listed.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+import argparse
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from coltran.colorizer import Colorizer, InnerDecoder, OuterDecoder
-from coltran.layers import AxialAttention, AxialEncoder, ConditionalNorm, FeedForward, Norm, PositionEmbedding
-from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran import checkpoint, cli, networks, tf_checkpoint, tf_config
+from coltran.checkpoint import CheckpointError
+from coltran.configs import color_upsampler, colorizer, spatial_upsampler
+from coltran.download import published
+from coltran.layers import plain
+from coltran.tf_variables import canonical_names, load_tf_variables
 
-_AUTOMATIC = (
-    "col_tran_core|gray_scale_encoder|factorized_attention|self_attention_nd|outer_decoder|inner_decoder|position_embed"
-    "|conditional_layer_norm|layer_normalization|dense|color_upsampler|spatial_upsampler"
-)
-_NUMBERED = re.compile(rf"({_AUTOMATIC})(?:_(\d+))?")
+__all__ = ["convert", "find_config", "load_tf_network", "load_tf_training", "load_tf_variables", "read_tf_checkpoint"]
 
-
-class Slot(NamedTuple):
-    """Where one original variable lives: rows of one of our tensors, and how the original lays them out."""
-
-    original: str  # canonical original name
-    name: str  # key of the network's state_dict
-    rows: slice  # part of that tensor's first axis
-    layout: str  # "same", "kernel", "output" or "scale_shift"
-    shape: tuple[int, ...]  # as the original stores it
-
-    def to_torch(self, array: Tensor) -> Tensor:
-        """The original's layout to ours, [out, in] for every matrix."""
-        if self.layout == "kernel":  # [in, ...] -> [out, in]
-            return array.reshape(array.shape[0], -1).T
-        if self.layout == "output":  # [h, C, out] -> [out, h C]
-            return array.reshape(-1, array.shape[2]).T
-        if self.layout == "scale_shift":  # [in, h, 2 C], scale first in each head -> [2 h C, in], all scales first
-            fan_in, heads, both = array.shape
-            return array.reshape(fan_in, heads, 2, both // 2).permute(2, 1, 3, 0).reshape(-1, fan_in)
-        return array
-
-    def from_torch(self, rows: Tensor) -> Tensor:
-        """Our layout to the original's."""
-        if self.layout in ("kernel", "output"):
-            return rows.T.reshape(self.shape)
-        if self.layout == "scale_shift":
-            fan_in, heads, both = self.shape
-            return rows.reshape(2, heads, both // 2, fan_in).permute(3, 1, 0, 2).reshape(self.shape)
-        return rows.reshape(self.shape)
+PUBLISHED = {"coltran_core": colorizer, "color_upsampler": color_upsampler, "spatial_upsampler": spatial_upsampler}
 
 
-def canonical_names(names: Iterable[str]) -> dict[str, str]:
-    """Each original variable name with its automatic numbers replaced by ranks among siblings of the same kind."""
-    parts = {name: name.removesuffix(":0").split("/") for name in names}
-    siblings: dict[tuple[tuple[str, ...], str], set[int]] = {}
-    for path in parts.values():
-        for depth, part in enumerate(path):
-            if match := _NUMBERED.fullmatch(part):
-                siblings.setdefault((tuple(path[:depth]), match[1]), set()).add(int(match[2] or 0))
-
-    def rank(path: list[str], depth: int) -> str:
-        match = _NUMBERED.fullmatch(path[depth])
-        if match is None:
-            return path[depth]
-        numbers = sorted(siblings[tuple(path[:depth]), match[1]])
-        return f"{match[1]}.{numbers.index(int(match[2] or 0))}"
-
-    return {name: "/".join(rank(path, i) for i in range(len(path))) for name, path in parts.items()}
-
-
-ALL = slice(None)
-
-
-def _same(original: str, name: str, tensor: Tensor, shape: tuple[int, ...] | None = None) -> Slot:
-    return Slot(original, name, ALL, "same", shape or tuple(tensor.shape))
-
-
-def _dense(original: str, name: str, layer: nn.Linear) -> Iterator[Slot]:
-    yield Slot(f"{original}/kernel", f"{name}.weight", ALL, "kernel", tuple(layer.weight.T.shape))
-    if layer.bias is not None:
-        yield _same(f"{original}/bias", f"{name}.bias", layer.bias)
-
-
-def _position(original: str, name: str, layer: PositionEmbedding) -> Iterator[Slot]:
-    height, hidden = layer.row.shape
-    yield _same(f"{original}/position_embedding_0", f"{name}.row", layer.row, (height, 1, hidden))
-    yield _same(f"{original}/position_embedding_1", f"{name}.column", layer.column)
-
-
-def _affine(original: str, name: str, norm: Norm | ConditionalNorm) -> Iterator[Slot]:
-    yield _same(f"{original}/gamma", f"{name}.weight", norm.weight)
-    yield _same(f"{original}/beta", f"{name}.bias", norm.bias)
-
-
-def _norms(scope: str, prefix: str, norms: Iterable[nn.Module]) -> Iterator[Slot]:
-    for i, norm in enumerate(norms):
-        name = f"{prefix}.norms.{i}"
-        if isinstance(norm, Norm):
-            yield from _affine(f"{scope}/layer_normalization.{i}", name, norm)
-        elif isinstance(norm, ConditionalNorm):
-            original = f"{scope}/conditional_layer_norm.{i}"
-            yield from _dense(f"{original}/dense.0", f"{name}.projection", norm.projection)
-            yield from _affine(f"{original}/normalize", name, norm)
-            if norm.pixel_weight is not None:
-                shape = (1, *norm.pixel_weight.shape)
-                yield _same(f"{original}/spatial_average", f"{name}.pixel_weight", norm.pixel_weight, shape)
-
-
-def _attention(original: str, name: str, layer: AxialAttention) -> Iterator[Slot]:
-    hidden, heads = layer.out.out_features, layer.heads
-    channels = hidden // heads
-    for i, part in enumerate("qkv"):
-        rows = slice(i * hidden, (i + 1) * hidden)
-        yield Slot(f"{original}/{part}/kernel", f"{name}.qkv.weight", rows, "kernel", (hidden, heads, channels))
-    yield Slot(f"{original}/output/kernel", f"{name}.out.weight", ALL, "output", (heads, channels, hidden))
-    axis = 1 if layer.axis == "row" else 0
-    yield _same(f"{original}/relative_attention_bias_{axis}", f"{name}.bias", layer.bias)
-    if layer.condition is not None:
-        layout, parts = ("scale_shift", 2) if layer.cond_scale else ("kernel", 1)
-        for i, part in enumerate(layer.conditioned):
-            rows = slice(i * parts * hidden, (i + 1) * parts * hidden)
-            shape = (layer.condition.in_features, heads, parts * channels)
-            yield Slot(f"{original}/cond_{part}/kernel", f"{name}.condition.weight", rows, layout, shape)
-
-
-def _feed_forward(first: int, name: str, layer: FeedForward) -> Iterator[Slot]:
-    """The two dense layers, which the original names outside any scope: `first` counts them across the network."""
-    yield from _dense(f"dense.{first}", f"{name}.inner", layer.inner)
-    yield from _dense(f"dense.{first + 1}", f"{name}.outer", layer.outer)
-
-
-def _encoder(scope: str, name: str, encoder: AxialEncoder) -> Iterator[Slot]:
-    yield from _position(f"{scope}/position_embed.0", f"{name}.position", encoder.position)
-    yield from _norms(scope, name, encoder.norms)
-    for i, (attention, feed_forward) in enumerate(zip(encoder.attention, encoder.feed_forward, strict=True)):
-        yield from _attention(f"{scope}/self_attention_nd.{i}", f"{name}.attention.{i}", attention)
-        yield from _feed_forward(2 * i, f"{name}.feed_forward.{i}", feed_forward)
-
-
-def _decoder(
-    scope: str,
-    name: str,
-    decoder: OuterDecoder | InnerDecoder,
-    attentions: list[str],
-    conditions: list[str],
-    first: int,
-) -> Iterator[Slot]:
-    """`attentions` and `conditions` name the attention and the conditional MLP of each place in a layer."""
-    yield from _position(f"{scope}/position_embed.0", f"{name}.position", decoder.position)
-    yield from _norms(scope, name, decoder.norms)
-    for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
-        layer, place = divmod(i, len(attentions))
-        yield from _attention(f"{scope}/{attentions[place]}_{layer}", f"{name}.attention.{i}", attention)
-        yield from _feed_forward(first + 2 * i, f"{name}.feed_forward.{i}", feed_forward)
-        if feed_forward.condition is not None:
-            kind = "affine" if feed_forward.parts == 2 else "shift"
-            original = f"{scope}/{kind}_{conditions[place]}_{layer}"
-            yield from _dense(original, f"{name}.feed_forward.{i}.condition", feed_forward.condition)
-
-
-def _colorizer(network: Colorizer) -> Iterator[Slot]:
-    root = "col_tran_core.0"
-    gray, encoder = network.gray_encoder, network.gray_encoder.encoder
-    scope = f"{root}/gray_scale_encoder.0"
-    yield _same(f"{scope}/dense.0/kernel", "gray_encoder.embedding.weight", gray.embedding.weight)
-    yield _same(f"{scope}/dense.0/bias", "gray_encoder.bias", gray.bias)
-    yield from _encoder(f"{scope}/factorized_attention.0", "gray_encoder.encoder", encoder)
-    if network.parallel_logits is not None:
-        yield from _dense(f"{root}/parallel_logits", "parallel_logits", network.parallel_logits)
-    yield _same(f"{root}/dense.0/kernel", "embedding.weight", network.embedding.weight)
-    outer, inner = network.outer_decoder, network.inner_decoder
-    first = 2 * len(encoder.feed_forward)
-    names = ["unmask_row_att", "mask_col_att"]
-    yield from _decoder(f"{root}/outer_decoder.0", "outer_decoder", outer, names, ["r", "c"], first)
-    first += 2 * len(outer.feed_forward)
-    yield from _decoder(f"{root}/inner_decoder.0", "inner_decoder", inner, ["mask_row_att"], ["c"], first)
-    yield from _affine(f"{root}/layer_normalization.0", "norm", network.norm)
-    yield from _dense(f"{root}/auto_logits", "logits", network.logits)
-
-
-def _upsampler(network: ColorUpsampler | SpatialUpsampler) -> Iterator[Slot]:
-    root = "color_upsampler.0" if isinstance(network, ColorUpsampler) else "spatial_upsampler.0"
-    yield _same(f"{root}/dense.0/kernel", "channel_embedding.weight", network.channel_embedding.weight)
-    yield _same(f"{root}/dense.1/kernel", "gray_embedding.weight", network.gray_embedding.weight)
-    yield from _dense(f"{root}/dense.2", "input", network.input)
-    yield from _encoder(f"{root}/factorized_attention.0", "encoder", network.encoder)
-    yield from _dense(f"{root}/dense.3", "logits", network.logits)
-
-
-def slots(network: nn.Module) -> list[Slot]:
-    """Every original variable of a network, and where it lives in ours.
-
-    Raises:
-        TypeError: not one of the three networks.
-    """
-    if isinstance(network, Colorizer):
-        return list(_colorizer(network))
-    if isinstance(network, (ColorUpsampler, SpatialUpsampler)):
-        return list(_upsampler(network))
-    raise TypeError(f"expected one of the three networks, got {type(network).__name__}")
-
-
-@torch.no_grad()
-def load_tf_variables(model: nn.Module, variables: Mapping[str, np.ndarray]) -> None:
-    """Copy the original's variables into `model`, every one of them exactly once.
+def read_tf_checkpoint(path: str | Path, ema: bool = True) -> dict[str, np.ndarray]:
+    """{original name: array} of the variables of a network in a TensorFlow checkpoint.
 
     Args:
-        model: one of the three networks.
-        variables: {original name: array}; a trailing ":0" and the automatic numbers in the names do not matter.
+        path: a directory, of which the newest checkpoint is taken, or a checkpoint in one.
+        ema: the moving averages, which the original evaluates and samples with; else the weights as trained.
 
     Raises:
-        ValueError: lists each missing, unexpected and misshapen variable; the model is then unchanged.
+        CheckpointError: there is none, it is damaged, or `ema` and it does not hold the averages.
+    """
+    return tf_checkpoint.read_variables(tf_checkpoint.open_bundle(path), ema)
+
+
+def find_config(path: str | Path, variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The whole configuration of the network in a TensorFlow checkpoint, its `model` section from the tensors.
+
+    Raises:
+        CheckpointError: the variables are not those of one of the three networks, or one that tells a size is
+            missing.
     """
     canonical = canonical_names(variables)
-    found = {canonical[name]: (name, array) for name, array in variables.items()}
-    if len(found) < len(variables):
-        raise ValueError("two variables have the same canonical name")
-    expected = {slot.original: slot for slot in slots(model)}
-    problems = [f"missing {name} {list(expected[name].shape)}" for name in expected if name not in found]
-    problems += [f"unexpected {found[name][0]} {list(found[name][1].shape)}" for name in found if name not in expected]
-    for name, slot in expected.items():
-        if name in found and tuple(found[name][1].shape) != slot.shape:
-            original, array = found[name]
-            problems.append(f"misshapen {original}: {list(array.shape)}, expected {list(slot.shape)}")
-    if problems:
-        raise ValueError(f"{len(problems)} variables do not fit {type(model).__name__}:\n  " + "\n  ".join(problems))
-    state = model.state_dict()  # shares memory with the model
-    for name, slot in expected.items():
-        rows = state[slot.name][slot.rows]
-        ours = slot.to_torch(torch.from_numpy(np.ascontiguousarray(found[name][1])))
-        rows.copy_(ours.reshape(rows.shape))
+    shapes = {canonical[name]: tuple(array.shape) for name, array in variables.items()}
+    prefix = tf_checkpoint.latest(path)
+    try:
+        name = tf_config.network_name(shapes)
+        whole = plain(PUBLISHED[name].get_config())
+        beside = prefix.parent / "config.yaml" if prefix else Path(path) / "config.yaml"
+        if beside.exists():
+            saved = checkpoint.load_yaml(beside)
+            if isinstance(saved.get("model"), dict) and saved["model"].get("name") == name:
+                whole = saved
+        whole["model"] = tf_config.model_section(shapes, whole["model"])
+    except tf_config.UnknownNetwork as error:
+        raise CheckpointError(f"{path} cannot be converted: {error}.") from error
+    height, width = whole["model"]["resolution"]
+    if name == "spatial_upsampler" or not whole.get("downsample") or height != width:
+        return whole | {"resolution": [height, width]}
+    return whole | {"downsample_res": height}
 
 
-def to_tf_layout(model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """{canonical original name: array} of tensors that are keyed and shaped like `model.state_dict()`.
+def load_tf_network(
+    path: str | Path, config: Mapping[str, Any] | None = None, ema: bool = True
+) -> tuple[nn.Module, dict[str, Any], int | None]:
+    """The network of a TensorFlow checkpoint, in evaluation mode, its whole configuration and its training step.
 
-    Works for weights, gradients and averages alike; slots whose tensor is absent are left out.
+    Args:
+        path: as for `read_tf_checkpoint`.
+        config: a whole configuration that the checkpoint has to fit; found from the tensors where None.
+        ema: as for `read_tf_checkpoint`.
+
+    Raises:
+        CheckpointError: as for `read_tf_checkpoint` and `find_config`; or each tensor that does not fit is listed.
     """
-    present = [slot for slot in slots(model) if slot.name in tensors]
-    return {s.original: s.from_torch(tensors[s.name].detach()[s.rows]).cpu().numpy().copy() for s in present}
+    bundle = tf_checkpoint.open_bundle(path)
+    variables = tf_checkpoint.read_variables(bundle, ema)
+    whole = find_config(path, variables) if config is None else plain(config)
+    section = whole["model"] if config is None else networks.model_config(whole)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = networks.build(section)
+        load_tf_variables(network, variables)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{bundle.prefix} does not fit: {error}") from error
+    return network.eval(), whole | {"model": network.config}, tf_checkpoint.read_step(bundle)
+
+
+def load_tf_training(path: str | Path, network: nn.Module) -> dict[str, Tensor]:
+    """What a training needs to go on from a TensorFlow checkpoint: `weights/NAME`, `optimizer/NAME/mean_square`.
+
+    Args:
+        network: the network of that checkpoint, whatever its weights.
+
+    Raises:
+        CheckpointError: it holds no slots of RMSprop, or they are not those of its network.
+    """
+    bundle = tf_checkpoint.open_bundle(path)
+    raw = tf_checkpoint.read_variables(bundle, ema=False)
+    slots_found = tf_checkpoint.read_slots(bundle)
+    kinds = [kind for kind in ("rms", "velocity") if kind in slots_found]  # of older and of newer versions of Keras
+    if len(kinds) != 1 or len(slots_found) != 1:
+        raise CheckpointError(
+            f"{bundle.prefix} does not hold the state of RMSprop without momentum, so a training cannot go on from it."
+        )
+    untrained = {name: array for name, array in raw.items() if "/normalize/" in name}
+    weights, squares = copy.deepcopy(network), copy.deepcopy(network)
+    try:
+        load_tf_variables(weights, raw)
+        load_tf_variables(squares, slots_found[kinds[0]] | untrained)
+    except ValueError as error:
+        raise CheckpointError(f"{bundle.prefix} does not fit: {error}") from error
+    tensors = {f"weights/{name}": tensor for name, tensor in weights.state_dict().items()}
+    return tensors | {f"optimizer/{name}/mean_square": p.detach() for name, p in squares.named_parameters()}
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    ema: bool = True,
+    optimizer: bool = False,
+    seed: int = 0,
+) -> tuple[nn.Module, int | None]:
+    """Writes a TensorFlow checkpoint as one of ours, whole or not at all.
+
+    Args:
+        source, config, ema: as for `load_tf_network`.
+        target: the checkpoint directory; a checkpoint that is there gives way.
+        optimizer: keep what a training needs to go on, with the weights as trained beside the averages.
+        seed: of the training that is to go on.
+
+    Returns:
+        The network and its training step.
+
+    Raises:
+        CheckpointError: as for `load_tf_network`; `target` holds something else; no optimizer to keep.
+    """
+    network, whole, step = load_tf_network(source, config, ema)
+    if optimizer and step is None:
+        raise CheckpointError(f"{source} does not say how many steps it was trained for, so no training can go on.")
+    tensors = load_tf_training(source, network) if optimizer else {}
+    state = {"step": step, "seed": seed} if optimizer else {"step": step, "weights_only": True}
+    checkpoint.save(network, target, config=whole, training=(tensors, state))
+    return network, step
+
+
+def main() -> int:
+    """The program; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m coltran.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", nargs="?", metavar="TF_DIR", help="log directory of the original, or a checkpoint")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="where the checkpoint goes")
+    parser.add_argument("--config", metavar="FILE", help="configuration that it must fit (default: from the tensors)")
+    parser.add_argument("--raw", action="store_true", help="the weights as trained, not their moving averages")
+    parser.add_argument("--optimizer", action="store_true", help="keep what a training needs to go on")
+    parser.add_argument(
+        "--download", action="store_true",
+        help="fetch the published archive and convert its three networks into OUT/colorizer and so on",
+    )  # fmt: skip
+    options = parser.parse_args()
+    if options.download == bool(options.source):
+        parser.error("name one of TF_DIR and --download")
+    config = cli.load_config(cli.find_config(options.config)) if options.config else None
+    sources = {Path(options.output): Path(options.source or "")}
+    if options.download:
+        sources = published(Path(options.output))
+    for target, source in sources.items():
+        network, step = convert(source, target, config=config, ema=not options.raw, optimizer=options.optimizer)
+        size = sum(p.numel() for p in network.parameters()) / 1e6
+        name = network.config["name"]  # type: ignore[index]
+        print(f"{source} -> {target}: {name}, {size:.2f} M parameters, {step} training steps")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import signal
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,13 @@ from torch.utils.data import DataLoader, Dataset
 from coltran import image
 
 Batch = dict[str, Tensor]
+Photos = str | Path | Sequence[Path]  # a folder, or photographs one by one
 
 _ORDER, _SAMPLE = 0, 1  # which of the two random streams of a seed
 
 
-def _prepare(square: np.ndarray, config: Mapping[str, Any], network_name: str) -> dict[str, np.ndarray]:
-    """The arrays `[H, W, 3]` that a network wants of a square crop."""
+def prepare(square: np.ndarray, config: Mapping[str, Any], network_name: str) -> dict[str, np.ndarray]:
+    """The arrays uint8 `[H, W, 3]` that a network wants of a square crop: `rgb`, and `low_res` for the last one."""
     full = image.area_resize(square, tuple(config["resolution"]))
     small_size = config.get("downsample_res", 64)
     if network_name == "spatial_upsampler":
@@ -48,19 +49,21 @@ def _prepare(square: np.ndarray, config: Mapping[str, Any], network_name: str) -
 class _Photographs(Dataset):
     """Sample number -> (arrays of the sample or None, paths that could not be read on the way)."""
 
-    def __init__(self, config: Mapping[str, Any], data_dir: str | Path, network_name: str) -> None:
-        self.folder = data_dir
-        self.paths = image.list_photos([data_dir])
+    def __init__(self, config: Mapping[str, Any], photos: Photos, network_name: str) -> None:
+        if isinstance(photos, (str, Path)):
+            self.folder, self.paths = str(photos), image.list_photos([photos])
+        else:
+            self.folder, self.paths = "the list", list(photos)
         self.config = config
         self.network_name = network_name
 
     def _arrays(self, square: np.ndarray) -> dict[str, np.ndarray]:
-        return _prepare(square, self.config, self.network_name)
+        return prepare(square, self.config, self.network_name)
 
 
 class _TrainingPhotographs(_Photographs):
-    def __init__(self, config: Mapping[str, Any], data_dir: str | Path, network_name: str, seed: int) -> None:
-        super().__init__(config, data_dir, network_name)
+    def __init__(self, config: Mapping[str, Any], photos: Photos, network_name: str, seed: int) -> None:
+        super().__init__(config, photos, network_name)
         self.seed = seed
         self.random_channel = network_name != "coltran_core" and config.get("random_channel", False)
         self._epoch = -1
@@ -139,7 +142,7 @@ def _load(dataset: _Photographs, batches: Iterator[list[int]], workers: int) -> 
 
 def train_batches(
     config: Mapping[str, Any],
-    data_dir: str | Path,
+    data_dir: Photos,
     network_name: str,
     seed: int = 0,
     start_step: int = 0,
@@ -152,7 +155,7 @@ def train_batches(
     Args:
         config: whole configuration; read are batch_size, resolution, downsample, downsample_res and
             random_channel.
-        data_dir: a folder of photographs, searched recursively.
+        data_dir: a folder of photographs, searched recursively, or photographs one by one.
         network_name: `model.name`, which says what a batch holds.
         seed: 0 or above; together with the sample number it decides everything random.
         workers: processes that read photographs; 0 reads them in this one.
@@ -172,7 +175,7 @@ def train_batches(
 
 def eval_batches(
     config: Mapping[str, Any],
-    data_dir: str | Path,
+    data_dir: Photos,
     network_name: str,
     batch_size: int | None = None,
     limit: int | None = None,

@@ -126,7 +126,8 @@ class OuterRows:
         hidden = decoder.position.row.shape[1]
         heads = decoder.attention[0].heads if len(decoder.attention) else 1
         columns = len(decoder.attention) // 2
-        self.cache = z.new_empty(columns, 2, batch, height, width, heads, hidden // heads)
+        # Each column's rows lie together: that is how they are read, again and again.
+        self.cache = z.new_empty(columns, 2, batch, width, height, heads, hidden // heads)
 
     def push(self, row: int, embedded: Tensor, *, implementation: str | None = None) -> Tensor:
         """Embedded colours [B, W, D] of `row` -> the summary [B, W, D] of the rows up to and with it."""
@@ -139,14 +140,20 @@ class OuterRows:
             if attention.axis == "row":
                 y = attention.attend(x, of_attention[i], implementation=implementation)
             else:
-                y = self._attend_column(i // 2, row, attention, x, of_attention[i])
+                y = self._attend_column(i // 2, row, attention, x, of_attention[i], implementation)
             x = add_layer_norm(y, x, *self.norms[2 * i], EPS, implementation=implementation)
             y = feed_forward.transform(x, of_feed_forward[i])
             x = add_layer_norm(y, x, *self.norms[2 * i + 1], EPS, implementation=implementation)
         return x[:, 0]
 
     def _attend_column(
-        self, layer: int, row: int, attention: AxialAttention, x: Tensor, projected: Tensor | None
+        self,
+        layer: int,
+        row: int,
+        attention: AxialAttention,
+        x: Tensor,
+        projected: Tensor | None,
+        implementation: str | None,
     ) -> Tensor:
         """Causal column attention of one row [B, 1, W, D] over the rows so far, whose keys and values it keeps."""
         terms = attention.terms(projected)
@@ -154,9 +161,9 @@ class OuterRows:
             condition(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
             for c, t in zip("qkv", attention.split(x), strict=True)
         )
-        keys, values = self.cache[layer, :, :, : row + 1]
+        keys, values = self.cache[layer].transpose(2, 3)[:, :, : row + 1]
         keys[:, row], values[:, row] = k[:, 0], v[:, 0]
         height = attention.bias.shape[1] // 2
         bias = attention.bias[:, height - 1 - row : height]
-        y = cached_attention(q[:, 0], keys, values, bias)
+        y = cached_attention(q[:, 0], keys, values, bias, implementation=implementation)
         return attention.out(y.flatten(-2))[:, None]

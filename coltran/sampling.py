@@ -19,10 +19,11 @@ from torch import Tensor
 
 from coltran.colorizer import Colorizer
 from coltran.decoding import InnerRows, OuterRows, decoder_weights
+from coltran.encoding import encode_gray, most_probable
 from coltran.image import labels_to_colors, to_bits
 from coltran.layers import EPS, choose
 from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
-from coltran_kernels import decode_row
+from coltran_kernels import decode_row, prepare_decoder
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def sample(
     given: Tensor | None = None,
     return_probabilities: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    finished: Callable[[str], None] = lambda stage: None,
     implementation: str | None = None,
 ) -> Sample:
     """Draw a coarse colour for every pixel of B gray images (ColTran section 4.1).
@@ -85,6 +87,8 @@ def sample(
         given: labels [B, H, W] to impose, -1 where a pixel is to be drawn.
         return_probabilities: keep all untempered distributions, [B, H, W, 512] (8 MB an image of 64 x 64).
         progress: called with (rows done, rows) after each row.
+        finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
+            for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
         implementation: passed to the kernels.
 
     Raises:
@@ -98,17 +102,13 @@ def sample(
     indices = range(batch) if image_index is None else [int(i) for i in image_index]
     if len(indices) != batch:
         raise ValueError(f"{len(indices)} image indices for {batch} images")
-    was_training = colorizer.training
-    colorizer.eval()
-    try:
-        z = colorizer.encode(gray, implementation=implementation)
-        numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
-        return _decode(
-            colorizer, z, numbers, given, norm, progress, implementation,
-            mode=mode, temperature=temperature, top_p=top_p, return_probabilities=return_probabilities,
-        )  # fmt: skip
-    finally:
-        colorizer.train(was_training)
+    z = encode_gray(colorizer, gray, implementation=implementation)
+    finished("encoder")
+    numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
+    return _decode(
+        colorizer, z, numbers, given, norm, progress, finished, implementation,
+        mode=mode, temperature=temperature, top_p=top_p, return_probabilities=return_probabilities,
+    )  # fmt: skip
 
 
 def _decode(
@@ -118,64 +118,53 @@ def _decode(
     given: Tensor | None,
     norm: str,
     progress: Callable[[int, int], None] | None,
+    finished: Callable[[str], None],
     implementation: str | None,
     **options: object,
 ) -> Sample:
     """The loop over the rows. Nothing in it waits for the device."""
     batch, height, width = numbers.shape
     weights = decoder_weights(colorizer)
+    prepared = prepare_decoder(weights, implementation=implementation)
     inner, outer = InnerRows(colorizer.inner_decoder, z, norm=norm), OuterRows(colorizer.outer_decoder, z)
     labels = torch.empty(batch, height, width, dtype=torch.int64, device=z.device)
     log_prob = z.new_empty(batch, height, width)
     probabilities = []
     upper = z.new_zeros(batch, width, weights.embedding.shape[1])
     for row in range(height):
+        terms = inner.terms(row, upper)
+        finished("conditioning")
         labels[:, row], log_prob[:, row], distributions = decode_row(
             weights,
-            inner.terms(row, upper),
+            terms,
             numbers[:, row],
             given=None if given is None else given[:, row],
             eps=EPS,
+            prepared=prepared,
             implementation=implementation,
             **options,  # type: ignore[arg-type]
         )
+        finished("row decoding")
         if distributions is not None:
             probabilities.append(distributions)
         if row + 1 < height:
             upper = outer.push(row, F.embedding(labels[:, row], weights.embedding), implementation=implementation)
+            finished("outer decoder")
         if progress is not None:
             progress(row + 1, height)
     kept = torch.stack(probabilities, 1) if probabilities else None
     return Sample(labels_to_colors(labels), labels, log_prob, kept)
 
 
-@torch.no_grad()
-def _most_probable(
-    network: ColorUpsampler | SpatialUpsampler, channels: Tensor, gray: Tensor, implementation: str | None
-) -> Tensor:
-    """The most probable value of every channel, one channel at a time so that logits of one are held at once."""
-    was_training = network.training
-    network.eval()
-    try:
-        values = []
-        for channel in range(channels.shape[-1]):
-            index = torch.full((channels.shape[0],), channel, device=channels.device)
-            logits = network(channels[..., channel : channel + 1], gray, index, implementation=implementation)
-            values.append(logits[..., 0, :].argmax(-1).to(torch.uint8))
-        return torch.stack(values, -1)
-    finally:
-        network.train(was_training)
-
-
 def upsample_color(
     network: ColorUpsampler, coarse: Tensor, gray: Tensor, *, implementation: str | None = None
 ) -> Tensor:
     """Coarse colours, integers [B, 64, 64, 3] in 0..255 of which 3 bits are read, and gray -> uint8 [B, 64, 64, 3]."""
-    return _most_probable(network, to_bits(coarse, 8, 3), gray, implementation)
+    return most_probable(network, to_bits(coarse, 8, 3), gray, implementation=implementation)
 
 
 def upsample_space(
     network: SpatialUpsampler, rgb: Tensor, gray: Tensor, *, implementation: str | None = None
 ) -> Tensor:
     """A 64 x 64 image resized to [B, 256, 256, 3] and the gray image at 256 x 256 -> uint8 [B, 256, 256, 3]."""
-    return _most_probable(network, rgb, gray, implementation)
+    return most_probable(network, rgb, gray, implementation=implementation)

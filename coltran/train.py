@@ -15,33 +15,30 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
-import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from absl import flags
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 from torch import Tensor, nn
 
-from coltran import checkpoint, cli, networks
+from coltran import checkpoint, cli, networks, tf_checkpoint
 from coltran.checkpoint import CheckpointError
 from coltran.cli import UserError
-from coltran.data import Batch, train_batches
+from coltran.convert import convert
+from coltran.data import Batch, Photos, train_batches
 from coltran.layers import plain
 from coltran.losses import compute_losses
 from coltran.optim import MovingAverage, build_average, build_optimizer
+from coltran.report import Board, Report
+from coltran.restore import restore
 from coltran.start import prepare
 
 
@@ -180,80 +177,6 @@ def _identity(config: Mapping[str, Any], seed: Any) -> dict[str, Any]:
     return dict(flatten("model", config["model"])) | {"optimizer.type": optimizer, "seed": seed}
 
 
-class Report:
-    """The progress line, and the summaries in `train.jsonl`.
-
-    On a terminal the line is redrawn in place, twice a second at most; elsewhere one is printed at each
-    summary. Losses are fetched from the device only when they are shown.
-    """
-
-    def __init__(self, path: Path, config: Mapping[str, Any], every: int, first_step: int) -> None:
-        self.path = path
-        self.last_step = config["max_train_steps"]
-        self.batch_size = config["batch_size"]
-        self.every = every
-        self.console = Console()
-        self.live = Live(console=self.console, auto_refresh=False, transient=True)
-        self._drawn = 0.0
-        self._restart()
-        _keep_lines(path, first_step)
-
-    def _restart(self) -> None:
-        self._sum: Tensor | float = 0.0
-        self._count = 0
-        self._since = time.monotonic()
-
-    def add(self, step: int, losses: dict[str, Tensor]) -> None:
-        """Notes the losses of the step that has brought the training to `step`.
-
-        Raises:
-            UserError: at a summary, the mean loss since the last one is not a finite number.
-        """
-        self._sum = self._sum + losses["loss"]
-        self._count += 1
-        summary = step % self.every == 0 or step == self.last_step
-        redraw = self.console.is_terminal and time.monotonic() > self._drawn + 0.5
-        if not (summary or redraw):
-            return
-        mean = float(self._sum) / self._count
-        rate = self._count * self.batch_size / (time.monotonic() - self._since)
-        self._show(step, float(losses["loss"]), mean, rate)
-        if summary:
-            if not np.isfinite(mean):
-                raise UserError(
-                    f"The loss is no finite number at step {step}; the checkpoints before it remain, "
-                    "a smaller config.optimizer.learning_rate may help."
-                )
-            values = {name: float(loss) for name, loss in losses.items()}
-            line = {"step": step, **values, "mean_loss": mean, "images_per_second": round(rate, 3)}
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            self._restart()
-
-    def _show(self, step: int, loss: float, mean: float, rate: float) -> None:
-        left = timedelta(seconds=round((self.last_step - step) * self.batch_size / rate))
-        line = f"step {step}/{self.last_step}  loss {loss:.4f}  mean {mean:.4f} bits  {rate:.1f} images/s  {left} left"
-        if self.console.is_terminal:
-            self.live.update(Text(line), refresh=True)
-            self._drawn = time.monotonic()
-        else:
-            print(line, flush=True)
-
-
-def _keep_lines(path: Path, last_step: int) -> None:
-    """Drops the summaries after `last_step`, which a resumed training writes again, and a torn last line."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if json.loads(line)["step"] <= last_step:
-                kept.append(line + "\n")
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
-
-
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
     """Gives a list that gets the number of a SIGINT or SIGTERM; one that comes a second later acts as usual.
@@ -269,10 +192,10 @@ def _signals() -> Iterator[list[int]]:
         first = first or time.monotonic()
         caught.append(number)
         if time.monotonic() > first + 1:
-            restore()
+            as_before()
             signal.raise_signal(number)
 
-    def restore() -> None:
+    def as_before() -> None:
         for number, handler in previous.items():
             signal.signal(number, handler)
 
@@ -281,14 +204,26 @@ def _signals() -> Iterator[list[int]]:
     try:
         yield caught
     finally:
-        restore()
+        as_before()
+
+
+def _converted(config: Mapping[str, Any], logdir: Path, seed: int) -> list[Path]:
+    """The original's newest checkpoint in a log directory, made one of ours beside it; none where there is none."""
+    prefix = tf_checkpoint.latest(logdir) if logdir.is_dir() else None
+    if prefix is None:
+        return []
+    step = tf_checkpoint.read_step(tf_checkpoint.open_bundle(prefix)) or 0
+    convert(prefix, logdir / f"checkpoint-{step:06d}", config=config, optimizer=True, seed=seed)
+    return checkpoint.numbered(logdir)
 
 
 def train(
     config: Mapping[str, Any],
     logdir: str | Path,
-    data_dir: str | Path,
+    data_dir: Photos,
     *,
+    pretrain_dir: str | Path | None = None,
+    tensorboard: bool = False,
     seed: int = 0,
     steps_per_summaries: int = 100,
     keep: int = 3,
@@ -301,7 +236,9 @@ def train(
     Args:
         config: whole configuration.
         logdir: where checkpoints and summaries go; made where missing.
-        data_dir: folder of photographs.
+        data_dir: folder of photographs, or photographs one by one.
+        pretrain_dir: a training that has no checkpoint yet starts from the weights in there, ours or the original's.
+        tensorboard: write summaries for TensorBoard as well, to `logdir`/train_summaries.
         seed: decides the first weights, the order, crops and channels of the photographs, and dropout.
         steps_per_summaries: steps between lines of `train.jsonl`.
         keep: how many checkpoints to keep.
@@ -318,11 +255,17 @@ def train(
     """
     training = start(config, seed, cli.device(device))
     logdir = Path(logdir)
-    if found := checkpoint.numbered(logdir):
-        resume(training, found[-1])
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
-    if not found and config.get("prepare_photographs"):
+    found = checkpoint.numbered(logdir) or _converted(config, logdir, seed)
+    if found:
+        resume(training, found[-1])
+    elif pretrain_dir is not None:
+        restored = restore(config, pretrain_dir, cli.device(device))
+        training.network.load_state_dict(restored.network.state_dict())
+        training.average = build_average(config, training.network)
+        print(f"Weights of {restored.source}, after {restored.step} training steps")
+    elif config.get("prepare_photographs"):
         with contextlib.closing(train_batches(config, data_dir, name, seed, 0, workers)) as batches:
             count = math.ceil(config["prepare_photographs"] / config["batch_size"])
             prepare(training.network, itertools.islice(batches, count))
@@ -337,10 +280,11 @@ def train(
     origin = found[-1] if found else "the start"
     print(f"{name}, {size / 1e6:.2f} M parameters, from {origin}", flush=True)
 
-    report = Report(logdir / "train.jsonl", config, steps_per_summaries, training.step)
+    board = Board(logdir / "train_summaries", training.step) if tensorboard else None
+    report = Report(logdir / "train.jsonl", config, steps_per_summaries, training.step, board)
     last_save = time.monotonic()
     path = None
-    with _signals() as caught, report.live, contextlib.closing(batches):
+    with _signals() as caught, report, contextlib.closing(batches):
         for batch in batches:
             losses = take_step(training, batch)
             report.add(training.step, losses)
@@ -349,6 +293,8 @@ def train(
             if finished or late or (save_every_steps and training.step % save_every_steps == 0):
                 path = save(training, logdir, keep)
                 last_save = time.monotonic()
+                if board is not None:
+                    board.images(training.network, batch, training.step)
             if finished:
                 break
     print(f"{'Stopped' if caught else 'Finished'} after step {training.step}; saved {path}.")
@@ -371,6 +317,8 @@ def define_flags(values: flags.FlagValues) -> None:
         ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
+    flags.DEFINE_string("pretrain_dir", None, "weights to start from, in a log directory", flag_values=values)
+    flags.DEFINE_boolean("tensorboard", False, "write summaries for TensorBoard", flag_values=values)
     flags.DEFINE_string("device", "cpu", "cpu or cuda", flag_values=values)
 
 
@@ -383,6 +331,8 @@ def main() -> int:
         values.config,
         values.logdir,
         values.data_dir,
+        pretrain_dir=values.pretrain_dir,
+        tensorboard=values.tensorboard,
         seed=values.seed,
         steps_per_summaries=values.steps_per_summaries,
         keep=values.keep,

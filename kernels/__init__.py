@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations of the Colorization Transformer, each with a plain-torch specification and fast implementations."""
 
-from coltran_kernels.ops import add_layer_norm, axial_attention, cached_attention, decode_row
+from coltran_kernels.ops import (
+    PreparedDecoder,
+    add_layer_norm,
+    axial_attention,
+    cached_attention,
+    decode_row,
+    prepare_decoder,
+)
 from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms
 
 __all__ = [
     "DecoderLayer",
     "DecoderWeights",
+    "PreparedDecoder",
     "RowLayer",
     "RowTerms",
     "add_layer_norm",
     "axial_attention",
     "cached_attention",
     "decode_row",
+    "prepare_decoder",
 ]

@@ -7,13 +7,18 @@ NotImplementedError and says why. Nothing falls back silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import importlib
+import warnings
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from coltran_kernels import reference
-from coltran_kernels.cpu import torch_ops
+from coltran_kernels.cpu import columns, decode, native, torch_ops
+from coltran_kernels.shapes import check_decode_row
 from coltran_kernels.types import DecoderWeights, RowTerms
 
 IMPLEMENTATIONS = ("reference", "triton", "cpu", "xla")
@@ -22,16 +27,40 @@ IMPLEMENTATIONS = ("reference", "triton", "cpu", "xla")
 def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor: Tensor) -> str:
     """The implementation of operation `name` that serves `tensor`, out of those `available`."""
     if requested is None:
-        if tensor.device.type == "cuda" and "triton" in available and tensor.dtype != torch.float64:
-            return "triton"
-        return "cpu" if tensor.device.type == "cpu" and "cpu" in available else "reference"
+        best = {"cpu": "cpu", "cuda": "triton"}.get(tensor.device.type, "reference")
+        return best if best in available else "reference"
     if requested not in IMPLEMENTATIONS:
         raise ValueError(f"{name}: implementation must be one of {IMPLEMENTATIONS} or None, got {requested!r}")
     if requested not in available:
         raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
     if requested == "cpu" and tensor.device.type != "cpu":
         raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve a tensor on {tensor.device}")
+    if requested == "triton" and tensor.device.type != "cuda" and not _triton("tiles").interpreted():
+        raise NotImplementedError(f"{name}: implementation 'triton' cannot serve a tensor on {tensor.device}")
     return requested
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    warnings.warn(f"decoding in plain torch, without the native kernels: {reason}", RuntimeWarning, stacklevel=4)
+
+
+def _serves_natively(name: str, requested: str | None, unsupported: str | None) -> bool:
+    """Whether the native kernel takes this call: where it can, unless another implementation was asked for."""
+    if requested not in (None, "cpu"):
+        return False
+    if unsupported is None:
+        unsupported = native.why_not()
+        if unsupported is not None and requested is None:
+            _say_once(unsupported)
+    if unsupported is not None and requested == "cpu":
+        raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve: {unsupported}")
+    return unsupported is None
+
+
+def _triton(module: str) -> ModuleType:
+    """A module of the Triton kernels, which are imported when they are first wanted."""
+    return importlib.import_module(f"coltran_kernels.triton.{module}")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -66,13 +95,13 @@ def axial_attention(
         causal: hide later positions.
         q_scale, ..., v_shift: [B, H, W, h, C] or None; each input becomes `x * scale + shift` first
             (conditional self-attention, ColTran table 1).
-        implementation: "reference", "cpu" or None.
+        implementation: "reference", "cpu", "triton" (C up to 128) or None.
 
     Returns:
         [B, H, W, h, C].
 
     Raises:
-        ValueError: shapes or `axis` that do not fit.
+        ValueError: shapes, dtypes or `axis` that do not fit.
         NotImplementedError: the named implementation cannot serve these tensors.
     """
     _require(axis in ("row", "column"), f"axial_attention: axis must be 'row' or 'column', got {axis!r}")
@@ -84,10 +113,16 @@ def axial_attention(
     for name, tensor in conditions.items():
         if tensor is not None:
             _require(tensor.shape == q.shape, f"axial_attention: {name} is {tuple(tensor.shape)}, q {tuple(q.shape)}")
+            _require(tensor.dtype == q.dtype, f"axial_attention: {name} is {tensor.dtype}, q {q.dtype}")
     if bias is not None:
         expected = (q.shape[3], 2 * q.shape[2 if axis == "row" else 1])
         _require(tuple(bias.shape) == expected, f"axial_attention: bias is {tuple(bias.shape)}, expected {expected}")
-    chosen = _choose("axial_attention", implementation, ("reference", "cpu"), q)
+    chosen = _choose("axial_attention", implementation, ("reference", "cpu", "triton"), q)
+    if chosen == "triton":
+        if q.shape[4] > 128:
+            raise NotImplementedError(f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
+        operands = (q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift)
+        return _triton("attention").axial_attention(operands, bias, axis=axis, causal=causal)
     module = torch_ops if chosen == "cpu" else reference
     return module.axial_attention(
         q, k, v, bias, axis=axis, causal=causal, q_scale=q_scale, q_shift=q_shift,
@@ -102,13 +137,14 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
         q: [B, W, h, C], the queries of the row at position T - 1.
         k, v: [B, T, W, h, C], the rows 0 .. T - 1.
         bias: [h, T], the relative bias of each cached row as seen from this one.
-        implementation: "reference" or None.
+        implementation: "reference", "cpu" (native, float32; no gradient passes) or None.
 
     Returns:
         [B, W, h, C].
 
     Raises:
         ValueError: shapes that do not fit.
+        NotImplementedError: the named implementation cannot serve these tensors, or not on this machine.
     """
     expected = (q.shape[0], k.shape[1], *q.shape[1:])
     _require(
@@ -119,7 +155,9 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
         tuple(bias.shape) == (q.shape[2], k.shape[1]),
         f"cached_attention: bias is {tuple(bias.shape)}, expected {(q.shape[2], k.shape[1])}",
     )
-    _choose("cached_attention", implementation, ("reference",), q)
+    _choose("cached_attention", implementation, ("reference", "cpu"), q)
+    if _serves_natively("cached_attention", implementation, columns.unsupported(q, k, v, bias)):
+        return columns.cached_attention(q, k, v, bias)
     return reference.cached_attention(q, k, v, bias)
 
 
@@ -139,19 +177,65 @@ def add_layer_norm(
         residual: the same shape, or None.
         scale, shift: broadcastable to x: [D], or per image [B, 1, 1, D] (conditional layer norm, ColTran table 1).
         eps: added to the variance; the original program uses 1e-3.
-        implementation: "reference", "cpu" or None.
+        implementation: "reference", "cpu", "triton" (scale and shift of those two shapes, D up to 8192) or None.
 
     Returns:
         [..., D].
 
     Raises:
         ValueError: `residual` of another shape than `x`.
+        NotImplementedError: the named implementation cannot serve these tensors.
     """
     if residual is not None:
         _require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
-    chosen = _choose("add_layer_norm", implementation, ("reference", "cpu"), x)
+    chosen = _choose("add_layer_norm", implementation, ("reference", "cpu", "triton"), x)
+    if chosen == "triton":
+        module = _triton("layer_norm")
+        if not module.serves(x, scale, shift):
+            raise NotImplementedError(
+                "add_layer_norm: implementation 'triton' serves D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
+            )
+        return module.add_layer_norm(x, residual, scale, shift, eps)
     module = torch_ops if chosen == "cpu" else reference
     return module.add_layer_norm(x, residual, scale, shift, eps)
+
+
+class PreparedDecoder(NamedTuple):
+    """The inner decoder as one implementation reads it, and what it was made from."""
+
+    weights: DecoderWeights
+    versions: tuple[int, ...]
+    packed: decode.PackedWeights
+
+
+def _versions(weights: DecoderWeights) -> tuple[int, ...]:
+    """torch's count of the changes made in place to each tensor; inference tensors have none."""
+    return tuple(0 if t.is_inference() else t._version for t in decode.weights_in_order(weights))
+
+
+def prepare_decoder(weights: DecoderWeights, *, implementation: str | None = None) -> PreparedDecoder | None:
+    """What `decode_row` would make of the weights in every call, made once for many rows.
+
+    Returns:
+        What to pass as `prepared` together with the same weights and implementation, or None where the implementation
+        that serves takes the weights as they are.
+
+    Raises:
+        NotImplementedError: the named implementation cannot serve these weights, or not on this machine.
+    """
+    _choose("prepare_decoder", implementation, ("reference", "cpu", "triton"), weights.embedding)
+    if not _serves_natively("prepare_decoder", implementation, decode.unsupported(weights)):
+        return None
+    return PreparedDecoder(weights, _versions(weights), decode.pack(weights))
+
+
+def _packed(weights: DecoderWeights, prepared: PreparedDecoder | None) -> decode.PackedWeights:
+    if prepared is None:
+        return decode.pack(weights)
+    tensors, were = decode.weights_in_order(weights), decode.weights_in_order(prepared.weights)
+    same = len(tensors) == len(were) and all(a is b for a, b in zip(tensors, were, strict=True))
+    _require(same and _versions(weights) == prepared.versions, "decode_row: prepared for other weights than these")
+    return prepared.packed
 
 
 def decode_row(
@@ -165,6 +249,7 @@ def decode_row(
     top_p: float = 1.0,
     eps: float = 1e-3,
     return_probabilities: bool = False,
+    prepared: PreparedDecoder | None = None,
     implementation: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Draw one row of coarse colours with the inner decoder, pixel by pixel (ColTran section 4.1).
@@ -179,33 +264,31 @@ def decode_row(
         top_p: draw from the most probable labels that together hold this probability; in (0, 1].
         eps: of the layer norms.
         return_probabilities: also return the untempered distributions.
-        implementation: "reference", "triton" (on a GPU, 16 or 32 bits a number) or None.
+        prepared: `prepare_decoder(weights)`, which spares packing the weights in every call; never needed.
+        implementation: "reference", "cpu" (native, float32; no gradient passes), "triton" (a GPU; not float64; no
+            gradient passes) or None.
 
     Returns:
         labels [B, W] int64, their natural log-probability under the untempered model [B, W], and the probabilities
         [B, W, S] or None.
 
     Raises:
-        ValueError: an argument out of its range, or shapes that do not fit.
-        NotImplementedError: the named implementation cannot serve these tensors.
+        ValueError: an argument out of its range, shapes that do not fit, or weights that have changed since they were
+            prepared.
+        NotImplementedError: the named implementation cannot serve these tensors, or not on this machine.
     """
     _require(mode in ("sample", "argmax"), f"decode_row: mode must be 'sample' or 'argmax', got {mode!r}")
     _require(temperature > 0, f"decode_row: temperature must be positive, got {temperature}")
     _require(0 < top_p <= 1, f"decode_row: top_p must be in (0, 1], got {top_p}")
-    _require(
-        uniforms.shape == terms.inputs.shape[:2],
-        f"decode_row: uniforms is {tuple(uniforms.shape)}, expected {tuple(terms.inputs.shape[:2])}",
-    )
-    _require(
-        len(weights.layers) == len(terms.layers),
-        f"decode_row: {len(weights.layers)} layers of weights, {len(terms.layers)} of terms",
-    )
-    if given is not None:
-        _require(given.shape == uniforms.shape, f"decode_row: given is {tuple(given.shape)}, uniforms {uniforms.shape}")
-    serving: Callable[..., tuple[Tensor, Tensor, Tensor | None]] = reference.decode_row
-    if _choose("decode_row", implementation, ("reference", "triton"), uniforms) == "triton":
-        from coltran_kernels.triton.decode_launch import decode_row as serving
-    return serving(
-        weights, terms, uniforms, given=given, mode=mode, temperature=temperature, top_p=top_p, eps=eps,
-        return_probabilities=return_probabilities,
-    )  # fmt: skip
+    check_decode_row(weights, terms, uniforms, given)
+    options: dict[str, Any] = {
+        "given": given, "mode": mode, "temperature": temperature, "top_p": top_p, "eps": eps,
+        "return_probabilities": return_probabilities,
+    }  # fmt: skip
+    chosen = _choose("decode_row", implementation, ("reference", "cpu", "triton"), uniforms)
+    if chosen == "triton" and (implementation == "triton" or terms.inputs.dtype != torch.float64):
+        return _triton("decode_launch").decode_row(weights, terms, uniforms, **options)
+    unsupported = decode.unsupported(weights, terms.inputs, uniforms, *(t for layer in terms.layers for t in layer))
+    if _serves_natively("decode_row", implementation, unsupported):
+        return decode.decode_row(_packed(weights, prepared), terms, uniforms, **options)
+    return reference.decode_row(weights, terms, uniforms, **options)

@@ -14,6 +14,7 @@ from coltran import cli
 from coltran.checkpoint import CheckpointError
 from coltran.cli import UsageError, UserError
 from coltran.image import PhotoError
+from coltran.records import RecordError
 
 CONFIG = "--config=coltran/test_configs/colorizer.py"
 
@@ -55,6 +56,7 @@ def test_the_exit_code_is_what_the_program_returns(returned, code):
         (UsageError("What went wrong"), 2),
         (PhotoError("What went wrong."), 1),
         (CheckpointError("What went wrong."), 1),
+        (RecordError("What went wrong."), 1),
         (OSError("What went wrong"), 1),
     ],
     ids=lambda value: type(value).__name__,
@@ -99,6 +101,11 @@ def test_a_device_that_is_not_there_is_a_users_error():
 def test_the_projects_configurations_are_found_from_anywhere(monkeypatch, tmp_path, spelling):
     monkeypatch.chdir(tmp_path)
     assert _parse(*spelling).config.model.name == "coltran_core"
+
+
+def test_a_configuration_is_found_without_the_packages_name_too(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert _parse("--config=test_configs/color_upsampler.py").config.model.name == "color_upsampler"
 
 
 def test_a_file_in_the_working_directory_comes_first(monkeypatch, tmp_path):

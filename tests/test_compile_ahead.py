@@ -30,9 +30,8 @@ def test_a_small_product_fits_and_uses_the_matrix_units(target):
     assert compiled.num_warps == 4
 
 
-@pytest.mark.parametrize(("n", "target"), [(128, "sm_80"), (256, "gfx942")])
-def test_a_product_too_large_for_one_warp_spills(n, target):
-    compiled = _square(n, target, num_warps=1)
+def test_a_product_too_large_for_one_warp_spills():
+    compiled = _square(128, "sm_80", num_warps=1)
     assert compiled.spill_bytes > 0
     assert not compiled.fits
 

@@ -1,88 +1,236 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variables of the original program are used exactly once, whatever their automatic numbers, or not at all."""
+"""The original's checkpoints become ours: every tensor used once, or nothing is written and the reason is said."""
 
 from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from torch import nn
 
-from coltran import convert
-from tests.tiny import tiny_networks
+from coltran import checkpoint, cli, convert, networks, tf_variables
+from coltran.checkpoint import CheckpointError
+from coltran.image import to_bits
+from tests.networks_of_parity import relative_error
+from tests.tf_bundle import key, numbered, tensors_of, write_bundle
+from tests.tiny import colorizer_config, tiny_networks
 
-
-def _original_variables(network, number=0):
-    """The network's weights under the original's names, with `number` added to every automatic number."""
-
-    def numbered(name):
-        parts = (part.split(".") for part in name.split("/"))
-        return "/".join(p[0] if len(p) == 1 else f"{p[0]}_{int(p[1]) + number}" for p in parts)
-
-    return {numbered(name): array for name, array in convert.to_tf_layout(network, network.state_dict()).items()}
+NAMES = ["colorizer", "color_upsampler", "spatial_upsampler"]
 
 
-@pytest.fixture(params=tiny_networks(), ids=lambda network: type(network).__name__)
-def network(request):
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for tensor in request.param.state_dict().values():
-            tensor.normal_()
-    return request.param
-
-
-def test_every_tensor_of_the_network_has_its_slots(network):
-    covered = {name: 0 for name in network.state_dict()}
-    for slot in convert.slots(network):
-        covered[slot.name] += int(np.prod(slot.shape))
-    assert covered == {name: tensor.numel() for name, tensor in network.state_dict().items()}
-
-
-@pytest.mark.parametrize("number", [0, 37])
-def test_weights_survive_the_way_out_and_in(network, number):
-    expected = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    originals = _original_variables(network, number)
+def _filled(network: nn.Module, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
     with torch.no_grad():
         for tensor in network.state_dict().values():
-            tensor.zero_()
-    convert.load_tf_variables(network, originals)
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(tensor, expected[name]), name
+            tensor.normal_()
+    return network
 
 
-def test_each_problem_is_listed_and_nothing_changes(network):
-    originals = _original_variables(network)
-    expected = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    gone = next(name for name in originals if "position_embedding" in name)
-    bent = list(originals)[-1]
-    del originals[gone]
-    originals[bent] = originals[bent][:-1]
-    originals["stranger/kernel"] = np.zeros((2, 3))
-    with pytest.raises(ValueError) as caught:
-        convert.load_tf_variables(network, originals)
-    lines = str(caught.value).splitlines()
-    assert lines[0].startswith("3 variables do not fit")
-    assert [line.split()[0] for line in lines[1:]] == ["missing", "unexpected", "misshapen"]
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+@pytest.fixture(params=range(5), ids=["paper", "shift", "plain", "color_upsampler", "spatial_upsampler"])
+def network(request) -> nn.Module:
+    return _filled(tiny_networks()[request.param], 1)
 
 
-def test_two_names_for_one_variable_are_refused(network):
-    originals = _original_variables(network)
-    name = list(originals)[0]
-    with pytest.raises(ValueError, match="same canonical name"):
-        convert.load_tf_variables(network, originals | {f"{name}:0": originals[name]})
+def _other(network: nn.Module) -> nn.Module:
+    """The same network with other trained weights."""
+    other = _filled(networks.build(network.config), 2)
+    for name, buffer in network.named_buffers():
+        other.get_buffer(name).copy_(buffer)
+    return other
 
 
-def test_only_the_three_networks_are_known():
-    with pytest.raises(TypeError, match="Linear"):
-        convert.slots(torch.nn.Linear(2, 2))
+def _run(argv: list[str], monkeypatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["convert", *argv])
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(convert.main)
+    return int(exit_.value.code or 0)
 
 
-def test_siblings_are_ranked_by_number_not_by_spelling():
-    names = ["core/dense_9/kernel", "core/dense_10/kernel", "core/dense/kernel", "dense_2/bias", "core/affine_r_0/bias"]
-    assert list(convert.canonical_names(names).values()) == [
-        "core/dense.1/kernel",
-        "core/dense.2/kernel",
-        "core/dense.0/kernel",
-        "dense.0/bias",
-        "core/affine_r_0/bias",
-    ]
+def _same(network: nn.Module, other: nn.Module) -> bool:
+    state = other.state_dict()
+    return all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+def test_sizes_and_weights_come_back_without_a_configuration(network, tmp_path):
+    # What the tensors cannot tell lies beside the checkpoint, as the original writes it.
+    (tmp_path / "tf").mkdir()
+    (tmp_path / "tf" / "config.yaml").write_text(yaml.safe_dump({"resolution": [9, 9], "model": network.config}))
+    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network, _other(network)))
+    _, step = convert.convert(tmp_path / "tf", tmp_path / "ours")
+    loaded = checkpoint.load(tmp_path / "ours")
+    assert _same(loaded, network)
+    assert (step, checkpoint.load_step(tmp_path / "ours")) == (7, 7)
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_every_size_and_switch_that_has_tensors_is_found_from_them_alone(index):
+    network = tiny_networks()[index]
+    variables = {numbered(n): a for n, a in tf_variables.to_tf_layout(network, network.state_dict()).items()}
+    found = convert.find_config("nowhere", variables)
+    built = networks.build(found["model"])
+    assert type(built) is type(network)
+    assert {n: t.shape for n, t in built.state_dict().items()} == {n: t.shape for n, t in network.state_dict().items()}
+
+
+def test_a_switch_that_the_original_left_out_stays_left_out():
+    section = colorizer_config()
+    for option in ("q", "k", "v", "scale"):
+        del section["decoder"][f"cond_att_{option}"]
+    network = networks.build(section)
+    found = convert.find_config("nowhere", tf_variables.to_tf_layout(network, network.state_dict()))
+    assert not [option for option in found["model"]["decoder"] if option.startswith("cond_att_") and "_q" in option]
+    assert networks.build(found["model"]).state_dict().keys() == network.state_dict().keys()
+
+
+def test_raw_weights_on_request(network, tmp_path):
+    raw = _other(network)
+    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network, raw))
+    assert _same(convert.load_tf_network(tmp_path / "tf", ema=False)[0], raw)
+
+
+def test_a_training_can_go_on_from_a_conversion(network, tmp_path):
+    raw = _other(network)
+    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network, raw))
+    convert.convert(tmp_path / "tf", tmp_path / "ours", optimizer=True)
+    tensors, state = checkpoint.load_training(tmp_path / "ours")
+    assert state["step"] == 7
+    for name, parameter in raw.named_parameters():
+        assert torch.equal(tensors[f"weights/{name}"], parameter)
+    for name, parameter in network.named_parameters():
+        assert torch.equal(tensors[f"optimizer/{name}/mean_square"], parameter**2)
+
+
+def test_a_conversion_without_optimizer_holds_weights_only(network, tmp_path):
+    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network))
+    convert.convert(tmp_path / "tf", tmp_path / "ours")
+    with pytest.raises(CheckpointError, match="weights only"):
+        checkpoint.load_training(tmp_path / "ours")
+
+
+def test_an_optimizer_that_is_not_there_is_not_kept(network, tmp_path):
+    tensors = {name: array for name, array in tensors_of(network).items() if "OPTIMIZER_SLOT" not in name}
+    write_bundle(tmp_path / "tf" / "model-3", tensors)
+    with pytest.raises(CheckpointError, match="does not hold the state of RMSprop"):
+        convert.convert(tmp_path / "tf", tmp_path / "ours", optimizer=True)
+    assert not (tmp_path / "ours").exists()
+
+
+def _changed(tensors: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
+    """The tensors with one of the colorizer's removed, added or misshapen, averages included."""
+    name = "col_tran_core_5/outer_decoder_5/mask_col_att_0/cond_k/kernel"
+    changed = dict(tensors)
+    for place in (name, f"{name}/ExponentialMovingAverage"):
+        if how == "removed":
+            del changed[key(place)]
+        elif how == "reshaped":
+            changed[key(place)] = tensors[key(place)][:-1]
+        else:
+            changed[key(place.replace("/k", "/z").replace("cond_k", "cond_z"))] = np.zeros(3, dtype=np.float32)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("how", "line"),
+    [
+        ("removed", r"missing col_tran_core\.0/outer_decoder\.0/mask_col_att_0/cond_k/kernel \[16, 2, 16\]"),
+        ("added", r"unexpected col_tran_core_5/outer_decoder_5/mask_col_att_0/cond_z/zernel:0 \[3\]"),
+        ("reshaped", r"misshapen col_tran_core_5/\S+/cond_k/kernel:0: \[15, 2, 16\], expected \[16, 2, 16\]"),
+    ],
+)
+def test_one_tensor_too_few_too_many_or_misshapen(tmp_path, monkeypatch, capsys, how, line):
+    network = _filled(tiny_networks()[0], 1)
+    write_bundle(tmp_path / "tf" / "model-3", _changed(tensors_of(network), how))
+    (tmp_path / "ours").mkdir()
+    assert _run([str(tmp_path / "tf"), "-o", str(tmp_path / "ours")], monkeypatch) == 1
+    err = capsys.readouterr().err
+    assert "1 variables do not fit Colorizer" in err
+    assert re.search(line, err)
+    assert list((tmp_path / "ours").iterdir()) == []
+
+
+def test_a_tensor_that_tells_the_size_is_missed_by_name(tmp_path):
+    tensors = {n: a for n, a in tensors_of(tiny_networks()[3]).items() if "position_embedding_0" not in n}
+    write_bundle(tmp_path / "tf" / "model-3", tensors)
+    with pytest.raises(CheckpointError, match=r"position_embedding_0 is missing, and the network's sizes"):
+        convert.convert(tmp_path / "tf", tmp_path / "ours")
+
+
+def test_the_wrong_network_for_the_configuration(tmp_path, monkeypatch, capsys):
+    write_bundle(tmp_path / "tf" / "model-3", tensors_of(tiny_networks()[3]))
+    argv = [str(tmp_path / "tf"), "-o", str(tmp_path / "ours"), "--config=coltran/test_configs/colorizer.py"]
+    assert _run(argv, monkeypatch) == 1
+    assert "do not fit Colorizer" in capsys.readouterr().err
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize("content", [None, "config.yaml"])
+def test_a_directory_without_a_checkpoint(tmp_path, monkeypatch, capsys, content):
+    (tmp_path / "tf").mkdir()
+    if content:
+        (tmp_path / "tf" / content).write_text("a: 1\n")
+    assert _run([str(tmp_path / "tf"), "-o", str(tmp_path / "ours")], monkeypatch) == 1
+    assert capsys.readouterr().err == f"{tmp_path / 'tf'} holds no TensorFlow checkpoint.\n"
+
+
+def test_variables_of_another_program(tmp_path):
+    write_bundle(tmp_path / "tf" / "model-3", {key(f"vgg/{n}"): np.ones(2, np.float32) for n in ("a", "a/x")})
+    with pytest.raises(CheckpointError, match="none of the three networks"):
+        convert.load_tf_network(tmp_path / "tf", ema=False)
+
+
+def test_what_is_at_the_destination_and_no_checkpoint_stays(tmp_path, network):
+    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network))
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "diary.txt").write_text("Dear diary")
+    with pytest.raises(CheckpointError, match="not overwritten"):
+        convert.convert(tmp_path / "tf", tmp_path / "ours")
+    assert [path.name for path in (tmp_path / "ours").iterdir()] == ["diary.txt"]
+
+
+def test_a_truncated_data_file_writes_nothing(tmp_path, monkeypatch, capsys, network):
+    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network))
+    data = tmp_path / "tf" / "model-3.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:-1000])
+    assert _run([str(tmp_path / "tf"), "-o", str(tmp_path / "ours")], monkeypatch) == 1
+    err = capsys.readouterr().err
+    assert "was cut short" in err and err.count("\n") == 1
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize("argv", [["-o", "x"], ["tf", "-o", "x", "--download"]])
+def test_a_source_or_the_download(monkeypatch, capsys, argv):
+    assert _run(argv, monkeypatch) == 2
+    assert "one of TF_DIR and --download" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_originals_checkpoints_give_its_logits(parity, parity_folder, tmp_path, monkeypatch, capsys, name):
+    expected = parity(f"tf_checkpoint/{name}_expected")
+    argv = [str(parity_folder / "tf_checkpoint" / name), "-o", str(tmp_path / "ours"), "--optimizer"]
+    assert _run(argv, monkeypatch) == 0
+    assert "7 training steps" in capsys.readouterr().out
+    network = checkpoint.load(tmp_path / "ours")
+    section = json.loads(str(expected["config_json"]))
+    assert network.config == network.config | section
+    rgb, gray = torch.from_numpy(expected["input_rgb"]), torch.from_numpy(expected["gray"])[..., 0]
+    with torch.no_grad():
+        if name == "colorizer":
+            logits = network(rgb).logits
+        else:
+            logits = network(to_bits(rgb, 8, 3) if name == "color_upsampler" else rgb, gray)
+    stride = 32 if name == "spatial_upsampler" else 8
+    assert relative_error(logits[:, ::stride, ::stride], expected[f"logits_stride{stride}"]) < 1e-5
+
+
+def test_the_raw_weights_of_the_original_are_others(parity_folder, tmp_path: Path):
+    source = tmp_path / "moved"
+    shutil.copytree(parity_folder / "tf_checkpoint" / "color_upsampler", source)
+    averages, raw = (convert.load_tf_network(source, ema=ema)[0].state_dict() for ema in (True, False))
+    assert not any(torch.equal(averages[name], raw[name]) for name in averages)

@@ -35,6 +35,7 @@ STOREYS = {
     "coltran.networks": NETWORKS,
     "coltran.losses": NETWORKS,
     "coltran.decoding": SAMPLING,
+    "coltran.encoding": SAMPLING,
     "coltran.sampling": SAMPLING,
     "coltran": PROGRAMS,
     "bench": ROOF,

@@ -14,13 +14,15 @@ from concurrent_programs import concurrent_programs
 from decoder_of_tests import SWITCHES, random_row
 from tiny import colorizer_config
 
+from coltran import sampling
 from coltran.colorizer import Colorizer
 from coltran.decoding import InnerRows, decoder_weights
+from coltran.sampling import sample
 from coltran_kernels import DecoderWeights, RowTerms, decode_row, reference
-from coltran_kernels.triton import decode_launch
+from coltran_kernels.triton import decode_launch, tiles
 from coltran_kernels.triton.decode_launch import Plan
 
-if not decode_launch.interpreted():
+if not tiles.interpreted():
     pytest.skip("on a GPU the tensors of these tests are in the wrong memory", allow_module_level=True)
 
 DEFAULTS = {
@@ -198,6 +200,23 @@ def test_rows_of_a_network(options):
     assert_as_specified(decoder_weights(network), terms, uniforms, plan=Plan(1, 16, 128, False))
 
 
+@torch.no_grad()
+def test_a_sample_is_the_same_with_rows_drawn_by_triton(monkeypatch):
+    network = Colorizer(colorizer_config(height=2, width=3)).eval()
+    for tensor in network.state_dict().values():
+        tensor.normal_(std=0.3)
+    gray = torch.randint(256, (2, 2, 3), dtype=torch.uint8)
+    plain = sample(network, gray, seed=4, top_p=0.95, implementation="reference")
+
+    def by_triton(*arguments, **options):
+        return decode_row(*arguments, **(options | {"implementation": "triton"}))
+
+    monkeypatch.setattr(sampling, "decode_row", by_triton)
+    ours = sample(network, gray, seed=4, top_p=0.95, implementation="reference")
+    assert torch.equal(ours.labels, plain.labels)
+    torch.testing.assert_close(ours.log_prob, plain.log_prob, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_dtype_that_it_cannot_serve_is_refused(dtype):
     with pytest.raises(NotImplementedError, match=str(dtype).removeprefix("torch.")):
@@ -205,6 +224,6 @@ def test_a_dtype_that_it_cannot_serve_is_refused(dtype):
 
 
 def test_a_device_that_it_cannot_serve_is_refused(monkeypatch):
-    monkeypatch.setattr(decode_launch, "interpreted", lambda: False)
+    monkeypatch.setattr(tiles, "interpreted", lambda: False)
     with pytest.raises(NotImplementedError, match="cannot serve a tensor on cpu"):
         decode_row(*random_row(1, 1, 16, 16, 1, 8, 1), implementation="triton")

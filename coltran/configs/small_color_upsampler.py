@@ -17,11 +17,11 @@ def get_config() -> ConfigDict:
             "resolution": [256, 256],
             "random_channel": True,
             "batch_size": 4,
-            "max_train_steps": 600,
+            "max_train_steps": 1500,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "prepare_photographs": 256,  # coltran.start: what the first frequencies are counted on
-            "polyak_decay": 0.98,
+            "polyak_decay": 0.99,
             "eval_batch_size": 16,
             "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},
             "model": {

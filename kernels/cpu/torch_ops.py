@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations by the fastest routes that torch has on the CPU.
-
-Attention is `scaled_dot_product_attention` on views: rows as [B H, h, W, C], columns as [B, W, h, H, C] through
-strides. The relative position table becomes its mask once a call.
-"""
+"""The operations by the fastest routes that torch has on the CPU; for attention see `attention.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coltran_kernels.reference import condition, relative_bias
+from coltran_kernels.cpu.attention import attend
+
+
+def affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    """`x * scale + shift`, either of which may be absent, in one pass."""
+    if scale is None:
+        return x if shift is None else x + shift
+    return x * scale if shift is None else torch.addcmul(shift, x, scale)
 
 
 def axial_attention(
@@ -30,20 +33,8 @@ def axial_attention(
     v_shift: Tensor | None = None,
 ) -> Tensor:
     """See `coltran_kernels.axial_attention`."""
-    q, k, v = condition(q, q_scale, q_shift), condition(k, k_scale, k_shift), condition(v, v_scale, v_shift)
-    batch, height, width, heads, channels = q.shape
-    # Attended axis next to last, heads before it: [B, lines, h, L, C].
-    order = (0, 1, 3, 2, 4) if axis == "row" else (0, 2, 3, 1, 4)
-    q, k, v = (t.permute(order) for t in (q, k, v))
-    lines, length = q.shape[1], q.shape[3]
-    q, k, v = (t.reshape(batch * lines, heads, length, channels) for t in (q, k, v))
-    mask = None if bias is None else relative_bias(bias)
-    if causal and mask is not None:
-        future = torch.ones(length, length, dtype=torch.bool).triu(1)
-        mask = mask.masked_fill(future, float("-inf"))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal and mask is None)
-    out = out.view(batch, lines, heads, length, channels)
-    return out.permute(0, 1, 3, 2, 4) if axis == "row" else out.permute(0, 3, 1, 2, 4)
+    q, k, v = affine(q, q_scale, q_shift), affine(k, k_scale, k_shift), affine(v, v_scale, v_shift)
+    return attend(q, None, None, k, None, None, v, None, None, bias, axis, causal)[0]
 
 
 def add_layer_norm(
@@ -54,4 +45,4 @@ def add_layer_norm(
         x = x + residual
     if scale is not None and scale.dim() == 1 and (shift is None or shift.dim() == 1):
         return F.layer_norm(x, x.shape[-1:], scale, shift, eps)
-    return condition(F.layer_norm(x, x.shape[-1:], eps=eps), scale, shift)
+    return affine(F.layer_norm(x, x.shape[-1:], eps=eps), scale, shift)

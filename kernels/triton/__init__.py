@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations as Triton kernels. Importing a module of this package imports triton."""
+"""The operations as Triton kernels, for GPUs. Nothing outside this folder imports triton."""

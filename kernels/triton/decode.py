@@ -59,6 +59,18 @@ def _barrier(counter, target, P: tl.constexpr):
 
 
 @triton.jit
+def _place(zero, tile, batch, M: tl.constexpr, K: tl.constexpr):
+    """This program, its images [M], which of them are there, and columns [1, K]: what addresses are computed from.
+
+    They depend on a zero in memory, which the compiler cannot know, and are made anew in each layer. Otherwise it would
+    compute the addresses of the whole kernel before the loop and hold them in more registers than there are.
+    """
+    nothing = tl.multiple_of(tl.load(zero, volatile=True), 16)
+    image = nothing + tile * M + tl.arange(0, M)
+    return tl.program_id(0) + nothing, image, image < batch, nothing + tl.arange(0, K)[None, :]
+
+
+@triton.jit
 def _slice(packed, index, N: tl.constexpr, K: tl.constexpr, G: tl.constexpr):
     """Slice `index` of the weights, [G, K/G, N]."""
     group = tl.arange(0, G)[:, None, None]
@@ -290,19 +302,15 @@ def decode_row_kernel(
     s = tl.arange(0, SP)[None, :]
     label = tl.zeros([M], tl.int32)
     for j in tl.range(0, W, num_stages=1, disable_licm=True):
-        # A zero that the compiler cannot know. Everything that addresses depend on is made from it in each column, or
-        # all of them would be computed before the loop, and held in more registers than there are.
-        nothing = tl.multiple_of(tl.load(zero, volatile=True), 16)
-        program = tl.program_id(0) + nothing
-        image = nothing + tile * M + tl.arange(0, M)
-        here = image < batch
+        program, image, here, columns = _place(zero, tile, batch, M, K)
         rows, live = image[:, None], here[:, None]  # [M, 1]
-        columns = nothing + tl.arange(0, K)[None, :]
         in_model = _inside(live, columns, D)
         x = tl.load(inputs + j * D + rows * (W * D) + columns, mask=in_model, other=0.0).to(tl.float32)
         previous = embedding + label[:, None] * D + columns
         x += tl.load(previous, mask=in_model & (j > 0), other=0.0).to(tl.float32)
         for i in tl.static_range(0, LAYERS):
+            program, image, here, columns = _place(zero, tile, batch, M, K)
+            rows, live = image[:, None], here[:, None]
             table, bias1, bias2 = layers[i]
             qs, qt, fs, ft, s1, t1, s2, t2 = terms[i]
             qs_b, qs_w, qt_b, qt_w, fs_b, fs_w, ft_b, ft_w = STRIDES[i]
@@ -334,6 +342,8 @@ def decode_row_kernel(
             _barrier(counters, passed + 5 * P, P)
             x += _read(update, rows, live, columns, D)
             x = _add_norm(x, s2, t2, rows, live, columns, D, PER_IMAGE, eps)
+        program, image, here, columns = _place(zero, tile, batch, M, K)
+        rows, live = image[:, None], here[:, None]
         x = _add_norm(x, norm_weight, norm_bias, rows, live, columns, D, False, eps)
         _linear(
             x, packed, slots, program, rows, live, logits_bias, None, 0, 0, None, 0, 0, j, logits, S,

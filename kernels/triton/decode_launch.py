@@ -16,6 +16,7 @@ import triton
 from torch import Tensor
 
 from coltran_kernels.triton.decode import decode_row_kernel
+from coltran_kernels.triton.tiles import interpreted
 from coltran_kernels.types import DecoderWeights, RowTerms
 
 WARPS = 8
@@ -120,11 +121,6 @@ def choose_plan(sizes: Sizes, device: Device) -> Plan:
 def _device(index: int) -> Device:
     properties = torch.cuda.get_device_properties(index)
     return Device(properties.multi_processor_count, properties.shared_memory_per_block_optin)
-
-
-def interpreted() -> bool:
-    """Whether the kernel runs in Triton's interpreter, which was decided when triton was imported."""
-    return not isinstance(decode_row_kernel, triton.JITFunction)
 
 
 def pack(weights: DecoderWeights, sizes: Sizes, columns: int, slices: int) -> Tensor:
@@ -262,11 +258,8 @@ def _refuse_what_cannot_be_served(weights: DecoderWeights, terms: RowTerms) -> N
     dtypes = {weights.logits.dtype, terms.inputs.dtype}
     if not dtypes <= set(DTYPES):
         raise NotImplementedError(f"decode_row: implementation 'triton' serves {DTYPES}, not {dtypes}")
-    if interpreted():
-        if torch.bfloat16 in dtypes:
-            raise NotImplementedError("decode_row: Triton's interpreter computes bfloat16 wrongly")
-    elif terms.inputs.device.type != "cuda":
-        raise NotImplementedError(f"decode_row: implementation 'triton' cannot serve a tensor on {terms.inputs.device}")
+    if interpreted() and torch.bfloat16 in dtypes:
+        raise NotImplementedError("decode_row: Triton's interpreter computes bfloat16 wrongly")
 
 
 def decode_row(
@@ -285,7 +278,7 @@ def decode_row(
     """See `coltran_kernels.decode_row`. `plan` overrides the one that the cost model chooses.
 
     Raises:
-        NotImplementedError: a dtype or device that it cannot serve, or sizes that do not fit the GPU.
+        NotImplementedError: a dtype that it cannot serve, or sizes that do not fit the GPU.
     """
     _refuse_what_cannot_be_served(weights, terms)
     if plan is None:

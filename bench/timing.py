@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timing runs in turn, with the time of each of their stages and the memory they needed."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+
+class StageClock:
+    """Adds up the time between marks, by the name of the stage that each mark ends.
+
+    On a GPU a mark is an event in its queue, so that marking makes nobody wait.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.marks: list[tuple[str, float | torch.cuda.Event]] = []
+        self("")
+
+    def __call__(self, stage: str) -> None:
+        """Ends the stage of this name; the next begins."""
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append((stage, event))
+        else:
+            self.marks.append((stage, time.perf_counter()))
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage."""
+        synchronize(self.device)
+        total: dict[str, float] = {}
+        for (_, before), (stage, after) in zip(self.marks, self.marks[1:], strict=False):
+            if isinstance(before, float) and isinstance(after, float):
+                elapsed = after - before
+            else:
+                assert isinstance(before, torch.cuda.Event) and isinstance(after, torch.cuda.Event)
+                elapsed = before.elapsed_time(after) / 1000
+            total[stage] = total.get(stage, 0.0) + elapsed
+        return total
+
+
+class Timing(NamedTuple):
+    """One run."""
+
+    seconds: float
+    stages: dict[str, float]  # seconds, by stage
+    peak_bytes: int | None  # most memory in use during the run; None where the system does not tell
+
+
+Run = Callable[[StageClock], object]  # marks its stages on the clock
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_run(run: Run, device: torch.device) -> Timing:
+    """Runs once and measures."""
+    gc.collect()
+    reset = _reset_peak(device)
+    synchronize(device)
+    start = time.perf_counter()
+    clock = StageClock(device)
+    run(clock)
+    synchronize(device)
+    seconds = time.perf_counter() - start
+    return Timing(seconds, clock.seconds(), _peak(device) if reset else None)
+
+
+def alternate(sides: Mapping[str, Run], device: torch.device, repeats: int) -> Iterator[tuple[str, Timing]]:
+    """Runs the sides in turn (A B A B ...); gives each run as it ends. A first round warms up and is not given."""
+    for round_ in range(repeats + 1):
+        for name, run in sides.items():
+            timing = time_run(run, device)
+            if round_ > 0:
+                yield name, timing
+
+
+def median_stages(timings: Sequence[Timing]) -> dict[str, float]:
+    """The median of each stage."""
+    return {stage: statistics.median(t.stages[stage] for t in timings) for stage in timings[0].stages}
+
+
+def _reset_peak(device: torch.device) -> bool:
+    """Lets the peak of memory in use start from now; False where the system cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    if not sys.platform.startswith("linux"):
+        return False
+    # What the C library holds in reserve from the run before is given back, so that it counts there and not here.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found is not None
+    return 1024 * int(found[1])

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains or evaluates a network, with the flags of the original program.
+
+    python -m coltran.run --config=coltran/configs/colorizer.py --mode=train --logdir=DIR --data_dir=IMAGENET
+    python -m coltran.run --config=coltran/configs/colorizer.py --mode=eval_valid --logdir=DIR --data_dir=IMAGENET
+    python -m coltran.run --config=coltran/configs/colorizer.py --mode=train --logdir=DIR \\
+        --dataset=custom --data_dir=PHOTOS --pretrain_dir=DIR2
+
+`train` is `coltran.train`, with summaries for TensorBoard in LOGDIR/train_summaries. The other modes wait for
+checkpoints in LOGDIR, measure each new one on config.eval_num_examples photographs, with the moving averages, print
+bits a dimension, and write summaries to LOGDIR/eval_SUBSET_summaries_pyk_True. They end when no new checkpoint has
+come for config.eval_checkpoint_wait_secs (below 1: never). LOGDIR and --pretrain_dir may hold checkpoints of the
+original.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from absl import flags
+
+from coltran import cli
+from coltran.checkpoint import CheckpointError
+from coltran.data import eval_batches
+from coltran.datasets import VALID, photographs
+from coltran.evaluate import evaluate
+from coltran.report import Board
+from coltran.restore import newest, restore
+from coltran.train import train
+
+SUBSETS = {"train": "train", "eval_train": "train", "eval_valid": "valid", "eval_test": "test"}
+POLL = 1.0  # seconds between looks for a checkpoint
+
+
+def wait_for_checkpoint(logdir: str | Path, seen: Path | None, seconds: float) -> Path | None:
+    """The newest checkpoint in a log directory once it is another than `seen`; None after `seconds` without one.
+
+    Args:
+        seconds: how long to wait; below 1 without end.
+    """
+    start = time.monotonic()
+    while (path := newest(logdir) if Path(logdir).is_dir() else None) is None or path == seen:
+        if 1 <= seconds <= time.monotonic() - start:
+            return None
+        time.sleep(POLL)
+    return path
+
+
+def evaluate_checkpoints(
+    config: Mapping[str, Any],
+    logdir: str | Path,
+    photos: Sequence[Path],
+    subset: str,
+    *,
+    tensorboard: bool = True,
+    workers: int = 1,
+    device: torch.device | None = None,
+) -> int:
+    """Evaluates checkpoints as they come; returns how many.
+
+    Args:
+        config: whole configuration; read are eval_batch_size, eval_num_examples, eval_checkpoint_wait_secs and what
+            describes the network.
+        logdir: where checkpoints come, and summaries go.
+        photos: what to measure on, of which the first `eval_num_examples` are taken.
+        subset: its name.
+
+    Raises:
+        CheckpointError: none came in time, or one is damaged.
+        UserError: one of another network than the configuration's.
+    """
+    wait = config.get("eval_checkpoint_wait_secs", config.get("save_checkpoint_secs", 900) * 100)
+    path, count = None, 0
+    while (path := wait_for_checkpoint(logdir, path, wait)) is not None:
+        network, step, source = restore(config, logdir, device or torch.device("cpu"))
+        path = source  # a newer one may have come meanwhile
+        batches = eval_batches(
+            config, photos, config["model"]["name"], limit=config.get("eval_num_examples"), workers=workers
+        )
+        results = evaluate(network, batches, config)
+        weighted = config.get("loss_factor", 1.0) * results["loss"]
+        total = weighted + config.get("encoder_loss_factor", 1.0) * results.get("encoder", 0.0)
+        print(f"Bits/Dim: {results['loss']:.4f}, {results['photos']} photographs, {source}", flush=True)
+        if tensorboard:
+            averaged = bool(config.get("polyak_decay", 0.0))
+            board = Board(Path(logdir) / f"eval_{subset}_summaries_pyk_{averaged}", step - 1)
+            board.scalars({"loss": results["loss"], "total_loss": total}, step)
+            board.close()
+        count += 1
+    if not count:
+        raise CheckpointError(f"No checkpoint came in {logdir} within {wait} seconds.")
+    print(f"No new checkpoint within {wait} seconds.")
+    return count
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines this program's flags, beside `--config`."""
+    flags.DEFINE_enum("mode", "train", list(SUBSETS), "train, or what to evaluate on", flag_values=values)
+    flags.DEFINE_string("logdir", "/tmp/svt", "checkpoints and summaries", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "folder of photographs", flag_values=values)
+    flags.DEFINE_string("dataset", None, "imagenet or custom; config.dataset where not given", flag_values=values)
+    flags.DEFINE_string("pretrain_dir", None, "weights to start a training from", flag_values=values)
+    flags.DEFINE_boolean("tensorboard", True, "write summaries for TensorBoard", flag_values=values)
+    for name, default, lowest, text in (
+        ("steps_per_summaries", 100, 1, "steps between summaries"),
+        ("keep", 10, 1, "checkpoints to keep"),
+        ("workers", 1, 0, "processes that read photographs; 0: none besides this one"),
+        ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
+    cli.define_machine_flags(values)
+
+
+def main() -> int:
+    """The program; returns its exit code."""
+    values = cli.parse_flags(sys.argv[1:], __doc__ or "", define_flags)
+    device = cli.machine(values)
+    config = values.config
+    if values.dataset:
+        config.dataset = values.dataset
+    subset = SUBSETS[values.mode]
+    photos = photographs(config.dataset, values.data_dir, subset, config.get("valid_examples", VALID))
+    if values.mode == "train":
+        return train(
+            config,
+            values.logdir,
+            photos,
+            pretrain_dir=values.pretrain_dir,
+            tensorboard=values.tensorboard,
+            seed=values.seed,
+            steps_per_summaries=values.steps_per_summaries,
+            keep=values.keep,
+            save_every_steps=values.save_every_steps,
+            workers=values.workers,
+            device=str(device),
+        )
+    evaluate_checkpoints(
+        config, values.logdir, photos, subset, tensorboard=values.tensorboard, workers=values.workers, device=device
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arithmetic of one thread, for the instruction set that the including file is compiled for.
+//
+//     product     y = x W^T + bias, weights in panels, images blocked in registers
+//     attend      softmax(q k^T + bias) v for one query of one head
+//     normalise   layer norm with scale and shift
+//     exp_all     e^x over an array
+//
+// Everything has internal linkage: the linker must never take code compiled for one instruction set for another.
+// An output's sum runs over the inputs in order whatever the number of images, so that no image can tell its batch.
+#pragma once
+
+#include <math.h>
+#include <string.h>
+
+#include "decode.h"
+
+namespace {
+
+using coltran::PANEL;
+
+// IMAGES at a time: their sums over a panel, PANEL / LANES vectors each, fill most of the registers.
+#if defined(__AVX512F__)
+constexpr int LANES = 16, IMAGES = 12;
+#elif defined(__AVX2__)
+constexpr int LANES = 8, IMAGES = 3;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, IMAGES = 3;
+#else
+constexpr int LANES = 4, IMAGES = 1;
+#endif
+constexpr int VECTORS = PANEL / LANES;
+
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(alignof(float)), may_alias));
+
+typedef uint32_t Bits __attribute__((vector_size(LANES * sizeof(float))));
+
+inline Vector load(const float *p) { return *(const Vector *)p; }
+inline void store(float *p, Vector v) { *(Vector *)p = v; }
+
+// The sum of N neighbouring floats, halves first.
+template <int N>
+float sum(const float *p) {
+    if constexpr (N == 1) {
+        return *p;
+    } else {
+        typedef float Half __attribute__((vector_size(N / 2 * sizeof(float)), aligned(alignof(float)), may_alias));
+        const Half folded = *(const Half *)p + *(const Half *)(p + N / 2);
+        return sum<N / 2>((const float *)&folded);
+    }
+}
+
+inline float sum(Vector v) { return sum<LANES>((const float *)&v); }
+
+// The panel's columns for M images: y = start + x W^T, with all sums in registers while the inputs pass once. `start`
+// is one vector for all images, `start_stride` 0, or one each; null means zeros.
+template <int M>
+void tile(const float *x, int64_t x_stride, const float *w, int64_t depth, const float *start, int64_t start_stride,
+          float *y, int64_t y_stride) {
+    Vector sums[M][VECTORS];
+    for (int m = 0; m < M; ++m)
+        for (int v = 0; v < VECTORS; ++v) sums[m][v] = start ? load(start + m * start_stride + v * LANES) : Vector{};
+    for (int64_t k = 0; k < depth; ++k, w += PANEL) {
+        Vector weights[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) weights[v] = load(w + v * LANES);
+        for (int m = 0; m < M; ++m) {
+            const float input = x[m * x_stride + k];
+            for (int v = 0; v < VECTORS; ++v) sums[m][v] += weights[v] * input;
+        }
+    }
+    for (int m = 0; m < M; ++m)
+        for (int v = 0; v < VECTORS; ++v) store(y + m * y_stride + v * LANES, sums[m][v]);
+}
+
+template <int M = IMAGES>
+void tile_of(int64_t images, const float *x, int64_t x_stride, const float *w, int64_t depth, const float *start,
+             int64_t start_stride, float *y, int64_t y_stride) {
+    if (images == M)
+        tile<M>(x, x_stride, w, depth, start, start_stride, y, y_stride);
+    else if constexpr (M > 1)
+        tile_of<M - 1>(images, x, x_stride, w, depth, start, start_stride, y, y_stride);
+}
+
+// One panel of y = x W^T + bias for all images, in blocks of nearly equal size. With several blocks the inputs are
+// taken DEPTH at a time, so that their part of the panel, 16 KB, is read again from the first-level cache.
+inline void product(const float *x, int64_t x_stride, const float *panel, int64_t depth, const float *bias, float *y,
+                    int64_t y_stride, int64_t images) {
+    constexpr int64_t DEPTH = 128;
+    const int64_t blocks = (images + IMAGES - 1) / IMAGES, step = blocks > 1 ? DEPTH : depth;
+    for (int64_t k = 0; k < depth; k += step) {
+        const int64_t part = depth - k < step ? depth - k : step;
+        for (int64_t block = 0; block < blocks; ++block) {
+            const int64_t from = images * block / blocks, count = images * (block + 1) / blocks - from;
+            float *to = y + from * y_stride;
+            tile_of(count, x + from * x_stride + k, x_stride, panel + k * PANEL, part, k ? to : bias,
+                    k ? y_stride : 0, to, y_stride);
+        }
+    }
+}
+
+// x becomes e^x for x <= 0, to 2 units in the last place; 0 below -87, where the result would not be a normal number.
+// Goes on to the end of the last vector: x has room for round_up(n, 16) values.
+inline void exp_all(float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i += LANES) {
+        const Vector given = load(x + i), lowest = Vector{} - 87.0f;
+        const Vector clamped = given < lowest ? lowest : given;
+        // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+        const Vector shifted = clamped * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
+        const Vector r = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
+        Vector p = Vector{} + 1.9875691500e-4f;
+        p = p * r + 1.3981999507e-3f;
+        p = p * r + 8.3334519073e-3f;
+        p = p * r + 4.1665795894e-2f;
+        p = p * r + 1.6666665459e-1f;
+        p = p * r + 5.0000001201e-1f;
+        p = p * r * r + r + 1.0f;
+        const Vector power = (Vector)(((Bits)shifted + 127) << 23);
+        store(x + i, given < lowest ? Vector{} : p * power);
+    }
+}
+
+inline float largest(const float *x, int64_t n) {
+    float most = x[0];
+#pragma omp simd reduction(max : most)
+    for (int64_t i = 0; i < n; ++i) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+// x becomes e^((x - max) / temperature); returns the sum.
+inline float exponentials(float *x, int64_t n, float temperature) {
+    const float most = largest(x, n);
+    if (temperature == 1.0f) {
+        for (int64_t i = 0; i < n; ++i) x[i] -= most;
+    } else {
+        for (int64_t i = 0; i < n; ++i) x[i] = (x[i] - most) / temperature;
+    }
+    exp_all(x, n);
+    float total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < n; ++i) total += x[i];
+    return total;
+}
+
+inline float dot(const float *a, const float *b, int64_t n) {
+    Vector sums[2] = {};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        sums[0] += load(a + i) * load(b + i);
+        sums[1] += load(a + i + LANES) * load(b + i + LANES);
+    }
+    float total = sum(sums[0] + sums[1]);
+    for (; i < n; ++i) total += a[i] * b[i];
+    return total;
+}
+
+// out[c] = sum over t of p[t] v[t, c], for the WIDTH = NV * LANES channels from c on.
+template <int NV>
+void weigh(const float *p, const float *v, int64_t v_stride, int64_t length, float scale, float *out) {
+    Vector sums[NV] = {};
+    for (int64_t t = 0; t < length; ++t)
+        for (int i = 0; i < NV; ++i) sums[i] += load(v + t * v_stride + i * LANES) * p[t];
+    for (int i = 0; i < NV; ++i) store(out + i * LANES, sums[i] * scale);
+}
+
+// One query of one head over `length` keys and values, rows of `stride` floats. The scores take `length` floats.
+inline void attend(const float *q, const float *keys, const float *values, int64_t stride, const float *bias,
+                   int64_t length, int64_t channels, float *scores, float *out) {
+    const float scale = 1.0f / sqrtf((float)channels);
+    for (int64_t t = 0; t < length; ++t) scores[t] = dot(q, keys + t * stride, channels) * scale + bias[t];
+    const float total = exponentials(scores, length, 1.0f);
+    int64_t c = 0;
+    for (; c + 4 * LANES <= channels; c += 4 * LANES)
+        weigh<4>(scores, values + c, stride, length, 1.0f / total, out + c);
+    for (; c + LANES <= channels; c += LANES) weigh<1>(scores, values + c, stride, length, 1.0f / total, out + c);
+    for (; c < channels; ++c) {
+        float one = 0;
+        for (int64_t t = 0; t < length; ++t) one += scores[t] * values[t * stride + c];
+        out[c] = one / total;
+    }
+}
+
+// x = normalise(x + y) * scale + shift with the biased variance; y, scale and shift may be null.
+inline void normalise(float *x, const float *y, const float *scale, const float *shift, int64_t n, float eps) {
+    if (y) {
+        for (int64_t i = 0; i < n; ++i) x[i] += y[i];
+    }
+    float total = 0, squares = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < n; ++i) total += x[i];
+    const float mean = total / (float)n;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t i = 0; i < n; ++i) squares += (x[i] - mean) * (x[i] - mean);
+    const float factor = 1.0f / sqrtf(squares / (float)n + eps);
+    for (int64_t i = 0; i < n; ++i) x[i] = (x[i] - mean) * factor * scale[i] + shift[i];
+}
+
+}  // namespace

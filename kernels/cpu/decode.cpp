@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The C interface of the native kernels: chooses the instruction set that this processor has, and gathers the team.
+#include <omp.h>
+
+#include "decode.h"
+
+namespace {
+
+struct Target {
+    const char *name;
+    coltran::DecodeRow decode_row;
+    coltran::AttendColumns attend_columns;
+};
+
+// The instruction sets that this processor has, the best last.
+int available(Target *targets) {
+    int count = 0;
+    targets[count++] = {"plain", coltran::plain::decode_row, coltran::plain::attend_columns};
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        targets[count++] = {"avx2", coltran::avx2::decode_row, coltran::avx2::attend_columns};
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
+            targets[count++] = {"avx512", coltran::avx512::decode_row, coltran::avx512::attend_columns};
+    }
+#endif
+    return count;
+}
+
+// The one at `index`, or the best.
+Target target(int index) {
+    Target targets[3];
+    const int count = available(targets);
+    return targets[index >= 0 && index < count ? index : count - 1];
+}
+
+}  // namespace
+
+extern "C" {
+
+// Bytes of Term, Layer, Row and Column, for the loader to compare with its own.
+void coltran_sizes(int64_t *sizes) {
+    sizes[0] = sizeof(coltran::Term), sizes[1] = sizeof(coltran::Layer);
+    sizes[2] = sizeof(coltran::Row), sizes[3] = sizeof(coltran::Column);
+}
+
+// The name of the index-th instruction set that this processor has, the best last; null beyond.
+const char *coltran_target(int index) {
+    Target targets[3];
+    return index >= 0 && index < available(targets) ? targets[index].name : nullptr;
+}
+
+int64_t coltran_workspace(const coltran::Row *row, int threads) { return coltran::workspace_size(*row, threads); }
+
+void coltran_decode_row(const coltran::Row *row, int threads, int index) {
+    const coltran::DecodeRow decode_row = target(index).decode_row;
+    coltran::Barrier barrier;
+#pragma omp parallel num_threads(threads)
+    decode_row(*row, barrier, omp_get_thread_num(), omp_get_num_threads());
+}
+
+void coltran_attend_columns(const coltran::Column *column, int threads, int index) {
+    const coltran::AttendColumns attend_columns = target(index).attend_columns;
+#pragma omp parallel num_threads(threads)
+    attend_columns(*column, omp_get_thread_num(), omp_get_num_threads());
+}
+
+}  // extern "C"

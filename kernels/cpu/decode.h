@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the row decoder is given, shared by the code for each instruction set, the C interface and the sanitizer test.
+//
+// Sizes: B images, W pixels a row, D hidden size, F feed-forward size, h heads of C = D / h channels, S labels.
+// Every struct is mirrored in structures.py; coltran_sizes() lets the loader check that both agree.
+#pragma once
+
+#include <stdint.h>
+
+namespace coltran {
+
+// Matrices are packed in panels of PANEL output columns, [ceil(N / PANEL)][K][PANEL], the last one filled with zeros,
+// so that a product reads its weights once, in order. Biases are filled up to the same width.
+constexpr int64_t PANEL = 32;
+
+// A float tensor [B, W, N] with contiguous N; the strides of the others count floats and may be 0.
+struct Term {
+    const float *data;  // null: conditions nothing
+    int64_t image, pixel;
+};
+
+struct Layer {
+    const float *qkv;               // packed [D -> 3D]; unused in the first layer, whose products are in Row
+    const float *out;               // packed [D -> D]
+    const float *ff1, *ff1_bias;    // packed [D -> F], [F]
+    const float *ff2, *ff2_bias;    // packed [F -> D], [D]
+    const float *bias;              // [h, 2W]
+    Term qkv_scale, qkv_shift;      // [B, W, 3D]; the first layer's shift is already in Row::first
+    Term ff_scale, ff_shift;        // [B, W, D]
+    Term norm1_scale, norm1_shift;  // [B, D] or [D]
+    Term norm2_scale, norm2_shift;
+};
+
+struct Row {
+    int64_t batch, width, hidden, ff, heads, labels, layers;
+    const Layer *layer;
+    Term inputs;             // [B, W, D]
+    Term first;              // [B, W, 3D], the first layer's conditioned products with `inputs`
+    const float *embedding;  // [S, D]
+    const float *table;      // [S, 3D], the first layer's products with `embedding`
+    const float *norm_weight, *norm_bias;
+    const float *logits, *logits_bias;  // packed [D -> S], [S]
+    const float *uniforms;              // [B, W]
+    const int64_t *given;               // [B, W], negative where the pixel is to be drawn; or null
+    int64_t argmax;                     // nonzero: take the most probable label
+    float temperature, top_p, eps, unused;
+    int64_t *drawn;        // [B, W]
+    float *log_prob;       // [B, W]
+    float *probabilities;  // [B, W, S] or null
+    float *workspace;      // workspace_size(row, threads) floats
+};
+
+// Attention of one new row over the cached rows of its columns.
+struct Column {
+    int64_t batch, width, heads, channels, length;
+    Term q;             // [B, W, h C]
+    Term keys, values;  // [B, W, h C] of the first of `length` rows; the rows lie `step` floats apart
+    int64_t step;
+    const float *bias;  // [h, length], each head's `bias_stride` floats from the one before
+    int64_t bias_stride;
+    float *out;        // [B, W, h C]
+    float *workspace;  // threads * round_up(length, 16) floats
+};
+
+// All threads of a team meet here. The counters sit on cache lines of their own.
+struct Barrier {
+    alignas(64) int32_t arrived = 0;
+    alignas(64) int32_t generation = 0;
+};
+
+static constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// Rows of activations: filled up to whole panels, plus a cache line so that rows do not fall on the same cache sets.
+static constexpr int64_t stride_of(int64_t columns) { return round_up(columns, PANEL) + 16; }
+
+// Images decoded together: few enough that their keys and values stay in the last-level cache beside the weights,
+// enough that a product is bound by arithmetic.
+constexpr int64_t TOGETHER = 8;
+
+static constexpr int64_t groups_of(const Row &r) { return (r.batch + TOGETHER - 1) / TOGETHER; }
+
+static constexpr int64_t scratch_size(const Row &r) { return round_up(r.width, 16) + 2 * round_up(r.labels, 16); }
+
+static constexpr int64_t workspace_size(const Row &r, int64_t threads) {
+    int64_t activations = 3 * stride_of(r.hidden) + stride_of(3 * r.hidden) + stride_of(r.ff) + stride_of(r.labels);
+    int64_t caches = 2 * r.layers * r.width * r.hidden;
+    return (r.batch < TOGETHER ? r.batch : TOGETHER) * (activations + caches) + threads * scratch_size(r);
+}
+
+// One thread's part of a row: every thread of the team calls it once, with the same barrier.
+using DecodeRow = void (*)(const Row &row, Barrier &barrier, int thread, int threads);
+using AttendColumns = void (*)(const Column &column, int thread, int threads);
+
+namespace plain {
+void decode_row(const Row &, Barrier &, int thread, int threads);
+void attend_columns(const Column &, int thread, int threads);
+}  // namespace plain
+namespace avx2 {
+void decode_row(const Row &, Barrier &, int thread, int threads);
+void attend_columns(const Column &, int thread, int threads);
+}  // namespace avx2
+namespace avx512 {
+void decode_row(const Row &, Barrier &, int thread, int threads);
+void attend_columns(const Column &, int thread, int threads);
+}  // namespace avx512
+
+}  // namespace coltran

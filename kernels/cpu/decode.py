@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`decode_row` by the native kernel in row.cpp: packs the weights, fills in the structs, calls it.
+
+The first layer's products are linear in its input, the sum of a row term and the previous label's embedding. So they
+are the sum of two as well: a matrix product a row, made here, and a row of a table, made once with the packing. That
+leaves 9 D^2 + S D weights to read for each pixel of two layers, where there were 12 D^2 + S D.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coltran_kernels.cpu import native, structures
+from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms
+
+PANEL = 32  # columns side by side, as in decode.h
+
+
+class PackedLayer(NamedTuple):
+    """One layer's matrices in panels, its biases filled up to them."""
+
+    qkv: Tensor | None  # None in the first layer
+    out: Tensor
+    ff1: Tensor
+    ff1_bias: Tensor
+    ff2: Tensor
+    ff2_bias: Tensor
+    bias: Tensor
+
+
+class PackedWeights(NamedTuple):
+    """The inner decoder as the kernel reads it: a copy, made from the weights as they were."""
+
+    layers: tuple[PackedLayer, ...]
+    logits: Tensor
+    logits_bias: Tensor
+    embedding: Tensor
+    table: Tensor  # [S, 3D], the first layer's products with the embedding
+    first: Tensor  # [3D, D], the first layer's matrix
+    norm_weight: Tensor
+    norm_bias: Tensor
+
+
+def panels(weight: Tensor) -> Tensor:
+    """[N, K] -> [ceil(N / 32), K, 32], filled with zeros."""
+    filled = F.pad(weight, (0, 0, 0, -weight.shape[0] % PANEL))
+    return filled.unflatten(0, (-1, PANEL)).transpose(1, 2)
+
+
+def _filled(bias: Tensor) -> Tensor:
+    return F.pad(bias, (0, -bias.shape[0] % PANEL))
+
+
+def _in_one_block(tensors: list[Tensor]) -> list[Tensor]:
+    """Copies on cache lines of one piece of memory, in huge pages where the system has them.
+
+    A pixel reads all weights once; on small pages the processor would spend a good part of that on finding them.
+    """
+    sizes = [-(-tensor.numel() // 16) * 16 for tensor in tensors]
+    memory = mmap.mmap(-1, max(4 * sum(sizes), 1))
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    parts = torch.frombuffer(memory, dtype=torch.float32).split(sizes)
+    return [part[: t.numel()].view(t.shape).copy_(t) for part, t in zip(parts, tensors, strict=True)]
+
+
+@torch.no_grad()
+def pack(weights: DecoderWeights) -> PackedWeights:
+    """The weights in the order in which the kernel reads them."""
+    found: list[Tensor] = []
+    for index, layer in enumerate(weights.layers):
+        found += [panels(layer.qkv)] if index else []
+        found += [panels(layer.out), panels(layer.ff1), _filled(layer.ff1_bias)]
+        found += [panels(layer.ff2), _filled(layer.ff2_bias), layer.bias]
+    first = weights.layers[0].qkv
+    found += [panels(weights.logits), _filled(weights.logits_bias)]
+    found += [weights.embedding, F.linear(weights.embedding, first), first, weights.norm_weight, weights.norm_bias]
+    rest = iter(_in_one_block(found))
+    layers = []
+    for index in range(len(weights.layers)):
+        qkv = next(rest) if index else None
+        layers.append(PackedLayer(qkv, *(next(rest) for _ in range(6))))
+    return PackedWeights(tuple(layers), *rest)
+
+
+def weights_in_order(weights: DecoderWeights) -> list[Tensor]:
+    """All tensors of the inner decoder."""
+    of_layers = [tensor for layer in weights.layers for tensor in layer]
+    return [weights.embedding, *of_layers, weights.norm_weight, weights.norm_bias, weights.logits, weights.logits_bias]
+
+
+def unsupported(weights: DecoderWeights, *others: Tensor | None) -> str | None:
+    """Why the kernel cannot serve these tensors, or None."""
+    parts = [*weights_in_order(weights), *(tensor for tensor in others if tensor is not None)]
+    for tensor in parts:
+        if tensor.device.type != "cpu":
+            return f"it cannot serve a tensor on {tensor.device}"
+        if tensor.dtype != torch.float32:
+            return f"it computes in float32, not in {tensor.dtype}"
+    if not weights.layers:
+        return "it needs at least one layer"
+    if len({(layer.ff1.shape[0], layer.bias.shape[0]) for layer in weights.layers}) > 1:
+        return "it needs layers of the same feed-forward size and number of heads"
+    return None
+
+
+def _rows(tensor: Tensor | None) -> Tensor | None:
+    """The tensor with a contiguous last axis."""
+    return tensor if tensor is None or tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _first_products(packed: PackedWeights, inputs: Tensor, layer: RowLayer) -> Tensor:
+    """The first layer's queries, keys and values [B, W, 3D] of the row terms alone, conditioned."""
+    products = F.linear(inputs, packed.first)
+    if layer.qkv_scale is not None:
+        products *= layer.qkv_scale
+    if layer.qkv_shift is not None:
+        products += layer.qkv_shift
+    return products
+
+
+def _layer(packed: PackedLayer, row: list[Tensor | None]) -> structures.Layer:
+    addresses = {name: None if t is None else t.data_ptr() for name, t in packed._asdict().items()}
+    terms = {name: structures.term(t) for name, t in zip(RowLayer._fields, row, strict=True)}
+    return structures.Layer(**addresses, **terms)
+
+
+def _useful_threads(packed: PackedWeights, batch: int) -> int:
+    """As many threads as torch may use, but none for less than about ten microseconds of a pixel's products."""
+    products = batch * sum(t.numel() for layer in packed.layers for t in layer if t is not None)
+    return max(1, min(torch.get_num_threads(), products // 2**16))
+
+
+@torch.no_grad()
+def decode_row(
+    packed: PackedWeights,
+    terms: RowTerms,
+    uniforms: Tensor,
+    *,
+    given: Tensor | None,
+    mode: str,
+    temperature: float,
+    top_p: float,
+    eps: float,
+    return_probabilities: bool,
+    threads: int | None = None,
+    target: int = -1,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """See `coltran_kernels.decode_row`. `threads` and `target`, an index of `native.targets()`, are for the tests."""
+    batch, width, hidden = terms.inputs.shape
+    labels, heads = packed.embedding.shape[0], packed.layers[0].bias.shape[0]
+    if given is not None:
+        given = given.to(torch.int64).contiguous()
+        if given.numel() and int(given.max()) >= labels:
+            raise ValueError(f"decode_row: given holds label {int(given.max())}, there are {labels}")
+    # These must stay alive until the kernel has returned: the structs hold addresses only.
+    inputs, uniforms = _rows(terms.inputs), uniforms.contiguous()
+    assert inputs is not None
+    rows = [[_rows(t) for t in layer] for layer in terms.layers]
+    first = _first_products(packed, inputs, terms.layers[0])
+    drawn = torch.empty(batch, width, dtype=torch.int64)
+    log_prob = torch.empty(batch, width)
+    probabilities = torch.empty(batch, width, labels) if return_probabilities else None
+    layers = (structures.Layer * len(rows))(*map(_layer, packed.layers, rows))
+    row = structures.Row(
+        batch=batch, width=width, hidden=hidden, ff=packed.layers[0].ff2.shape[1], heads=heads, labels=labels,
+        layers=len(rows), layer=layers, inputs=structures.term(inputs), first=structures.term(first),
+        embedding=packed.embedding.data_ptr(), table=packed.table.data_ptr(),
+        norm_weight=packed.norm_weight.data_ptr(), norm_bias=packed.norm_bias.data_ptr(),
+        logits=packed.logits.data_ptr(), logits_bias=packed.logits_bias.data_ptr(),
+        uniforms=uniforms.data_ptr(), given=None if given is None else given.data_ptr(), argmax=mode == "argmax",
+        temperature=temperature, top_p=top_p, eps=eps, drawn=drawn.data_ptr(), log_prob=log_prob.data_ptr(),
+        probabilities=None if probabilities is None else probabilities.data_ptr(),
+    )  # fmt: skip
+    threads = threads or _useful_threads(packed, batch)
+    library = native.load()
+    workspace = torch.empty(library.coltran_workspace(row, threads))
+    row.workspace = workspace.data_ptr()
+    library.coltran_decode_row(row, threads, target)
+    return drawn, log_prob, probabilities

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the native kernels with the machine's C++ compiler, at first use, and loads them.
+
+The library lies in the user's cache directory under a name made from the sources, the flags, the compiler and the
+machine, so a change of any of them builds another. It is put there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+
+from coltran_kernels.cpu import structures
+
+SOURCES = Path(__file__).resolve().parent
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+TARGETS: dict[str, tuple[str, ...]] = {"plain": ()}  # row.cpp is compiled once for each
+if platform.machine().lower() in ("x86_64", "amd64"):
+    TARGETS["avx2"] = ("-mavx2", "-mfma")
+    TARGETS["avx512"] = (
+        "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512",
+    )  # fmt: skip
+
+_building = threading.Lock()
+
+
+class Unavailable(RuntimeError):
+    """The native kernels cannot be built or loaded here; the message says why."""
+
+
+def cache_directory() -> Path:
+    """Where built libraries are kept: `coltran` in the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coltran"
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Unavailable(f"`{' '.join(command)}` failed: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+def commands(compiler: str, folder: Path) -> list[list[str]]:
+    """The commands that build `folder`/library.so: one for each object, then the link."""
+    units = {name: ["row.cpp", f"-DTARGET={name}", *flags] for name, flags in TARGETS.items()} | {"c": ["decode.cpp"]}
+    objects = {name: str(folder / f"{name}.o") for name in units}
+    compiles = [
+        [compiler, *FLAGS, *options, "-c", str(SOURCES / source), "-o", objects[name]]
+        for name, (source, *options) in units.items()
+    ]
+    return [*compiles, [compiler, "-shared", "-fopenmp", *objects.values(), "-o", str(folder / "library.so")]]
+
+
+def _build(compiler: str, library: Path) -> None:
+    """Compiles beside `library` and moves the result there, so that nobody sees half of it."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        for command in commands(compiler, Path(folder)):
+            _run(command)
+        os.replace(Path(folder) / "library.so", library)
+
+
+def _key(compiler: str) -> str:
+    files = sorted(file for file in SOURCES.iterdir() if file.suffix in (".cpp", ".h"))
+    parts = [file.name.encode() + b"\0" + file.read_bytes() for file in files]
+    parts += [repr(commands(compiler, Path("x"))).encode(), _run([compiler, "--version"]).encode()]
+    parts += [platform.machine().encode(), platform.system().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be loaded: {error}") from error
+    structures.declare(library)
+    return library
+
+
+@functools.cache
+def _attempt() -> ctypes.CDLL | Unavailable:
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return Unavailable("there is no C++ compiler (c++, g++ or clang++) on the PATH to build it with")
+    try:
+        directory = cache_directory()
+        library = directory / f"kernels-{_key(compiler)}.so"
+        if not library.exists():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _build(compiler, library)
+        return _open(library)
+    except OSError as error:
+        return Unavailable(f"the library cannot be kept in {cache_directory()}: {error}")
+    except Unavailable as error:
+        return error
+
+
+def load() -> ctypes.CDLL:
+    """The native library, built if this is its first use on this machine; later calls return the same.
+
+    Raises:
+        Unavailable: there is no compiler, or it failed.
+    """
+    with _building:
+        found = _attempt()
+    if isinstance(found, Unavailable):
+        raise Unavailable(str(found))
+    return found
+
+
+def why_not() -> str | None:
+    """Why the native library cannot be had here, or None when it can."""
+    try:
+        load()
+    except Unavailable as error:
+        return str(error)
+    return None
+
+
+def targets() -> list[str]:
+    """The instruction sets, of those the library has code for, that this processor has; the best last."""
+    library, found = load(), list[str]()
+    while (name := library.coltran_target(len(found))) is not None:
+        found.append(name.decode())
+    return found

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The structs and functions of decode.h and decode.cpp for ctypes. What each field is: decode.h."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int64, c_void_p
+
+from torch import Tensor
+
+
+class Term(Structure):
+    _fields_ = [("data", c_void_p), ("image", c_int64), ("pixel", c_int64)]
+
+
+class Layer(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("qkv", "out", "ff1", "ff1_bias", "ff2", "ff2_bias", "bias")),
+        *((name, Term) for name in ("qkv_scale", "qkv_shift", "ff_scale", "ff_shift")),
+        *((name, Term) for name in ("norm1_scale", "norm1_shift", "norm2_scale", "norm2_shift")),
+    ]
+
+
+class Row(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "width", "hidden", "ff", "heads", "labels", "layers")),
+        ("layer", POINTER(Layer)),
+        *((name, Term) for name in ("inputs", "first")),
+        *((name, c_void_p) for name in ("embedding", "table", "norm_weight", "norm_bias", "logits", "logits_bias")),
+        *((name, c_void_p) for name in ("uniforms", "given")),
+        ("argmax", c_int64),
+        *((name, c_float) for name in ("temperature", "top_p", "eps", "unused")),
+        *((name, c_void_p) for name in ("drawn", "log_prob", "probabilities", "workspace")),
+    ]
+
+
+class Column(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "width", "heads", "channels", "length")),
+        *((name, Term) for name in ("q", "keys", "values")),
+        ("step", c_int64),
+        ("bias", c_void_p),
+        ("bias_stride", c_int64),
+        *((name, c_void_p) for name in ("out", "workspace")),
+    ]
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Gives the library's functions their types.
+
+    Raises:
+        OSError: the library's structs are not those above.
+    """
+    sizes = (c_int64 * 4)()
+    library.coltran_sizes.argtypes = [POINTER(c_int64)]
+    library.coltran_sizes.restype = None
+    library.coltran_sizes(sizes)
+    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column)]
+    if list(sizes) != expected:
+        raise OSError(f"{library._name} has structs of {list(sizes)} bytes, expected {expected}")
+    library.coltran_target.argtypes, library.coltran_target.restype = [c_int], c_char_p
+    library.coltran_workspace.argtypes, library.coltran_workspace.restype = [POINTER(Row), c_int], c_int64
+    library.coltran_decode_row.argtypes, library.coltran_decode_row.restype = [POINTER(Row), c_int, c_int], None
+    library.coltran_attend_columns.argtypes = [POINTER(Column), c_int, c_int]
+    library.coltran_attend_columns.restype = None
+
+
+def term(tensor: Tensor | None) -> Term:
+    """[B, W, N], or [B, N] and [N] which are the same for every pixel and image; contiguous along N."""
+    if tensor is None:
+        return Term(None, 0, 0)
+    strides = tensor.stride()[:-1]
+    image, pixel = (*strides, 0, 0)[:2]
+    return Term(tensor.data_ptr(), image, pixel)

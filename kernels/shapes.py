@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shapes that `decode_row` asks for, so that a kernel may trust the addresses that it computes from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms
+
+Expected = Iterator[tuple[str, Tensor | None, tuple[tuple[int, ...], ...]]]
+
+
+def _of_layer(index: int, layer: DecoderLayer, hidden: int, width: int) -> Expected:
+    ff, heads = layer.ff1.shape[0], layer.bias.shape[0]
+    if heads == 0 or hidden % heads:
+        raise ValueError(f"decode_row: layer {index} has {heads} heads, which do not divide the hidden size {hidden}")
+    shapes = {
+        "qkv": (3 * hidden, hidden), "bias": (heads, 2 * width), "out": (hidden, hidden), "ff1": (ff, hidden),
+        "ff1_bias": (ff,), "ff2": (hidden, ff), "ff2_bias": (hidden,),
+    }  # fmt: skip
+    for name, tensor in layer._asdict().items():
+        yield f"weights of layer {index}, {name}", tensor, (shapes[name],)
+
+
+def _of_row(index: int, row: RowLayer, batch: int, width: int, hidden: int) -> Expected:
+    for name, tensor in row._asdict().items():
+        if name.startswith("norm"):
+            yield f"terms of layer {index}, {name}", tensor, ((hidden,), (batch, hidden))
+        else:
+            columns = 3 * hidden if name.startswith("qkv") else hidden
+            yield f"terms of layer {index}, {name}", tensor, ((batch, width, columns),)
+
+
+def _of_decode_row(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor, given: Tensor | None) -> Expected:
+    batch, width, hidden = terms.inputs.shape
+    labels = weights.embedding.shape[0]
+    yield "uniforms", uniforms, ((batch, width),)
+    yield "given", given, ((batch, width),)
+    yield "embedding", weights.embedding, ((labels, hidden),)
+    yield "norm_weight", weights.norm_weight, ((hidden,),)
+    yield "norm_bias", weights.norm_bias, ((hidden,),)
+    yield "logits", weights.logits, ((labels, hidden),)
+    yield "logits_bias", weights.logits_bias, ((labels,),)
+    for index, (layer, row) in enumerate(zip(weights.layers, terms.layers, strict=True)):
+        yield from _of_layer(index, layer, hidden, width)
+        yield from _of_row(index, row, batch, width, hidden)
+
+
+def check_decode_row(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor, given: Tensor | None) -> None:
+    """Raises ValueError with the first tensor whose shape does not fit the others."""
+    if len(weights.layers) != len(terms.layers):
+        raise ValueError(f"decode_row: {len(weights.layers)} layers of weights, {len(terms.layers)} of terms")
+    if terms.inputs.dim() != 3:
+        raise ValueError(f"decode_row: inputs is {tuple(terms.inputs.shape)}, expected [B, W, D]")
+    for name, tensor, shapes in _of_decode_row(weights, terms, uniforms, given):
+        if tensor is not None and tuple(tensor.shape) not in shapes:
+            allowed = " or ".join(map(str, shapes))
+            raise ValueError(f"decode_row: {name} is {tuple(tensor.shape)}, expected {allowed}")
