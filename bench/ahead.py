@@ -60,6 +60,7 @@ class Compiled:
     spill_bytes: int  # stores and loads, a thread; on AMD 4 bytes for each spilled register
     shared: int  # bytes a block
     instructions: Counter[str] = field(repr=False)  # machine instructions by mnemonic, such as "HMMA" or "LDG"
+    ttgir: str = field(repr=False)  # Triton's last text before LLVM: what is loaded, where, and into which layout
 
     @property
     def matrix_instructions(self) -> int:
@@ -149,7 +150,8 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
         compiled = function.warmup(**bound, grid=(1,), **options)
     read = _read_nvidia if _current.backend == "cuda" else _read_amd
     registers, spills, instructions = read(compiled, log.getvalue())
-    return Compiled(target, compiled.metadata.num_warps, registers, spills, compiled.metadata.shared, instructions)
+    needs = (compiled.metadata.num_warps, registers, spills, compiled.metadata.shared)
+    return Compiled(target, *needs, instructions, compiled.asm["ttgir"])
 
 
 def _numbers(pattern: str, text: str) -> list[int]:

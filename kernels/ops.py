@@ -13,6 +13,7 @@ import warnings
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from coltran_kernels import reference
@@ -228,7 +229,7 @@ def prepare_decoder(weights: DecoderWeights, *, implementation: str | None = Non
     Raises:
         NotImplementedError: the named implementation cannot serve these weights, or not on this machine.
     """
-    _choose("prepare_decoder", implementation, ("reference", "cpu"), weights.embedding)
+    _choose("prepare_decoder", implementation, ("reference", "cpu", "triton"), weights.embedding)
     if not _serves_natively("prepare_decoder", implementation, decode.unsupported(weights)):
         return None
     return PreparedDecoder(weights, _versions(weights), decode.pack(weights))
@@ -270,7 +271,8 @@ def decode_row(
         eps: of the layer norms.
         return_probabilities: also return the untempered distributions.
         prepared: `prepare_decoder(weights)`, which spares packing the weights in every call; never needed.
-        implementation: "reference", "cpu" (native, float32; no gradient passes) or None.
+        implementation: "reference", "cpu" (native, float32; no gradient passes), "triton" (a GPU; not float64; no
+            gradient passes) or None.
 
     Returns:
         labels [B, W] int64, their natural log-probability under the untempered model [B, W], and the probabilities
@@ -289,7 +291,9 @@ def decode_row(
         "given": given, "mode": mode, "temperature": temperature, "top_p": top_p, "eps": eps,
         "return_probabilities": return_probabilities,
     }  # fmt: skip
-    _choose("decode_row", implementation, ("reference", "cpu"), uniforms)
+    chosen = _choose("decode_row", implementation, ("reference", "cpu", "triton"), uniforms)
+    if chosen == "triton" and (implementation == "triton" or terms.inputs.dtype != torch.float64):
+        return _triton("decode_launch").decode_row(weights, terms, uniforms, **options)
     unsupported = decode.unsupported(weights, terms.inputs, uniforms, *(t for layer in terms.layers for t in layer))
     if _serves_natively("decode_row", implementation, unsupported):
         return decode.decode_row(_packed(weights, prepared), terms, uniforms, **options)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random inner decoders and row terms of any size, with every switch of `decode_row`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from coltran_kernels import DecoderLayer, DecoderWeights, RowLayer, RowTerms
+
+SWITCHES = {
+    "all": {},
+    "added only": {"scales": False},
+    "not conditioned": {"scales": False, "shifts": False},
+    "plain norms": {"per_image": False},
+}
+
+
+def random_row(
+    batch: int,
+    width: int,
+    hidden: int,
+    feed_forward: int,
+    heads: int,
+    labels: int,
+    layers: int,
+    *,
+    scales: bool = True,
+    shifts: bool = True,
+    per_image: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[DecoderWeights, RowTerms, Tensor]:
+    """Weights, terms and uniform numbers; activations stay near one and logits spread over a few units."""
+
+    def normal(*shape: int, std: float, mean: float = 0.0) -> Tensor:
+        return (mean + std * torch.randn(shape)).to(dtype)
+
+    def matrix(rows: int, columns: int, gain: float = 1.0) -> Tensor:
+        return normal(rows, columns, std=gain * columns**-0.5)
+
+    def pair(columns: int) -> tuple[Tensor | None, Tensor | None]:
+        """Slices of one wider tensor, as a projection of the context gives them."""
+        both = normal(batch, width, 2 * columns, std=0.3)
+        return both[..., :columns] + 1 if scales else None, both[..., columns:] if shifts else None
+
+    def norm() -> tuple[Tensor, Tensor]:
+        shape = (batch, hidden) if per_image else (hidden,)
+        return normal(*shape, std=0.2, mean=1.0), normal(*shape, std=0.2)
+
+    weights = DecoderWeights(
+        embedding=normal(labels, hidden, std=1.0),
+        layers=tuple(
+            DecoderLayer(
+                qkv=matrix(3 * hidden, hidden),
+                bias=normal(heads, 2 * width, std=0.5),
+                out=matrix(hidden, hidden),
+                ff1=matrix(feed_forward, hidden),
+                ff1_bias=normal(feed_forward, std=0.2),
+                ff2=matrix(hidden, feed_forward),
+                ff2_bias=normal(hidden, std=0.2),
+            )
+            for _ in range(layers)
+        ),
+        norm_weight=normal(hidden, std=0.2, mean=1.0),
+        norm_bias=normal(hidden, std=0.2),
+        logits=matrix(labels, hidden, gain=2.0),
+        logits_bias=normal(labels, std=0.5),
+    )
+    rows = tuple(RowLayer(*pair(3 * hidden), *pair(hidden), *norm(), *norm()) for _ in range(layers))
+    return weights, RowTerms(normal(batch, width, hidden, std=0.5), rows), torch.rand(batch, width)
