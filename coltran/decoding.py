@@ -58,7 +58,7 @@ class ContextProjections:
     def __init__(self, decoder: OuterDecoder | InnerDecoder, z: Tensor) -> None:
         """z: the encoded gray image, [B, H, W, E]."""
         modules: list[AxialAttention | FeedForward] = [*decoder.attention, *decoder.feed_forward]
-        self.layers, self.z = len(decoder.attention), z
+        self.layers, self.z, self.next_row = len(decoder.attention), z, 0
         projections = [module.condition for module in modules]
         present = [p for p in projections if p is not None]
         self.sizes = [0 if p is None else p.out_features for p in projections]
@@ -76,6 +76,9 @@ class ContextProjections:
 
         The context is the gray one, followed by the summary of the rows above [B, W, D] if there is one.
         """
+        if row != self.next_row:
+            raise ValueError(f"rows are asked for in order, row {self.next_row} is next and not {row}")
+        self.next_row += 1
         if not any(self.sizes):
             return [None] * self.layers, [None] * self.layers
         if row % self.rows == 0:
@@ -100,7 +103,13 @@ class InnerRows:
         self.norms = [module.affine(z) for module in decoder.norms] if norm == "exact" else None
 
     def terms(self, row: int, upper: Tensor) -> RowTerms:
-        """What conditions one row, given the summary of the rows above, [B, W, D]."""
+        """What conditions one row, given the summary of the rows above, [B, W, D]; rows are asked for in order.
+
+        The terms live in a buffer until the next row is asked for.
+
+        Raises:
+            ValueError: another row than the next one.
+        """
         decoder, z = self.decoder, self.z[:, row]
         inputs = (decoder.position.row[row] + decoder.position.column).expand_as(upper)
         if decoder.skip:

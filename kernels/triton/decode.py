@@ -296,7 +296,7 @@ def decode_row_kernel(
     slots = ()
     if RESIDENT:
         for slot in tl.static_range(0, SLOTS):
-            slots = slots + (_slice(packed, slot * P + tl.program_id(0), N, K, G),)
+            slots = slots + (_slice(packed, slot * P + tl.program_id(0), N, K, G),)  # type: ignore[assignment]
 
     images = tl.minimum(M, batch - tile * M)
     s = tl.arange(0, SP)[None, :]

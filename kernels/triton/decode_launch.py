@@ -120,7 +120,8 @@ def choose_plan(sizes: Sizes, device: Device) -> Plan:
 @functools.cache
 def _device(index: int) -> Device:
     properties = torch.cuda.get_device_properties(index)
-    return Device(properties.multi_processor_count, properties.shared_memory_per_block_optin)
+    shared = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return Device(properties.multi_processor_count, shared)
 
 
 def pack(weights: DecoderWeights, sizes: Sizes, columns: int, slices: int) -> Tensor:
