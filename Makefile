@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo small test lint format wheel-test clean
+.PHONY: help demo small test lint format wheel-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -55,6 +55,9 @@ wheel-test: $(READY)  ## build the wheel, install it in an empty environment and
 	$(BIN)/pip --python $(WHEEL)/venv/bin/python install --quiet --no-deps --no-index $(WHEEL)/*.whl
 	cd $(WHEEL) && PYTHONPATH="$$($(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	    venv/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
+
+sanitize: $(READY)  ## run the native kernels under the address, undefined behaviour and thread sanitizers
+	$(BIN)/python tests/sanitize.py build/sanitize
 
 clean:  ## remove everything that was built, .venv included
 	rm -rf $(VENV) build dist coltran.egg-info .mypy_cache .pytest_cache .ruff_cache
