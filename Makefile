@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo small test bench lint format wheel-test tf-test clean
+.PHONY: help demo small test bench lint format wheel-test tf-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -65,6 +65,9 @@ tf-test: $(READY)  ## let TensorFlow, in an environment of its own (1.6 GB), rea
 	build/tf-venv/bin/pip install --quiet --disable-pip-version-check 'tensorflow-cpu>=2.16'
 	$(BIN)/python tests/check_tensorflow.py write build/tf-test
 	build/tf-venv/bin/python tests/check_tensorflow.py read build/tf-test
+
+sanitize: $(READY)  ## run the native kernels under the address, undefined behaviour and thread sanitizers
+	$(BIN)/python tests/sanitize.py build/sanitize
 
 clean:  ## remove everything that was built, .venv included
 	rm -rf $(VENV) build dist coltran.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <string.h>
 
 namespace coltran {
 
@@ -62,12 +63,6 @@ struct Column {
     float *workspace;  // threads * round_up(length, 16) floats
 };
 
-// All threads of a team meet here. The counters sit on cache lines of their own.
-struct Barrier {
-    alignas(64) int32_t arrived = 0;
-    alignas(64) int32_t generation = 0;
-};
-
 static constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Rows of activations: filled up to whole panels, plus a cache line so that rows do not fall on the same cache sets.
@@ -81,26 +76,40 @@ static constexpr int64_t groups_of(const Row &r) { return (r.batch + TOGETHER - 
 
 static constexpr int64_t scratch_size(const Row &r) { return round_up(r.width, 16) + 2 * round_up(r.labels, 16); }
 
+// One step that the team takes together: tasks 0, 1, ... are claimed one by one and counted when they are done.
+struct alignas(64) Stage {
+    int32_t claimed, done, sleepers;
+};
+
+// For each pixel of each group: its layers of at most seven stages, the logits, the draw with the next embedding.
+static constexpr int64_t stages_of(const Row &r) { return groups_of(r) * (r.width * (7 * r.layers + 1) + 1); }
+
+static constexpr int64_t stages_size(const Row &r) { return stages_of(r) * (int64_t)(sizeof(Stage) / sizeof(float)); }
+
 static constexpr int64_t workspace_size(const Row &r, int64_t threads) {
     int64_t activations = 3 * stride_of(r.hidden) + stride_of(3 * r.hidden) + stride_of(r.ff) + stride_of(r.labels);
     int64_t caches = 2 * r.layers * r.width * r.hidden;
-    return (r.batch < TOGETHER ? r.batch : TOGETHER) * (activations + caches) + threads * scratch_size(r);
+    int64_t images = r.batch < TOGETHER ? r.batch : TOGETHER;
+    return stages_size(r) + images * (activations + caches) + threads * scratch_size(r);
 }
 
-// One thread's part of a row: every thread of the team calls it once, with the same barrier.
-using DecodeRow = void (*)(const Row &row, Barrier &barrier, int thread, int threads);
+// To be called before the team starts: nothing is claimed yet. The workspace lies on a cache line.
+static inline void start(const Row &r) { memset(r.workspace, 0, (size_t)stages_size(r) * sizeof(float)); }
+
+// One thread's part of a row: every thread of the team calls it once.
+using DecodeRow = void (*)(const Row &row, int thread, int threads);
 using AttendColumns = void (*)(const Column &column, int thread, int threads);
 
 namespace plain {
-void decode_row(const Row &, Barrier &, int thread, int threads);
+void decode_row(const Row &, int thread, int threads);
 void attend_columns(const Column &, int thread, int threads);
 }  // namespace plain
 namespace avx2 {
-void decode_row(const Row &, Barrier &, int thread, int threads);
+void decode_row(const Row &, int thread, int threads);
 void attend_columns(const Column &, int thread, int threads);
 }  // namespace avx2
 namespace avx512 {
-void decode_row(const Row &, Barrier &, int thread, int threads);
+void decode_row(const Row &, int thread, int threads);
 void attend_columns(const Column &, int thread, int threads);
 }  // namespace avx512
 

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from coltran_kernels.cpu import structures
@@ -61,9 +62,10 @@ def commands(compiler: str, folder: Path) -> list[list[str]]:
 
 def _build(compiler: str, library: Path) -> None:
     """Compiles beside `library` and moves the result there, so that nobody sees half of it."""
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        for command in commands(compiler, Path(folder)):
-            _run(command)
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder, ThreadPoolExecutor() as pool:
+        *compiles, link = commands(compiler, Path(folder))
+        list(pool.map(_run, compiles))
+        _run(link)
         os.replace(Path(folder) / "library.so", library)
 
 

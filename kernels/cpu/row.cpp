@@ -1,58 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 // One row of the inner decoder, pixel by pixel (ColTran section 4.1), as one thread of a team sees it.
 //
-// Compiled once for each instruction set, with TARGET the name of its namespace. Between two barriers the team shares
-// out either the images (norms, draws: a vector an image) or the output columns of a matrix (products), or the heads:
+// Compiled once for each instruction set, with TARGET the name of its namespace. Each line is a stage whose tasks the
+// team shares out: the images (norms, draws: a vector an image), panels of a matrix's output columns, or heads:
 //
 //     x = inputs[j] + embedding[previous label]                      images
 //     for each layer:
-//         q, k, v = (x Wqkv) * scale + shift; keep k and v           columns; in the first layer a table row, images
+//         q, k, v = (x Wqkv) * scale + shift; keep k and v           panels; in the first layer a table row, images
 //         a = softmax(q k^T / sqrt(C) + bias) v                      images x heads
-//         y = a Wout                                                 columns
+//         y = a Wout                                                 panels
 //         x = norm(x + y)                                            images
-//         y = relu(x W1 + b1)                                        columns
-//         y = (y W2 + b2) * scale + shift                            columns
+//         y = relu(x W1 + b1)                                        panels
+//         y = (y W2 + b2) * scale + shift                            panels
 //         x = norm(x + y)                                            images
-//     logits = norm(x) Wlogits + b                                   columns
+//     logits = norm(x) Wlogits + b                                   panels
 //     draw the label                                                 images
 //
-// Nothing is allocated; all memory is Row::workspace. Each thread reads the same weights for every pixel of the row,
-// so that what fits stays in its own cache.
+// Nothing is allocated; all memory is Row::workspace.
 #include "arithmetic.h"
 #include "draw.h"
+#include "waiting.h"
 
 namespace {
 
-using coltran::Barrier;
 using coltran::Column;
 using coltran::Layer;
+using coltran::PANEL;
 using coltran::Row;
+using coltran::Stage;
 using coltran::Term;
 using coltran::round_up;
 using coltran::stride_of;
-
-extern "C" int sched_yield(void);
-
-// Waits until all threads have come. What one wrote before, all see after. A waiting thread soon gives its processor
-// away, since the one it waits for may need it.
-void meet(Barrier &barrier, int threads) {
-    if (threads == 1) return;
-    const int32_t now = __atomic_load_n(&barrier.generation, __ATOMIC_ACQUIRE);
-    if (__atomic_add_fetch(&barrier.arrived, 1, __ATOMIC_ACQ_REL) == threads) {
-        __atomic_store_n(&barrier.arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&barrier.generation, now + 1, __ATOMIC_RELEASE);
-        return;
-    }
-    for (int spins = 0; __atomic_load_n(&barrier.generation, __ATOMIC_ACQUIRE) == now; ++spins) {
-        if (spins > 4096) {
-            sched_yield();
-            continue;
-        }
-#if defined(__x86_64__) || defined(__i386__)
-        __builtin_ia32_pause();
-#endif
-    }
-}
 
 // y = y * scale + shift over n channels; scale and shift may be null.
 void condition(float *y, const float *scale, const float *shift, int64_t n) {
@@ -69,7 +47,8 @@ struct Part {
     int64_t from, to;
 };
 
-Part part_of(int64_t n, int thread, int threads) { return {n * thread / threads, n * (thread + 1) / threads}; }
+// The i-th of `parts` nearly equal parts of 0 .. n - 1.
+Part part_of(int64_t n, int64_t i, int64_t parts) { return {n * i / parts, n * (i + 1) / parts}; }
 
 // The buffers that a row's threads share, and one thread's own scratch.
 struct Buffers {
@@ -79,7 +58,7 @@ struct Buffers {
     Buffers(const Row &row, int64_t count, int thread)
         : wide(stride_of(3 * row.hidden)), hidden(stride_of(row.hidden)), ff(stride_of(row.ff)),
           labels(stride_of(row.labels)) {
-        float *next = row.workspace;
+        float *next = row.workspace + stages_size(row);
         auto take = [&next](int64_t count) { return (next += count) - count; };
         x = take(count * hidden), y = take(count * hidden), attended = take(count * hidden);
         qkv = take(count * wide), inner = take(count * ff), logits = take(count * labels);
@@ -93,17 +72,21 @@ struct Buffers {
 // One thread at work on `count` images from `base` on; images are counted from there.
 struct Worker {
     const Row &row;
-    Barrier &barrier;
     const int64_t base, count;
-    const int thread, threads;
+    const int threads;
+    Stage *stage;  // the next
     const Buffers buffers;
-    const Part images;  // this thread's
 
-    Worker(const Row &row, Barrier &barrier, Part group, int thread, int threads)
-        : row(row), barrier(barrier), base(group.from), count(group.to - group.from), thread(thread), threads(threads),
-          buffers(row, count, thread), images(part_of(count, thread, threads)) {}
+    Worker(const Row &row, Part group, Stage *stage, int thread, int threads)
+        : row(row), base(group.from), count(group.to - group.from), threads(threads), stage(stage),
+          buffers(row, count, thread) {}
 
-    void meet() const { ::meet(barrier, threads); }
+    // All tasks of the next stage, together with the other threads.
+    template <typename Task>
+    void share(int64_t tasks, Task task) {
+        if (threads > 1) return take_part(*stage++, tasks, task);
+        for (int64_t i = 0; i < tasks; ++i) task(i);
+    }
 
     const float *at(const Term &term, int64_t image, int64_t pixel) const {
         return term.data ? term.data + (base + image) * term.image + pixel * term.pixel : nullptr;
@@ -114,17 +97,16 @@ struct Worker {
         return buffers.caches + ((2 * layer + which) * count + image) * row.width * row.hidden;
     }
 
-    // This thread's panels of y = x W^T + bias; `finish(image, first column, columns)` follows each panel.
+    // y = x W^T + bias; `finish(image, first column, columns)` follows each panel.
     template <typename Finish>
     void columns(const float *x, int64_t x_stride, const float *weights, int64_t depth, const float *bias, float *y,
-                 int64_t y_stride, int64_t width, Finish finish) const {
-        const Part panels = part_of((width + PANEL - 1) / PANEL, thread, threads);
-        for (int64_t panel = panels.from; panel < panels.to; ++panel) {
+                 int64_t y_stride, int64_t width, Finish finish) {
+        share((width + PANEL - 1) / PANEL, [&](int64_t panel) {
             const int64_t first = panel * PANEL, n = width - first < PANEL ? width - first : PANEL;
             product(x, x_stride, weights + first * depth, depth, bias ? bias + first : bias, y + first, y_stride,
                     count);
             for (int64_t image = 0; image < count; ++image) finish(image, first, n);
-        }
+        });
     }
 
     // Columns [first, first + n) of the conditioned q, k and v of one image; k and v go to the cache.
@@ -156,7 +138,7 @@ struct Worker {
         keep(0, j, image, 0, 3 * hidden);
     }
 
-    void project_qkv(int64_t index, int64_t j) const {
+    void project_qkv(int64_t index, int64_t j) {
         const Layer &layer = row.layer[index];
         columns(buffers.x, buffers.hidden, layer.qkv, row.hidden, nullptr, buffers.qkv, buffers.wide, 3 * row.hidden,
                 [&](int64_t image, int64_t first, int64_t n) {
@@ -165,75 +147,68 @@ struct Worker {
                               shift ? shift + first : shift, n);
                     keep(index, j, image, first, n);
                 });
-        meet();
     }
 
-    void attend_row(int64_t index, int64_t j) const {
+    void attend_row(int64_t index, int64_t j) {
         const int64_t channels = row.hidden / row.heads;
-        const Part tasks = part_of(count * row.heads, thread, threads);
-        for (int64_t task = tasks.from; task < tasks.to; ++task) {
+        share(count * row.heads, [&](int64_t task) {
             const int64_t image = task / row.heads, head = task % row.heads, offset = head * channels;
             const float *bias = row.layer[index].bias + head * 2 * row.width + row.width - 1 - j;
             attend(buffers.qkv + image * buffers.wide + offset, cache(index, 0, image) + offset,
                    cache(index, 1, image) + offset, row.hidden, bias, j + 1, channels, buffers.scores,
                    buffers.attended + image * buffers.hidden + offset);
-        }
-        meet();
+        });
     }
 
-    void add_norm(const Term &scale, const Term &shift) const {
-        for (int64_t image = images.from; image < images.to; ++image)
-            normalise(buffers.x + image * buffers.hidden, buffers.y + image * buffers.hidden, at(scale, image, 0),
-                      at(shift, image, 0), row.hidden, row.eps);
+    void add_norm(const Term &scale, const Term &shift, bool last) {
+        share(count, [&](int64_t image) {
+            float *x = buffers.x + image * buffers.hidden;
+            normalise(x, buffers.y + image * buffers.hidden, at(scale, image, 0), at(shift, image, 0), row.hidden,
+                      row.eps);
+            if (last) normalise(x, nullptr, row.norm_weight, row.norm_bias, row.hidden, row.eps);
+        });
     }
 
-    void feed_forward(const Layer &layer, int64_t j) const {
+    void feed_forward(const Layer &layer, int64_t j) {
         columns(buffers.x, buffers.hidden, layer.ff1, row.hidden, layer.ff1_bias, buffers.inner, buffers.ff, row.ff,
                 [&](int64_t image, int64_t first, int64_t n) {
                     float *y = buffers.inner + image * buffers.ff + first;
                     for (int64_t i = 0; i < n; ++i) y[i] = y[i] > 0 ? y[i] : 0;
                 });
-        meet();
         columns(buffers.inner, buffers.ff, layer.ff2, row.ff, layer.ff2_bias, buffers.y, buffers.hidden, row.hidden,
                 [&](int64_t image, int64_t first, int64_t n) {
                     const float *scale = at(layer.ff_scale, image, j), *shift = at(layer.ff_shift, image, j);
                     condition(buffers.y + image * buffers.hidden + first, scale ? scale + first : scale,
                               shift ? shift + first : shift, n);
                 });
-        meet();
     }
 
-    void decode_layer(int64_t index, int64_t j) const {
+    void decode_layer(int64_t index, int64_t j) {
         const Layer &layer = row.layer[index];
         if (index > 0) project_qkv(index, j);
         attend_row(index, j);
         columns(buffers.attended, buffers.hidden, layer.out, row.hidden, nullptr, buffers.y, buffers.hidden,
                 row.hidden, [](int64_t, int64_t, int64_t) {});
-        meet();
-        add_norm(layer.norm1_scale, layer.norm1_shift);
-        meet();
+        add_norm(layer.norm1_scale, layer.norm1_shift, false);
         feed_forward(layer, j);
-        add_norm(layer.norm2_scale, layer.norm2_shift);
-        if (index + 1 < row.layers) meet();
+        add_norm(layer.norm2_scale, layer.norm2_shift, index + 1 == row.layers);
     }
 
-    void run() const {
-        for (int64_t j = 0; j < row.width; ++j) {
-            for (int64_t image = images.from; image < images.to; ++image) embed(j, image);
-            meet();
+    // The whole row of these images; returns the stage after its last.
+    Stage *run() {
+        for (int64_t j = 0; j <= row.width; ++j) {
+            share(count, [&](int64_t image) {
+                if (j > 0)
+                    draw(row, base + image, j - 1, buffers.logits + image * buffers.labels, buffers.probabilities,
+                         (int32_t *)buffers.ranking);
+                if (j < row.width) embed(j, image);
+            });
+            if (j == row.width) break;
             for (int64_t index = 0; index < row.layers; ++index) decode_layer(index, j);
-            for (int64_t image = images.from; image < images.to; ++image)
-                normalise(buffers.x + image * buffers.hidden, nullptr, row.norm_weight, row.norm_bias, row.hidden,
-                          row.eps);
-            meet();
             columns(buffers.x, buffers.hidden, row.logits, row.hidden, row.logits_bias, buffers.logits,
                     buffers.labels, row.labels, [](int64_t, int64_t, int64_t) {});
-            meet();
-            // The same thread embeds the label that it draws, so nobody waits in between.
-            for (int64_t image = images.from; image < images.to; ++image)
-                draw(row, base + image, j, buffers.logits + image * buffers.labels, buffers.probabilities,
-                     (int32_t *)buffers.ranking);
         }
+        return stage;
     }
 };
 
@@ -241,12 +216,11 @@ struct Worker {
 
 namespace coltran::TARGET {
 
-void decode_row(const Row &row, Barrier &barrier, int thread, int threads) {
-    const int64_t groups = coltran::groups_of(row);
-    for (int64_t group = 0; group < groups; ++group) {
-        Worker(row, barrier, part_of(row.batch, (int)group, (int)groups), thread, threads).run();
-        meet(barrier, threads);  // the next group's buffers are the same memory
-    }
+void decode_row(const Row &row, int thread, int threads) {
+    const int64_t groups = groups_of(row);
+    Stage *stage = (Stage *)row.workspace;
+    for (int64_t group = 0; group < groups; ++group)
+        stage = Worker(row, part_of(row.batch, group, groups), stage, thread, threads).run();
 }
 
 void attend_columns(const Column &c, int thread, int threads) {

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs the native kernels over many shapes and switches, for the sanitizers to watch; tests/sanitize.py builds it.
+//
+// Every array is exactly as large as it has to be. The team is made of std::threads, whose start and end the thread
+// sanitizer sees (an OpenMP runtime hides them); all instruction sets and team sizes must draw the same labels.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <deque>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "decode.h"
+
+extern "C" void coltran_decode_row(const coltran::Row *row, int threads, int index);
+extern "C" void coltran_attend_columns(const coltran::Column *column, int threads, int index);
+
+namespace {
+
+using coltran::round_up;
+
+std::mt19937 generator(0);
+std::deque<std::vector<float>> arrays;
+
+float *numbers(int64_t count, float spread = 1.0f) {
+    std::normal_distribution<float> normal(0.0f, spread);
+    std::vector<float> &values = arrays.emplace_back((size_t)count);
+    for (float &value : values) value = normal(generator);
+    return values.data();
+}
+
+float *packed(int64_t columns, int64_t depth) {
+    return numbers(round_up(columns, coltran::PANEL) * depth, 1.0f / sqrtf((float)depth));
+}
+
+float *filled(int64_t columns) { return numbers(round_up(columns, coltran::PANEL), 0.1f); }
+
+struct Result {
+    std::vector<int64_t> labels;
+    std::vector<float> log_prob, probabilities;
+};
+
+struct Case {
+    int64_t batch, width, hidden, ff, heads, labels, layers;
+    bool conditioned, imposed, argmax;
+    float temperature, top_p;
+};
+
+struct Target {
+    coltran::DecodeRow decode_row;
+    coltran::AttendColumns attend_columns;
+};
+
+std::vector<Target> targets() {
+    std::vector<Target> found{{coltran::plain::decode_row, coltran::plain::attend_columns}};
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        found.push_back({coltran::avx2::decode_row, coltran::avx2::attend_columns});
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
+        found.push_back({coltran::avx512::decode_row, coltran::avx512::attend_columns});
+#endif
+    return found;
+}
+
+template <typename Part>
+void team(int threads, Part part) {
+    std::vector<std::thread> others;
+    for (int thread = 1; thread < threads; ++thread) others.emplace_back(part, thread);
+    part(0);
+    for (std::thread &other : others) other.join();
+}
+
+void expect(bool holds, const char *what) {
+    if (holds) return;
+    fprintf(stderr, "failed: %s\n", what);
+    exit(1);
+}
+
+// `target` null: by way of the C interface and OpenMP.
+Result decode(coltran::Row row, const Target *target, int threads) {
+    const size_t pixels = (size_t)(row.batch * row.width);
+    Result result{std::vector<int64_t>(pixels), std::vector<float>(pixels),
+                  std::vector<float>(pixels * (size_t)row.labels)};
+    const std::unique_ptr<float, decltype(&free)> workspace(
+        (float *)aligned_alloc(64, (size_t)coltran::workspace_size(row, threads) * sizeof(float)), free);
+    memset(workspace.get(), 0xff, (size_t)coltran::workspace_size(row, threads) * sizeof(float));  // NaN
+    row.drawn = result.labels.data(), row.log_prob = result.log_prob.data();
+    row.probabilities = result.probabilities.data(), row.workspace = workspace.get();
+    if (target) {
+        coltran::start(row);
+        team(threads, [&](int thread) { target->decode_row(row, thread, threads); });
+    } else {
+        coltran_decode_row(&row, threads, -1);
+    }
+    return result;
+}
+
+void check_decoder(const Case &c, bool openmp) {
+    arrays.clear();
+    auto term = [&](int64_t columns, bool there) -> coltran::Term {
+        if (!there) return {nullptr, 0, 0};
+        return {numbers(c.batch * c.width * columns, 0.3f), c.width * columns, columns};
+    };
+    auto affine = [&](float middle) -> coltran::Term {
+        float *values = numbers(c.batch * c.hidden, 0.2f);
+        for (int64_t i = 0; i < c.batch * c.hidden; ++i) values[i] += middle;
+        return {values, c.hidden, 0};
+    };
+    std::vector<coltran::Layer> layers((size_t)c.layers);
+    for (coltran::Layer &layer : layers) {
+        layer.qkv = packed(3 * c.hidden, c.hidden), layer.out = packed(c.hidden, c.hidden);
+        layer.ff1 = packed(c.ff, c.hidden), layer.ff1_bias = filled(c.ff);
+        layer.ff2 = packed(c.hidden, c.ff), layer.ff2_bias = filled(c.hidden);
+        layer.bias = numbers(c.heads * 2 * c.width);
+        layer.qkv_scale = term(3 * c.hidden, c.conditioned), layer.qkv_shift = term(3 * c.hidden, c.conditioned);
+        layer.ff_scale = term(c.hidden, c.conditioned), layer.ff_shift = term(c.hidden, true);
+        layer.norm1_scale = affine(1.0f), layer.norm1_shift = affine(0.0f);
+        layer.norm2_scale = affine(1.0f), layer.norm2_shift = affine(0.0f);
+    }
+    const size_t pixels = (size_t)(c.batch * c.width);
+    std::uniform_real_distribution<float> uniform(0.0f, 0.999f);
+    std::vector<float> uniforms(pixels);
+    for (float &value : uniforms) value = uniform(generator);
+    std::vector<int64_t> given(pixels, -1);
+    for (size_t i = 0; i < pixels; i += 3) given[i] = (int64_t)i % c.labels;
+
+    coltran::Row row{};
+    row.batch = c.batch, row.width = c.width, row.hidden = c.hidden, row.ff = c.ff, row.heads = c.heads;
+    row.labels = c.labels, row.layers = c.layers, row.layer = layers.data();
+    row.inputs = term(c.hidden, true), row.first = term(3 * c.hidden, true);
+    row.embedding = numbers(c.labels * c.hidden), row.table = numbers(c.labels * 3 * c.hidden);
+    row.norm_weight = numbers(c.hidden), row.norm_bias = numbers(c.hidden);
+    row.logits = packed(c.labels, c.hidden), row.logits_bias = filled(c.labels);
+    row.uniforms = uniforms.data(), row.given = c.imposed ? given.data() : nullptr, row.argmax = c.argmax;
+    row.temperature = c.temperature, row.top_p = c.top_p, row.eps = 1e-3f;
+
+    const std::vector<Target> all = targets();
+    const Result expected = decode(row, &all[0], 1);
+    auto compare = [&](const Result &result) {
+        expect(result.labels == expected.labels, "the same labels");
+        for (size_t i = 0; i < pixels; ++i)
+            expect(fabsf(result.log_prob[i] - expected.log_prob[i]) < 1e-4f, "the same log-probabilities");
+    };
+    for (const Target &target : all)
+        for (int threads : {1, 2, 3}) compare(decode(row, &target, threads));
+    if (openmp) compare(decode(row, nullptr, 2));
+    for (size_t i = 0; i < pixels; ++i) {
+        expect(expected.labels[i] >= 0 && expected.labels[i] < c.labels, "labels in their range");
+        if (c.imposed && given[i] >= 0) expect(expected.labels[i] == given[i], "given labels kept");
+    }
+}
+
+void check_columns(int64_t batch, int64_t width, int64_t heads, int64_t channels, int64_t length, bool openmp) {
+    arrays.clear();
+    const int64_t hidden = heads * channels;
+    coltran::Column column{};
+    column.batch = batch, column.width = width, column.heads = heads, column.channels = channels;
+    column.length = length, column.step = hidden;
+    column.q = {numbers(batch * width * hidden), width * hidden, hidden};
+    column.keys = {numbers(batch * width * length * hidden), width * length * hidden, length * hidden};
+    column.values = {numbers(batch * width * length * hidden), width * length * hidden, length * hidden};
+    column.bias = numbers(heads * length), column.bias_stride = length;
+    std::vector<float> expected;
+    auto run = [&](const Target *target, int threads) {
+        std::vector<float> out((size_t)(batch * width * hidden), NAN);
+        std::vector<float> workspace((size_t)(threads * round_up(length, 16)), NAN);
+        column.out = out.data(), column.workspace = workspace.data();
+        if (target)
+            team(threads, [&](int thread) { target->attend_columns(column, thread, threads); });
+        else
+            coltran_attend_columns(&column, threads, -1);
+        if (expected.empty()) expected = out;
+        for (size_t i = 0; i < out.size(); ++i) expect(fabsf(out[i] - expected[i]) < 1e-5f, "the same attention");
+    };
+    for (const Target &target : targets())
+        for (int threads : {1, 3}) run(&target, threads);
+    if (openmp) run(nullptr, 2);
+}
+
+}  // namespace
+
+int main(int count, char **) {
+    const bool openmp = count > 1;  // any argument: also by way of OpenMP
+    const Case cases[] = {
+        {1, 1, 8, 8, 1, 5, 1, false, false, false, 1.0f, 1.0f},  {3, 7, 32, 12, 4, 64, 2, true, false, false, 0.7f, 0.8f},
+        {2, 5, 24, 40, 2, 17, 3, true, true, false, 1.0f, 0.3f}, {9, 4, 64, 64, 2, 100, 2, false, true, true, 1.0f, 1.0f},
+        {20, 3, 40, 33, 5, 70, 1, true, false, true, 2.0f, 1.0f}, {17, 6, 16, 16, 1, 33, 2, true, true, false, 1.3f, 1.0f},
+    };
+    for (const Case &c : cases) check_decoder(c, openmp);
+    check_columns(1, 1, 1, 5, 1, openmp);
+    check_columns(2, 3, 2, 24, 7, openmp);
+    check_columns(3, 2, 1, 128, 33, openmp);
+    puts("sound");
+}

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native library is built once, whole, and its absence is said; the smaller kernels in it are right."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from coltran_kernels import cached_attention, ops, reference
+from coltran_kernels.cpu import columns, native
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """A process that has not looked for the library yet, with an empty cache directory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native._attempt.cache_clear()
+    ops._say_once.cache_clear()
+    yield tmp_path
+    native._attempt.cache_clear()
+    ops._say_once.cache_clear()
+
+
+def _arguments(dtype: torch.dtype = torch.float32):
+    q, cache = torch.randn(2, 3, 2, 5, dtype=dtype), torch.randn(2, 2, 3, 9, 2, 5, dtype=dtype)
+    keys, values = cache.transpose(2, 3)[:, :, :7]
+    return q, keys, values, torch.randn(2, 18, dtype=dtype)[:, 4:11]
+
+
+def test_the_library_is_built_whole_and_once(fresh):
+    if (reason := native.why_not()) is not None:
+        pytest.skip(reason)
+    (library,) = (fresh / "coltran").iterdir()
+    built = library.stat().st_mtime_ns
+    native._attempt.cache_clear()
+    assert native.targets()[0] == "plain"
+    assert [(file, file.stat().st_mtime_ns) for file in (fresh / "coltran").iterdir()] == [(library, built)]
+
+
+def test_without_a_compiler_torch_serves_and_says_so_once(fresh, monkeypatch):
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    arguments = _arguments()
+    with pytest.warns(RuntimeWarning, match="plain torch.*no C\\+\\+ compiler"):
+        found = cached_attention(*arguments)
+    assert torch.equal(found, reference.cached_attention(*arguments))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cached_attention(*arguments)
+    with pytest.raises(NotImplementedError, match="cannot serve: there is no C\\+\\+ compiler"):
+        cached_attention(*arguments, implementation="cpu")
+
+
+def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(fresh, monkeypatch):
+    compiler = fresh / "c++"
+    compiler.write_text('#!/bin/sh\ncase "$1" in --version) echo 1;; *) echo "no such luck" >&2; exit 1;; esac\n')
+    compiler.chmod(0o755)
+    monkeypatch.setattr(native.shutil, "which", lambda name: str(compiler))
+    with pytest.raises(NotImplementedError, match="no such luck"):
+        cached_attention(*_arguments(), implementation="cpu")
+    assert not list((fresh / "coltran").iterdir())
+
+
+def test_a_file_that_is_no_library_is_reported(fresh, monkeypatch):
+    compiler = fresh / "c++"
+    compiler.write_text('#!/bin/sh\nfor last; do :; done\necho junk > "$last"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setattr(native.shutil, "which", lambda name: str(compiler))
+    assert "cannot be loaded" in str(native.why_not())
+
+
+@pytest.mark.parametrize("channels", [1, 5, 24, 128])
+@pytest.mark.parametrize("length", [1, 7, 33])
+def test_column_attention_reads_the_cache_in_place(channels, length):
+    if (reason := native.why_not()) is not None:
+        pytest.skip(reason)
+    q, cache = torch.randn(2, 3, 2, channels), torch.randn(2, 2, 3, 40, 2, channels)
+    keys, values = cache.transpose(2, 3)[:, :, :length]
+    bias = torch.randn(2, 80)[:, 11 : 11 + length]
+    oracle = reference.cached_attention(q.double(), keys.double(), values.double(), bias.double())
+    budget = 2 * (reference.cached_attention(q, keys, values, bias) - oracle).abs().max().item() + 1e-6
+    for target in range(len(native.targets())):
+        found = columns.cached_attention(q, keys, values, bias, target=target)
+        assert (found - oracle).abs().max() <= budget
+
+
+def test_column_attention_in_another_precision_is_torchs():
+    arguments = _arguments(torch.float64)
+    assert torch.equal(cached_attention(*arguments), reference.cached_attention(*arguments))
+    with pytest.raises(NotImplementedError, match="float32, not in torch.float64"):
+        cached_attention(*arguments, implementation="cpu")
