@@ -7,9 +7,6 @@ NotImplementedError and says why. Nothing falls back silently.
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-
 from torch import Tensor
 
 from coltran_kernels import reference
@@ -30,14 +27,16 @@ def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor
         raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
     if requested == "cpu" and tensor.device.type != "cpu":
         raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve a tensor on {tensor.device}")
-    if requested == "triton" and tensor.device.type != "cuda" and not _triton("tiles").interpreted():
+    if requested == "triton" and not _serves_triton(tensor):
         raise NotImplementedError(f"{name}: implementation 'triton' cannot serve a tensor on {tensor.device}")
     return requested
 
 
-def _triton(module: str) -> ModuleType:
-    """A module of the Triton kernels, which are imported when they are first wanted."""
-    return importlib.import_module(f"coltran_kernels.triton.{module}")
+def _serves_triton(tensor: Tensor) -> bool:
+    """Triton's kernels take tensors on a GPU, and any in its interpreter."""
+    from coltran_kernels.triton.tiles import INTERPRETED
+
+    return INTERPRETED or tensor.device.type == "cuda"
 
 
 def _require(condition: bool, message: str) -> None:
@@ -98,8 +97,10 @@ def axial_attention(
     if chosen == "triton":
         if q.shape[4] > 128:
             raise NotImplementedError(f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
+        from coltran_kernels.triton import attention  # imports triton, so only when wanted
+
         operands = (q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift)
-        return _triton("attention").axial_attention(operands, bias, axis=axis, causal=causal)
+        return attention.axial_attention(operands, bias, axis=axis, causal=causal)
     module = torch_ops if chosen == "cpu" else reference
     return module.axial_attention(
         q, k, v, bias, axis=axis, causal=causal, q_scale=q_scale, q_shift=q_shift,
@@ -164,12 +165,13 @@ def add_layer_norm(
         _require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
     chosen = _choose("add_layer_norm", implementation, ("reference", "cpu", "triton"), x)
     if chosen == "triton":
-        module = _triton("layer_norm")
-        if not module.serves(x, scale, shift):
+        from coltran_kernels.triton import layer_norm
+
+        if not layer_norm.serves(x, scale, shift):
             raise NotImplementedError(
                 "add_layer_norm: implementation 'triton' serves D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
             )
-        return module.add_layer_norm(x, residual, scale, shift, eps)
+        return layer_norm.add_layer_norm(x, residual, scale, shift, eps)
     module = torch_ops if chosen == "cpu" else reference
     return module.add_layer_norm(x, residual, scale, shift, eps)
 
