@@ -37,29 +37,34 @@ def _spread(found: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> list[T
     return [None if tensor is None else next(remaining) for tensor in tensors]
 
 
+def may_train(*tensors: Tensor | None) -> bool:
+    """Whether gradients of any of the tensors may be asked for later."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
 def register_attention(
     name: str,
     forward: Callable[..., tuple[Tensor, Tensor]],
     backward: Callable[..., list[Tensor]],
-    kept_shape: Callable[[torch.Size, str], tuple[int, ...]],
+    kept_shape: Callable[[torch.Size, str, bool], tuple[int, ...]],
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """Registers `coltran_kernels::axial_attention_{name}` and its backward.
 
     Args:
         name: of the implementation.
-        forward: (operands, bias, axis=, causal=) -> the output [B, H, W, h, C], contiguous, and what the backward
-            wants to keep besides it.
+        forward: (operands, bias, axis=, causal=, train=) -> the output [B, H, W, h, C], contiguous, and what the
+            backward wants to keep besides it. `train` says whether a backward may follow.
         backward: (operands, bias, out, kept, grad, axis=, causal=) -> the gradients of the operands and the bias that
             are not None, in that order, contiguous.
-        kept_shape: (shape of q, axis) -> the shape of what is kept; its type is `sum_type` of q's.
+        kept_shape: (shape of q, axis, train) -> the shape of what is kept; its type is `sum_type` of q's.
 
     Returns:
-        The operator: q, ..., v_shift, bias, axis, causal -> (output, kept).
+        The operator: q, ..., v_shift, bias, axis, causal, train -> (output, kept).
     """
 
     def call(*arguments: Any) -> tuple[Tensor, Tensor]:
-        *operands, bias, axis, causal = arguments
-        return forward(operands, bias, axis=axis, causal=causal)
+        *operands, bias, axis, causal, train = arguments
+        return forward(operands, bias, axis=axis, causal=causal, train=train)
 
     def call_backward(*arguments: Any) -> list[Tensor]:
         *operands, bias, out, kept, grad, axis, causal = arguments
@@ -69,7 +74,7 @@ def register_attention(
         f"coltran_kernels::axial_attention_{name}",
         call,
         mutates_args=(),
-        schema=f"({_OPERANDS}, Tensor? bias, str axis, bool causal) -> (Tensor, Tensor)",
+        schema=f"({_OPERANDS}, Tensor? bias, str axis, bool causal, bool train) -> (Tensor, Tensor)",
     )
     attention_backward = torch.library.custom_op(
         f"coltran_kernels::axial_attention_{name}_backward",
@@ -80,9 +85,8 @@ def register_attention(
 
     @attention.register_fake
     def _(*arguments: Any) -> tuple[Tensor, Tensor]:
-        *operands, _, axis, _ = arguments
-        q = operands[0]
-        kept = q.new_empty(kept_shape(q.shape, axis), dtype=sum_type(q.dtype))
+        q, *_, axis, _, train = arguments
+        kept = q.new_empty(kept_shape(q.shape, axis, train), dtype=sum_type(q.dtype))
         return _like_contiguous([q])[0], kept
 
     @attention_backward.register_fake
@@ -90,13 +94,13 @@ def register_attention(
         return _like_contiguous(arguments[:10])
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        *tensors, ctx.axis, ctx.causal = inputs
+        *tensors, ctx.axis, ctx.causal, _ = inputs
         ctx.save_for_backward(*tensors, *output)
 
     def gradients(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
         found = attention_backward(*tensors, grad, ctx.axis, ctx.causal)
-        return (*_spread(found, tensors[:10]), None, None)
+        return (*_spread(found, tensors[:10]), None, None, None)
 
     attention.register_autograd(gradients, setup_context=keep)
     return attention

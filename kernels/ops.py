@@ -8,9 +8,7 @@ NotImplementedError and says why. Nothing falls back silently.
 from __future__ import annotations
 
 import functools
-import importlib
 import warnings
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -35,7 +33,7 @@ def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor
         raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
     if requested == "cpu" and tensor.device.type != "cpu":
         raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve a tensor on {tensor.device}")
-    if requested == "triton" and tensor.device.type != "cuda" and not _triton("tiles").interpreted():
+    if requested == "triton" and not _serves_triton(tensor):
         raise NotImplementedError(f"{name}: implementation 'triton' cannot serve a tensor on {tensor.device}")
     return requested
 
@@ -58,9 +56,11 @@ def _serves_natively(name: str, requested: str | None, unsupported: str | None) 
     return unsupported is None
 
 
-def _triton(module: str) -> ModuleType:
-    """A module of the Triton kernels, which are imported when they are first wanted."""
-    return importlib.import_module(f"coltran_kernels.triton.{module}")
+def _serves_triton(tensor: Tensor) -> bool:
+    """Triton's kernels take tensors on a GPU, and any in its interpreter."""
+    from coltran_kernels.triton.tiles import INTERPRETED
+
+    return INTERPRETED or tensor.device.type == "cuda"
 
 
 def _require_choice(requested: str | None, why_not: str) -> None:
@@ -128,8 +128,10 @@ def axial_attention(
         _require_choice(implementation, f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
         chosen = "reference"
     if chosen == "triton":
+        from coltran_kernels.triton import attention  # imports triton, so only when wanted
+
         operands = (q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift)
-        return _triton("attention").axial_attention(operands, bias, axis=axis, causal=causal)
+        return attention.axial_attention(operands, bias, axis=axis, causal=causal)
     module = torch_ops if chosen == "cpu" else reference
     return module.axial_attention(
         q, k, v, bias, axis=axis, causal=causal, q_scale=q_scale, q_shift=q_shift,
@@ -196,12 +198,13 @@ def add_layer_norm(
     if residual is not None:
         _require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
     chosen = _choose("add_layer_norm", implementation, ("reference", "cpu", "triton"), x)
-    if chosen == "triton" and not _triton("layer_norm").serves(x, scale, shift):
+    if chosen == "triton":
+        from coltran_kernels.triton import layer_norm
+
+        if layer_norm.serves(x, scale, shift):
+            return layer_norm.add_layer_norm(x, residual, scale, shift, eps)
         limits = "D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
         _require_choice(implementation, f"add_layer_norm: implementation 'triton' serves {limits}")
-        chosen = "reference"
-    if chosen == "triton":
-        return _triton("layer_norm").add_layer_norm(x, residual, scale, shift, eps)
     module = torch_ops if chosen == "cpu" else reference
     return module.add_layer_norm(x, residual, scale, shift, eps)
 
@@ -293,7 +296,9 @@ def decode_row(
     }  # fmt: skip
     chosen = _choose("decode_row", implementation, ("reference", "cpu", "triton"), uniforms)
     if chosen == "triton" and (implementation == "triton" or terms.inputs.dtype != torch.float64):
-        return _triton("decode_launch").decode_row(weights, terms, uniforms, **options)
+        from coltran_kernels.triton import decode_launch
+
+        return decode_launch.decode_row(weights, terms, uniforms, **options)
     unsupported = decode.unsupported(weights, terms.inputs, uniforms, *(t for layer in terms.layers for t in layer))
     if _serves_natively("decode_row", implementation, unsupported):
         return decode.decode_row(_packed(weights, prepared), terms, uniforms, **options)

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 import triton
 import triton.language as tl
-from compile_ahead import TARGETS, compile_ahead
+
+from tests.compile_ahead import TARGETS, compile_ahead
 
 
 @triton.jit
@@ -19,7 +20,7 @@ def square_kernel(X, Y, stride, N: tl.constexpr):
 
 def _square(n: int, target: str, **options: int):
     arguments = {"X": "float16", "Y": "float16", "stride": n, "N": n}
-    return compile_ahead("test_compile_ahead:square_kernel", arguments, target=target, **options)
+    return compile_ahead("tests.test_compile_ahead:square_kernel", arguments, target=target, **options)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -39,7 +40,7 @@ def test_a_product_too_large_for_one_warp_spills():
 def test_arguments_are_specialised_as_in_a_launch():
     wide, narrow = (
         compile_ahead(
-            "test_compile_ahead:square_kernel",
+            "tests.test_compile_ahead:square_kernel",
             {"X": "float16", "Y": "float16", "stride": stride, "N": 64},
             target="sm_80",
             num_warps=4,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from attention_cases import OPERANDS, assert_within_budget, make_operands, results
 
 from coltran_kernels import axial_attention
 from coltran_kernels.triton import attention, attention_backward
+from tests.attention_cases import OPERANDS, assert_within_budget, make_operands, results
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -132,7 +132,7 @@ def test_the_operator_is_registered_completely(length):
     operands = on_device(make_operands(length, 8, "row", batch=1, conditioned="q"))
     arguments = [operands.get(name) for name in OPERANDS]
     leaves = [None if t is None else t.float().requires_grad_() for t in arguments]
-    torch.library.opcheck(attention.attend, (*leaves, "row", True))
+    torch.library.opcheck(attention.attend, (*leaves, "row", True, True))
 
 
 def test_the_bias_gradient_is_the_sum_along_each_diagonal():

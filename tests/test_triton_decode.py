@@ -22,7 +22,7 @@ from coltran_kernels import DecoderWeights, RowTerms, decode_row, reference
 from coltran_kernels.triton import decode_launch, tiles
 from coltran_kernels.triton.decode_launch import Plan
 
-if not tiles.interpreted():
+if not tiles.INTERPRETED:
     pytest.skip("on a GPU the tensors of these tests are in the wrong memory", allow_module_level=True)
 
 DEFAULTS = {
@@ -226,6 +226,6 @@ def test_a_dtype_that_it_cannot_serve_is_refused(dtype):
 
 
 def test_a_device_that_it_cannot_serve_is_refused(monkeypatch):
-    monkeypatch.setattr(tiles, "interpreted", lambda: False)
+    monkeypatch.setattr(tiles, "INTERPRETED", False)
     with pytest.raises(NotImplementedError, match="cannot serve a tensor on cpu"):
         decode_row(*random_row(1, 1, 16, 16, 1, 8, 1), implementation="triton")

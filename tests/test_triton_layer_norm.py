@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from attention_cases import assert_within_budget
 
 from coltran_kernels import add_layer_norm
 from coltran_kernels.triton import layer_norm
+from tests.attention_cases import assert_within_budget
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EPS = 1e-3

@@ -6,8 +6,9 @@ alike, and the matrix products of torch read such batches as they are: no input 
 only contiguous batches at full speed, so each product goes to a buffer first. A step takes as many lines as leave the
 buffers in the cache; they are allocated once.
 
-The backward computes the scores again. With the gradient of the bias wanted, `scaled_dot_product_attention` would
-leave its fused kernel for one that keeps all scores of all lines.
+For training the attention of every line is kept where it takes no more than twice the memory of the queries, and
+computed again otherwise. `scaled_dot_product_attention` would keep it always: it leaves its fused kernel when the
+gradient of the bias is wanted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from coltran_kernels.operators import Operands, register_attention
 from coltran_kernels.reference import relative_bias
 
-SCORES = 1 << 17  # values in the scores of one step: half a MiB in float32
+SCORES = 1 << 16  # values in the scores of one step: 256 KiB in float32
 
 
 def _mask(bias: Tensor | None, q: Tensor, length: int, causal: bool) -> Tensor:
@@ -38,24 +39,31 @@ def _together(length: int) -> int:
     return max(1, SCORES // length**2)
 
 
-def _steps(axis: str, *tensors: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
-    """Each head and some of its lines, [n, L, C] of every tensor [B, H, W, h, C], as views."""
-    batch, height, width, heads, _ = tensors[0].shape
-    lines, length = (height, width) if axis == "row" else (width, height)
-    ordered = [t if axis == "row" else t.transpose(1, 2) for t in tensors]
+def _keeps(length: int, channels: int) -> bool:
+    """Whether the attention, L values a query, is kept for the backward."""
+    return length <= 2 * channels
+
+
+def _split(tensor: Tensor, axis: str) -> Tensor:
+    """[B, H, W, h, C] -> [B, h, lines, L, C], a view."""
+    return tensor.permute(0, 3, 1, 2, 4) if axis == "row" else tensor.permute(0, 3, 2, 1, 4)
+
+
+def _steps(*tensors: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+    """Each head and some of its lines, [n, L, ...] of every tensor [B, h, lines, L, ...], as views."""
+    batch, heads, lines, length = tensors[0].shape[:4]
     together = _together(length)
     for image in range(batch):
-        for head in range(heads):
-            for line in range(0, lines, together):
-                yield head, [t[image, line : line + together, :, head] for t in ordered]
+        for line in range(0, lines, together):
+            for head in range(heads):  # innermost, as the heads of a pixel are neighbours in memory
+                yield head, [t[image, head, line : line + together] for t in tensors]
 
 
-def _buffers(q: Tensor, axis: str, scores: int) -> tuple[list[Tensor], Tensor]:
-    """Uninitialised: `scores` of [n, L, L], and one [n, L, C], for the lines of a step."""
-    lines, length = q.shape[1:3] if axis == "row" else (q.shape[2], q.shape[1])
-    together = min(lines, _together(length))
-    square = [torch.empty(together, length, length, dtype=q.dtype) for _ in range(scores)]
-    return square, torch.empty(together, length, q.shape[4], dtype=q.dtype)
+def _buffers(q: Tensor, squares: int) -> tuple[list[Tensor], Tensor]:
+    """For the lines of a step, uninitialised: so many of [n, L, L], and one [n, L, C]."""
+    lines, length, channels = q.shape[2:]
+    n = min(lines, _together(length))
+    return [q.new_empty(n, length, length) for _ in range(squares)], q.new_empty(n, length, channels)
 
 
 def _attention(q: Tensor, k: Tensor, mask: Tensor, scores: Tensor, p: Tensor) -> Tensor:
@@ -72,42 +80,53 @@ def _of_table(grad: Tensor) -> Tensor:
     return F.pad(rows.unflatten(1, (length, -1)).sum(1), (0, 1))
 
 
-def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool) -> tuple[Tensor, Tensor]:
-    """See `register_attention`; keeps nothing, and takes q, k and v without scales or shifts."""
-    q, k, v = (t for t in operands if t is not None)
+def kept_shape(shape: torch.Size, axis: str, train: bool) -> tuple[int, ...]:
+    """[B, h, lines, L, L], the attention of every line, where it is kept."""
+    batch, height, width, heads, channels = shape
+    lines, length = (height, width) if axis == "row" else (width, height)
+    return (batch, heads, lines, length, length) if train and _keeps(length, channels) else (0,)
+
+
+def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool, train: bool) -> tuple[Tensor, Tensor]:
+    """See `register_attention`; takes q, k and v without scales or shifts."""
+    q = operands[0]
+    assert q is not None
     out = torch.empty(q.shape, dtype=q.dtype)
-    mask = _mask(bias, q, q.shape[2 if axis == "row" else 1], causal)
-    squares, product = _buffers(q, axis, 2)
-    for head, (of_q, of_k, of_v, of_out) in _steps(axis, q, k, v, out):
-        n = len(of_q)
-        p = _attention(of_q, of_k, mask[head % len(mask)], *(square[:n] for square in squares))
-        of_out.copy_(torch.bmm(p, of_v, out=product[:n]))
-    return out, q.new_empty(0)
+    kept = q.new_empty(kept_shape(q.shape, axis, train))
+    q, k, v, of_out = (_split(t, axis) for t in (*operands, out) if t is not None)
+    mask = _mask(bias, q, q.shape[3], causal)
+    (scores, buffer), product = _buffers(q, 2)
+    for head, (step_q, step_k, step_v, to, *keep) in _steps(q, k, v, of_out, *([kept] if kept.numel() else [])):
+        n = len(step_q)
+        p = _attention(step_q, step_k, mask[head % len(mask)], scores[:n], keep[0] if keep else buffer[:n])
+        to.copy_(torch.bmm(p, step_v, out=product[:n]))
+    return out, kept
 
 
 def backward(
     operands: Operands, bias: Tensor | None, out: Tensor, kept: Tensor, grad: Tensor, *, axis: str, causal: bool
 ) -> list[Tensor]:
     """See `register_attention`."""
-    q, k, v = (t for t in operands if t is not None)
-    dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
-    mask = _mask(bias, q, q.shape[2 if axis == "row" else 1], causal)
+    grads = [torch.empty(out.shape, dtype=out.dtype) for _ in range(3)]
+    q, k, v, *others = (_split(t, axis) for t in (*operands, grad, *grads) if t is not None)
+    mask = _mask(bias, q, q.shape[3], causal)
     dmask = torch.zeros_like(mask)
     scale = q.shape[-1] ** -0.5
-    squares, whole_product = _buffers(q, axis, 3)
-    for head, (of_q, of_k, of_v, g, of_dq, of_dk, of_dv) in _steps(axis, q, k, v, grad, dq, dk, dv):
-        n = len(of_q)
-        dp, p, ds = (square[:n] for square in squares)
-        product = whole_product[:n]
-        _attention(of_q, of_k, mask[head % len(mask)], dp, p)
-        of_dv.copy_(torch.bmm(p.transpose(1, 2), g, out=product))
-        torch.bmm(g, of_v.transpose(1, 2), out=dp)
+    (dp_buffer, ds_buffer, p_buffer), product_buffer = _buffers(q, 3)
+    for head, (step_q, step_k, step_v, g, dq, dk, dv, *keep) in _steps(
+        q, k, v, *others, *([kept] if kept.numel() else [])
+    ):  # fmt: skip
+        n = len(step_q)
+        dp, ds, product = dp_buffer[:n], ds_buffer[:n], product_buffer[:n]
+        p = keep[0] if keep else _attention(step_q, step_k, mask[head % len(mask)], dp, p_buffer[:n])
+        dv.copy_(torch.bmm(p.transpose(1, 2), g, out=product))
+        torch.bmm(g, step_v.transpose(1, 2), out=dp)
         torch._softmax_backward_data(dp, p, -1, p.dtype, grad_input=ds)
         if bias is not None:
             dmask[head] += ds.sum(0)
-        of_dq.copy_(torch.baddbmm(product, ds, of_k, beta=0, alpha=scale, out=product))
-        of_dk.copy_(torch.baddbmm(product, ds.transpose(1, 2), of_q, beta=0, alpha=scale, out=product))
-    return [dq, dk, dv] if bias is None else [dq, dk, dv, _of_table(dmask).to(bias.dtype)]
+        dq.copy_(torch.baddbmm(product, ds, step_k, beta=0, alpha=scale, out=product))
+        dk.copy_(torch.baddbmm(product, ds.transpose(1, 2), step_q, beta=0, alpha=scale, out=product))
+    return grads if bias is None else [*grads, _of_table(dmask).to(bias.dtype)]
 
 
-attend = register_attention("cpu", forward, backward, lambda shape, axis: (0,))
+attend = register_attention("cpu", forward, backward, kept_shape)

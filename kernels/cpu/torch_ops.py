@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coltran_kernels.cpu.attention import attend
+from coltran_kernels.operators import may_train
 
 
 def affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
@@ -34,7 +35,8 @@ def axial_attention(
 ) -> Tensor:
     """See `coltran_kernels.axial_attention`."""
     q, k, v = affine(q, q_scale, q_shift), affine(k, k_scale, k_shift), affine(v, v_scale, v_shift)
-    return attend(q, None, None, k, None, None, v, None, None, bias, axis, causal)[0]
+    train = may_train(q, k, v, bias)
+    return attend(q, None, None, k, None, None, v, None, None, bias, axis, causal, train)[0]
 
 
 def add_layer_norm(

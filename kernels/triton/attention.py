@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from coltran_kernels.operators import Operands, register_attention, sum_type
-from coltran_kernels.triton.attention_backward import backward
+from coltran_kernels.operators import Operands, may_train, register_attention, sum_type
+from coltran_kernels.triton.attention_backward import LONGEST_LINE, backward
 from coltran_kernels.triton.tiles import (
     block_of_channels,
     kernel_sum_type,
@@ -40,7 +40,7 @@ def forward_kernel(
     V,
     BIAS,  # [h, 2L] or None
     OUT,
-    LSE,  # [B, lines, h, L]
+    LSE,  # [B, lines, h, L] or None
     q_strides,  # four of each: image, line, position, head
     k_strides,
     v_strides,
@@ -74,9 +74,10 @@ def forward_kernel(
         highest = higher
     out = out / total[:, None]
     store(OUT, origin(out_strides, image, line, head), out_strides[2], first, out, BQ, LENGTH, C, BC)
-    rows = first + tl.arange(0, BQ)
-    lse = LSE + ((image * lines + line) * heads + head) * LENGTH
-    tl.store(lse + rows, highest + tl.log2(total), mask=rows < LENGTH)
+    if LSE is not None:
+        rows = first + tl.arange(0, BQ)
+        lse = LSE + ((image * lines + line) * heads + head) * LENGTH
+        tl.store(lse + rows, highest + tl.log2(total), mask=rows < LENGTH)
 
 
 class Tiling(NamedTuple):
@@ -89,26 +90,27 @@ class Tiling(NamedTuple):
 
 def tiling(length: int, *, conditioned: bool, hip: bool) -> Tiling:
     """Tile sizes that fit every target without spills (docs/kernels.md has the figures)."""
-    if length <= 64:
+    if length <= LONGEST_LINE:
         side = max(16, triton.next_power_of_2(length))
         return Tiling(side, side, 8 if conditioned else 4)
     return Tiling(64, 64, 4 if hip and not conditioned else 8)
 
 
-def kept_shape(shape: torch.Size, axis: str) -> tuple[int, ...]:
-    """[B, lines, h, L]: the LSE of every query."""
+def kept_shape(shape: torch.Size, axis: str, train: bool) -> tuple[int, ...]:
+    """[B, lines, h, L], the LSE of every query, where the backward takes it."""
     batch, height, width, heads, _ = shape
-    return (batch, height, heads, width) if axis == "row" else (batch, width, heads, height)
+    lines, length = (height, width) if axis == "row" else (width, height)
+    return (batch, lines, heads, length) if train and length > LONGEST_LINE else (0,)
 
 
-def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool) -> tuple[Tensor, Tensor]:
+def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool, train: bool) -> tuple[Tensor, Tensor]:
     """Launches the kernel; see `register_attention` for what goes in and out."""
     q = operands[0]
     assert q is not None
     batch, height, width, heads, channels = q.shape
     lines, length = (height, width) if axis == "row" else (width, height)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    lse = torch.empty(kept_shape(q.shape, axis), dtype=sum_type(q.dtype), device=q.device)
+    lse = torch.empty(kept_shape(q.shape, axis, train), dtype=sum_type(q.dtype), device=q.device)
     conditioned = any(operands[i] is not None for i in (1, 2, 4, 5, 7, 8))
     tile = tiling(length, conditioned=conditioned, hip=torch.version.hip is not None)
     of_operands = [strides(operand, axis) for operand in operands]
@@ -119,7 +121,7 @@ def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool)
             tuple(operands[6:9]),
             bias,
             out,
-            lse,
+            lse if lse.numel() else None,
             tuple(of_operands[0:3]),
             tuple(of_operands[3:6]),
             tuple(of_operands[6:9]),
@@ -145,4 +147,4 @@ attend = register_attention("triton", forward, backward, kept_shape)
 def axial_attention(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool) -> Tensor:
     """`coltran_kernels.axial_attention` of the operands q, q_scale, q_shift, k, ..., v_shift."""
     operands = [t if t is None or t.stride(-1) == 1 else t.contiguous() for t in operands]
-    return attend(*operands, bias, axis, causal)[0]
+    return attend(*operands, bias, axis, causal, may_train(*operands, bias))[0]

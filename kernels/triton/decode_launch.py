@@ -15,8 +15,8 @@ import torch.nn.functional as F
 import triton
 from torch import Tensor
 
+from coltran_kernels.triton import tiles
 from coltran_kernels.triton.decode import decode_row_kernel
-from coltran_kernels.triton.tiles import interpreted
 from coltran_kernels.types import DecoderWeights, RowTerms
 
 WARPS = 8
@@ -230,7 +230,7 @@ def kernel_arguments(
         "PAIRS": min(triton.next_power_of_2(plan.tile * sizes.heads), max(1, 8192 // (width_padded * channels))),
         "RESIDENT": plan.resident,
         "STAGES": STAGES,
-        "PRECISION": "ieee" if interpreted() else PRECISION,  # the interpreter knows no other, and needs none
+        "PRECISION": "ieee" if tiles.INTERPRETED else PRECISION,  # the interpreter knows no other, and needs none
     }
 
 
@@ -259,7 +259,7 @@ def _refuse_what_cannot_be_served(weights: DecoderWeights, terms: RowTerms) -> N
     dtypes = {weights.logits.dtype, terms.inputs.dtype}
     if not dtypes <= set(DTYPES):
         raise NotImplementedError(f"decode_row: implementation 'triton' serves {DTYPES}, not {dtypes}")
-    if interpreted() and torch.bfloat16 in dtypes:
+    if tiles.INTERPRETED and torch.bfloat16 in dtypes:
         raise NotImplementedError("decode_row: Triton's interpreter computes bfloat16 wrongly")
 
 
@@ -283,7 +283,7 @@ def decode_row(
     """
     _refuse_what_cannot_be_served(weights, terms)
     if plan is None:
-        device = Device(1, 1 << 30) if interpreted() else _device(uniforms.get_device())
+        device = Device(1, 1 << 30) if tiles.INTERPRETED else _device(uniforms.get_device())
         plan = choose_plan(sizes_of(weights, terms), device)
     arguments = kernel_arguments(
         weights, terms, uniforms, plan, given=given, mode=mode, temperature=temperature, top_p=top_p, eps=eps,

@@ -46,6 +46,9 @@ def load(X, start, stride, first, ROWS: tl.constexpr, LENGTH: tl.constexpr, C: t
     return x
 
 
+INTERPRETED = isinstance(load, InterpretedFunction)
+
+
 @triton.jit
 def store(X, start, stride, first, x, ROWS: tl.constexpr, LENGTH: tl.constexpr, C: tl.constexpr, BC: tl.constexpr):
     """The inverse of `load`; rounds to the type of the tensor."""
@@ -117,11 +120,6 @@ def diagonals(x, R: tl.constexpr, N: tl.constexpr):
     turned = tl.gather(x, (i + t) % N, axis=1)
     carried = i + t >= N
     return tl.sum(tl.where(carried, turned, 0.0), 0), tl.sum(tl.where(carried, 0.0, turned), 0)
-
-
-def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, which serves tensors on any device."""
-    return isinstance(load, InterpretedFunction)
 
 
 def kernel_sum_type(dtype: torch.dtype) -> tl.dtype:
