@@ -225,6 +225,13 @@ def test_a_dtype_that_it_cannot_serve_is_refused(dtype):
         decode_row(*random_row(1, 1, 16, 16, 1, 8, 1, dtype=dtype), implementation="triton")
 
 
+def test_a_batch_beyond_32_bits_is_refused():
+    with torch.device("meta"):
+        row = random_row(30_000, 64, 512, 512, 4, 512, 1)
+    with pytest.raises(NotImplementedError, match="32 bits, too few for 30000 images"):
+        decode_launch.decode_row(*row, **DEFAULTS)
+
+
 def test_a_device_that_it_cannot_serve_is_refused(monkeypatch):
     monkeypatch.setattr(tiles, "INTERPRETED", False)
     with pytest.raises(NotImplementedError, match="cannot serve a tensor on cpu"):

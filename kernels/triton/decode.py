@@ -140,8 +140,8 @@ def _linear(
     COUNT: tl.constexpr = (SIZE + N - 1) // N
     x = tl.reshape(x.to(packed.dtype.element_ty), (x.shape[0], G, K // G)).permute(1, 0, 2)  # [G, M, K/G]
     if RESIDENT:
-        # Slots at either end may belong to a neighbouring matrix; their columns are outside and not stored. A branch
-        # would keep the compiler from holding the slot in shared memory across the loop over columns.
+        # Slots at either end may belong to a neighbouring matrix; their columns are outside and not stored. Skipped by
+        # a branch, float32 weights would be split into bfloat16 in every column instead of once.
         for slot in tl.static_range(START // P, (START + COUNT - 1) // P + 1):
             y = tl.sum(tl.dot(x, slots[slot], input_precision=PRECISION), 0)  # [M, N]
             _finish(

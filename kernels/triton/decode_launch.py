@@ -119,9 +119,8 @@ def choose_plan(sizes: Sizes, device: Device) -> Plan:
 
 @functools.cache
 def _device(index: int) -> Device:
-    properties = torch.cuda.get_device_properties(index)
-    shared = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]
-    return Device(properties.multi_processor_count, shared)
+    properties = triton.runtime.driver.active.utils.get_device_properties(index)
+    return Device(properties["multiprocessor_count"], properties["max_shared_mem"])
 
 
 def pack(weights: DecoderWeights, sizes: Sizes, columns: int, slices: int) -> Tensor:
@@ -261,6 +260,10 @@ def _refuse_what_cannot_be_served(weights: DecoderWeights, terms: RowTerms) -> N
         raise NotImplementedError(f"decode_row: implementation 'triton' serves {DTYPES}, not {dtypes}")
     if tiles.INTERPRETED and torch.bfloat16 in dtypes:
         raise NotImplementedError("decode_row: Triton's interpreter computes bfloat16 wrongly")
+    batch, width, hidden = terms.inputs.shape
+    strides = [tensor.stride(0) for layer in terms.layers for tensor in layer[:4] if tensor is not None]
+    if batch * max(strides, default=0) >= 2**31 or batch * width * 3 * hidden >= 2**31:
+        raise NotImplementedError(f"decode_row: implementation 'triton' counts in 32 bits, too few for {batch} images")
 
 
 def decode_row(
