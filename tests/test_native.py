@@ -65,7 +65,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(fresh, monkeypatch):
 
 def test_a_file_that_is_no_library_is_reported(fresh, monkeypatch):
     compiler = fresh / "c++"
-    compiler.write_text('#!/bin/sh\nfor last; do :; done\necho junk > "$last"\n')
+    compiler.write_text('#!/bin/sh\nfor last; do :; done\n[ "$last" = --version ] || echo junk > "$last"\n')
     compiler.chmod(0o755)
     monkeypatch.setattr(native.shutil, "which", lambda name: str(compiler))
     assert "cannot be loaded" in str(native.why_not())
