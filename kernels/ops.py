@@ -11,7 +11,6 @@ import functools
 import warnings
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from coltran_kernels import reference
@@ -295,10 +294,13 @@ def decode_row(
         "return_probabilities": return_probabilities,
     }  # fmt: skip
     chosen = _choose("decode_row", implementation, ("reference", "cpu", "triton"), uniforms)
-    if chosen == "triton" and (implementation == "triton" or terms.inputs.dtype != torch.float64):
+    if chosen == "triton":
         from coltran_kernels.triton import decode_launch
 
-        return decode_launch.decode_row(weights, terms, uniforms, **options)
+        why_not = decode_launch.unsupported(weights, terms)
+        if why_not is None:
+            return decode_launch.decode_row(weights, terms, uniforms, **options)
+        _require_choice(implementation, f"decode_row: implementation 'triton' cannot serve: {why_not}")
     unsupported = decode.unsupported(weights, terms.inputs, uniforms, *(t for layer in terms.layers for t in layer))
     if _serves_natively("decode_row", implementation, unsupported):
         return decode.decode_row(_packed(weights, prepared), terms, uniforms, **options)

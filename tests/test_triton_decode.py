@@ -227,9 +227,15 @@ def test_a_dtype_that_it_cannot_serve_is_refused(dtype):
 
 def test_a_batch_beyond_32_bits_is_refused():
     with torch.device("meta"):
-        row = random_row(30_000, 64, 512, 512, 4, 512, 1)
-    with pytest.raises(NotImplementedError, match="32 bits, too few for 30000 images"):
-        decode_launch.decode_row(*row, **DEFAULTS)
+        weights, terms, _ = random_row(30_000, 64, 512, 512, 4, 512, 1)
+    assert decode_launch.unsupported(weights, terms) == "it counts in 32 bits, too few for 30000 images"
+
+
+def test_layers_of_different_sizes_are_refused():
+    (one, terms, uniforms), (other, *_) = random_row(1, 1, 16, 16, 1, 8, 2), random_row(1, 1, 16, 24, 1, 8, 1)
+    mixed = one._replace(layers=(one.layers[0], other.layers[0]))
+    with pytest.raises(NotImplementedError, match="same feed-forward size"):
+        decode_row(mixed, terms, uniforms, implementation="triton")
 
 
 def test_a_device_that_it_cannot_serve_is_refused(monkeypatch):

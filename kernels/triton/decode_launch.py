@@ -99,9 +99,8 @@ def shared_bytes(plan: Plan, sizes: Sizes) -> int:
     return (slots * plan.columns * sizes.depth * operand) + max(conversions, WARPS * plan.tile * plan.columns * 4)
 
 
-@functools.lru_cache(maxsize=256)
-def choose_plan(sizes: Sizes, device: Device) -> Plan:
-    """The plan with the least estimated time among those that fit.
+def fitting_plans(sizes: Sizes, device: Device) -> list[Plan]:
+    """The plans that the GPU has room for.
 
     Programs that wait for each other must all be on the chip at once, so P > 1 is limited to one program for each
     multiprocessor in all tiles together; with P = 1 tiles may queue.
@@ -110,11 +109,17 @@ def choose_plan(sizes: Sizes, device: Device) -> Plan:
     room = device.processors // tiles
     shared_out = {p for p in (8, 16, 32, 64, 96, 128, room) if 1 < p <= room}
     plans = [Plan(p, TILE, 8, resident) for p in shared_out for resident in (True, False)]
-    plans.append(Plan(1, TILE, 8 if sizes.weight_bytes == 4 else 16, False))  # the widest that spill no registers
-    fitting = [plan for plan in plans if shared_bytes(plan, sizes) <= device.shared]
-    if not fitting:
+    plans.append(Plan(1, TILE, 8 if sizes.weight_bytes == 4 else 16, False))  # wider ones spill more
+    return [plan for plan in plans if shared_bytes(plan, sizes) <= device.shared]
+
+
+@functools.lru_cache(maxsize=256)
+def choose_plan(sizes: Sizes, device: Device) -> Plan:
+    """The plan with the least estimated time among those that fit."""
+    plans = fitting_plans(sizes, device)
+    if not plans:
         raise NotImplementedError(f"decode_row: no plan of implementation 'triton' fits {sizes} on {device}")
-    return min(sorted(fitting), key=lambda plan: row_time(plan, sizes, device))
+    return min(sorted(plans), key=lambda plan: row_time(plan, sizes, device))
 
 
 @functools.cache
@@ -254,16 +259,25 @@ def sizes_of(weights: DecoderWeights, terms: RowTerms) -> Sizes:
     )
 
 
-def _refuse_what_cannot_be_served(weights: DecoderWeights, terms: RowTerms) -> None:
-    dtypes = {weights.logits.dtype, terms.inputs.dtype}
-    if not dtypes <= set(DTYPES):
-        raise NotImplementedError(f"decode_row: implementation 'triton' serves {DTYPES}, not {dtypes}")
-    if tiles.INTERPRETED and torch.bfloat16 in dtypes:
-        raise NotImplementedError("decode_row: Triton's interpreter computes bfloat16 wrongly")
+def _device_of(tensor: Tensor) -> Device:
+    return Device(1, 1 << 30) if tiles.INTERPRETED else _device(tensor.get_device())
+
+
+def unsupported(weights: DecoderWeights, terms: RowTerms) -> str | None:
+    """Why the kernel cannot serve these tensors, or None."""
+    for dtype in (weights.logits.dtype, terms.inputs.dtype):
+        if dtype not in DTYPES:
+            return f"it serves float32, float16 and bfloat16, not {dtype}"
+        if tiles.INTERPRETED and dtype == torch.bfloat16:
+            return "Triton's interpreter computes bfloat16 wrongly"
+    if len({(layer.ff1.shape[0], layer.bias.shape[0]) for layer in weights.layers}) > 1:
+        return "it needs layers of the same feed-forward size and number of heads"
     batch, width, hidden = terms.inputs.shape
     strides = [tensor.stride(0) for layer in terms.layers for tensor in layer[:4] if tensor is not None]
     if batch * max(strides, default=0) >= 2**31 or batch * width * 3 * hidden >= 2**31:
-        raise NotImplementedError(f"decode_row: implementation 'triton' counts in 32 bits, too few for {batch} images")
+        return f"it counts in 32 bits, too few for {batch} images"
+    sizes, device = sizes_of(weights, terms), _device_of(terms.inputs)
+    return None if fitting_plans(sizes, device) else f"no plan fits {sizes} on {device}"
 
 
 def decode_row(
@@ -279,15 +293,12 @@ def decode_row(
     return_probabilities: bool,
     plan: Plan | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """See `coltran_kernels.decode_row`. `plan` overrides the one that the cost model chooses.
+    """See `coltran_kernels.decode_row`, for tensors of which `unsupported` says nothing.
 
-    Raises:
-        NotImplementedError: a dtype that it cannot serve, or sizes that do not fit the GPU.
+    `plan` overrides the one that the cost model chooses.
     """
-    _refuse_what_cannot_be_served(weights, terms)
     if plan is None:
-        device = Device(1, 1 << 30) if tiles.INTERPRETED else _device(uniforms.get_device())
-        plan = choose_plan(sizes_of(weights, terms), device)
+        plan = choose_plan(sizes_of(weights, terms), _device_of(terms.inputs))
     arguments = kernel_arguments(
         weights, terms, uniforms, plan, given=given, mode=mode, temperature=temperature, top_p=top_p, eps=eps,
         return_probabilities=return_probabilities,
