@@ -3,21 +3,25 @@
 
 Triton asks its active driver which GPU to compile for. A driver that only names one makes `kernel.warmup` specialise
 and compile exactly as a launch would, up to the machine code; the tools in Triton's wheel then read registers, spills
-and instructions from it. It changes this process for good (no kernel can be launched afterwards), so tests call it in
-another process. TRITON_INTERPRET must not be set.
+and instructions from it. `compile_kernel` changes its process for good (no kernel can be launched afterwards, and it
+needs one without TRITON_INTERPRET), so `compile_ahead` calls it in another that waits for this.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import math
+import multiprocessing
+import os
 import re
 import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +156,29 @@ def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **
     registers, spills, instructions = read(compiled, log.getvalue())
     needs = (compiled.metadata.num_warps, registers, spills, compiled.metadata.shared)
     return Compiled(target, *needs, instructions, compiled.asm["ttgir"])
+
+
+def _leave_the_interpreter() -> None:
+    os.environ.pop("TRITON_INTERPRET", None)
+
+
+@functools.cache
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_leave_the_interpreter)
+
+
+def compile_ahead(kernel: str, arguments: Mapping[str, Any], *, target: str, **options: Any) -> Compiled:
+    """`compile_kernel` in a process of its own; raises what it raises.
+
+    compiled = compile_ahead(
+        "coltran_kernels.triton.layer_norm:forward_kernel",
+        {"X": "bfloat16", "rows": 4096, "EPS": 1e-3, "BLOCK": 512},
+        target="sm_90",
+        num_warps=4,
+    )
+    assert compiled.fits and compiled.registers <= 128
+    """
+    return _process().submit(compile_kernel, kernel, dict(arguments), target=target, **options).result()
 
 
 def _numbers(pattern: str, text: str) -> list[int]:

@@ -46,7 +46,7 @@ def register_attention(
     name: str,
     forward: Callable[..., tuple[Tensor, Tensor]],
     backward: Callable[..., list[Tensor]],
-    kept_shape: Callable[[torch.Size, str, bool], tuple[int, ...]],
+    kept_shape: Callable[[Tensor, str, bool], tuple[int, ...]],
 ) -> Callable[..., tuple[Tensor, Tensor]]:
     """Registers `coltran_kernels::axial_attention_{name}` and its backward.
 
@@ -56,7 +56,7 @@ def register_attention(
             backward wants to keep besides it. `train` says whether a backward may follow.
         backward: (operands, bias, out, kept, grad, axis=, causal=) -> the gradients of the operands and the bias that
             are not None, in that order, contiguous.
-        kept_shape: (shape of q, axis, train) -> the shape of what is kept; its type is `sum_type` of q's.
+        kept_shape: (q, axis, train) -> the shape of what is kept; its type is `sum_type` of q's.
 
     Returns:
         The operator: q, ..., v_shift, bias, axis, causal, train -> (output, kept).
@@ -86,7 +86,7 @@ def register_attention(
     @attention.register_fake
     def _(*arguments: Any) -> tuple[Tensor, Tensor]:
         q, *_, axis, _, train = arguments
-        kept = q.new_empty(kept_shape(q.shape, axis, train), dtype=sum_type(q.dtype))
+        kept = q.new_empty(kept_shape(q, axis, train), dtype=sum_type(q.dtype))
         return _like_contiguous([q])[0], kept
 
     @attention_backward.register_fake

@@ -53,6 +53,15 @@ class TestColorizer:
             assert output.parallel_logits is None
 
 
+def test_outer_decoder_agrees_in_triton(parity):
+    """Both axes, causal and not, conditioned, and norms for each image; one image, as the interpreter is slow."""
+    data = parity("colorizer_affine")
+    network = load_network(data)
+    e = network.embedding(torch.from_numpy(data["labels"][:1]))
+    upper = network.outer_decoder(e, torch.from_numpy(data["encoder_out"][:1]), implementation="triton")
+    assert relative_error(upper, data["outer_decoder_out"][:1]) < BLOCK
+
+
 @pytest.mark.parametrize("norm", ["exact", "rowcontext"])
 @pytest.mark.parametrize("name", COLORIZERS)
 class TestSampling:

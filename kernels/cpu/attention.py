@@ -80,9 +80,9 @@ def _of_table(grad: Tensor) -> Tensor:
     return F.pad(rows.unflatten(1, (length, -1)).sum(1), (0, 1))
 
 
-def kept_shape(shape: torch.Size, axis: str, train: bool) -> tuple[int, ...]:
+def kept_shape(q: Tensor, axis: str, train: bool) -> tuple[int, ...]:
     """[B, h, lines, L, L], the attention of every line, where it is kept."""
-    batch, height, width, heads, channels = shape
+    batch, height, width, heads, channels = q.shape
     lines, length = (height, width) if axis == "row" else (width, height)
     return (batch, heads, lines, length, length) if train and _keeps(length, channels) else (0,)
 
@@ -92,7 +92,7 @@ def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool,
     q = operands[0]
     assert q is not None
     out = torch.empty(q.shape, dtype=q.dtype)
-    kept = q.new_empty(kept_shape(q.shape, axis, train))
+    kept = q.new_empty(kept_shape(q, axis, train))
     q, k, v, of_out = (_split(t, axis) for t in (*operands, out) if t is not None)
     mask = _mask(bias, q, q.shape[3], causal)
     (scores, buffer), product = _buffers(q, 2)

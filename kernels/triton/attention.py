@@ -11,15 +11,13 @@ row. Up to L = 64 a line is one tile. See docs/kernels.md for the picture and th
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from coltran_kernels.operators import Operands, may_train, register_attention, sum_type
-from coltran_kernels.triton.attention_backward import LONGEST_LINE, backward
+from coltran_kernels.triton.attention_backward import LONGEST_LINE, Tiling, backward, in_one_tile, is_wide
 from coltran_kernels.triton.tiles import (
     block_of_channels,
     kernel_sum_type,
@@ -61,7 +59,7 @@ def forward_kernel(
     highest = tl.full([BQ], float("-inf"), TYPE)
     total = tl.zeros([BQ], TYPE)
     out = tl.zeros([BQ, BC], TYPE)
-    end = tl.minimum((block + 1) * BQ, LENGTH) if CAUSAL else LENGTH
+    end = tl.minimum(first + BQ, LENGTH) if CAUSAL else LENGTH
     for start in range(0, end, BK):
         k = load_conditioned(K, k_strides, image, line, head, start, BK, LENGTH, C, BC, TYPE)  # [BK, BC]
         s = scores(q, k, BIAS, head, first, start, BQ, BK, LENGTH, C, CAUSAL, TYPE)  # [BQ, BK]
@@ -80,27 +78,22 @@ def forward_kernel(
         tl.store(lse + rows, highest + tl.log2(total), mask=rows < LENGTH)
 
 
-class Tiling(NamedTuple):
-    """Rows of queries and of keys in a tile, and the warps that work on it."""
-
-    queries: int
-    keys: int
-    warps: int
-
-
-def tiling(length: int, *, conditioned: bool, hip: bool) -> Tiling:
+def tiling(length: int, channels: int, itemsize: int, *, conditioned: bool, hip: bool) -> Tiling:
     """Tile sizes that fit every target without spills (docs/kernels.md has the figures)."""
+    if is_wide(channels, itemsize):
+        return Tiling(32, 32, 8)
     if length <= LONGEST_LINE:
         side = max(16, triton.next_power_of_2(length))
         return Tiling(side, side, 8 if conditioned else 4)
     return Tiling(64, 64, 4 if hip and not conditioned else 8)
 
 
-def kept_shape(shape: torch.Size, axis: str, train: bool) -> tuple[int, ...]:
+def kept_shape(q: Tensor, axis: str, train: bool) -> tuple[int, ...]:
     """[B, lines, h, L], the LSE of every query, where the backward takes it."""
-    batch, height, width, heads, _ = shape
+    batch, height, width, heads, channels = q.shape
     lines, length = (height, width) if axis == "row" else (width, height)
-    return (batch, lines, heads, length) if train and length > LONGEST_LINE else (0,)
+    one_tile = in_one_tile(length, channels, q.element_size())
+    return (batch, lines, heads, length) if train and not one_tile else (0,)
 
 
 def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool, train: bool) -> tuple[Tensor, Tensor]:
@@ -110,9 +103,9 @@ def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool,
     batch, height, width, heads, channels = q.shape
     lines, length = (height, width) if axis == "row" else (width, height)
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    lse = torch.empty(kept_shape(q.shape, axis, train), dtype=sum_type(q.dtype), device=q.device)
+    lse = torch.empty(kept_shape(q, axis, train), dtype=sum_type(q.dtype), device=q.device)
     conditioned = any(operands[i] is not None for i in (1, 2, 4, 5, 7, 8))
-    tile = tiling(length, conditioned=conditioned, hip=torch.version.hip is not None)
+    tile = tiling(length, channels, q.element_size(), conditioned=conditioned, hip=torch.version.hip is not None)
     of_operands = [strides(operand, axis) for operand in operands]
     with torch.cuda.device_of(q):
         forward_kernel[(batch * lines * heads * triton.cdiv(length, tile.queries),)](

@@ -6,13 +6,15 @@
     dbias[d + L - 1] = sum of dS along diagonal d, over all lines of all images
     dq = dq' * q_scale,  dq_scale = dq' * q,  dq_shift = dq',  and so on
 
-Up to L = 64 one program has all of a line in one tile and computes P anew (`line_kernel`). Longer lines take two
-kernels, one that owns rows of queries (dq, bias, delta) and one that owns keys (dk, dv); both recompute P from the
-LSE of the forward. Nothing is accumulated in memory: each program writes the bias gradient of its own tile of rows,
-and these are summed in a fixed order.
+Up to L = 64 one program has all of a line in one tile and computes P anew (`line_kernel`). Longer lines, and wide ones
+in float32, take two kernels: one that owns rows of queries (dq, bias, delta) and one that owns keys (dk, dv); both
+recompute P from the LSE of the forward. Nothing is accumulated in memory: each program writes the bias gradient of its
+own tile of rows, and these are summed in a fixed order.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -211,12 +213,39 @@ def key_kernel(
 
 
 LONGEST_LINE = 64  # in one tile
-BLOCK_QUERIES, BLOCK_KEYS = 32, 64  # of longer lines
 
 
-def warps(length: int, *, hip: bool) -> int:
-    """Warps that fit every target without spills (docs/kernels.md has the figures)."""
-    return 4 if hip and length > LONGEST_LINE else 8
+def is_wide(channels: int, itemsize: int) -> bool:
+    """Whether a position takes more than 256 bytes, such as 128 channels of float32: tiles must be smaller."""
+    return channels * itemsize > 256
+
+
+def in_one_tile(length: int, channels: int, itemsize: int) -> bool:
+    """Whether `line_kernel` serves."""
+    return length <= LONGEST_LINE and not is_wide(channels, itemsize)
+
+
+class Tiling(NamedTuple):
+    """Rows of queries and of keys in a tile, and the warps that work on it."""
+
+    queries: int
+    keys: int
+    warps: int
+
+
+def tiling(length: int, channels: int, itemsize: int, *, hip: bool) -> Tiling:
+    """Tile sizes that fit every target without spills, but for those in docs/kernels.md."""
+    if in_one_tile(length, channels, itemsize):
+        side = max(16, triton.next_power_of_2(length))
+        return Tiling(side, side, 8)
+    if is_wide(channels, itemsize):
+        return Tiling(16, 32, 8)
+    return Tiling(32, 64, 4 if hip else 8)
+
+
+def options(warps: int, *, hip: bool) -> dict[str, int]:
+    """How the kernels are compiled. Without a limit the assembler may spill a little to stay below 128 registers."""
+    return {"num_warps": warps, "num_stages": 1} | ({} if hip else {"maxnreg": 255})
 
 
 def backward(
@@ -256,22 +285,21 @@ def backward(
     }  # fmt: skip
     dq, dk, dv = (triple(grads, i) for i in range(3))
     programs = batch * lines * heads
-    num_warps = warps(length, hip=torch.version.hip is not None)
+    hip = torch.version.hip is not None
+    tile = tiling(length, channels, q.element_size(), hip=hip)
+    side, rows = tile.keys, tile.queries
+    of_queries, of_keys = triton.cdiv(length, rows), triton.cdiv(length, side)
+    compiling = options(tile.warps, hip=hip)
     with torch.cuda.device_of(q):
-        if length <= LONGEST_LINE:
-            side = rows = max(16, triton.next_power_of_2(length))
+        if in_one_tile(length, channels, q.element_size()):
             dbias = None if bias is None else partial_sums(1, 2 * side)
-            line_kernel[(programs,)](
-                **common, DQ=dq, DK=dk, DV=dv, DBIAS=dbias, N=side, num_warps=num_warps, num_stages=1
-            )
+            line_kernel[(programs,)](**common, DQ=dq, DK=dk, DV=dv, DBIAS=dbias, N=side, **compiling)
         else:
-            side, rows = BLOCK_KEYS, BLOCK_QUERIES
-            of_queries, of_keys = triton.cdiv(length, rows), triton.cdiv(length, side)
+            sizes = {"BQ": rows, "BK": side, **compiling}
             delta = partial_sums(length)
             dbias = None if bias is None else partial_sums(of_queries, (of_keys + 1) * side)
-            tile = {"BQ": rows, "BK": side, "num_warps": num_warps, "num_stages": 1}
-            query_kernel[(programs * of_queries,)](**common, OUT=out, LSE=lse, DQ=dq, DBIAS=dbias, DELTA=delta, **tile)
-            key_kernel[(programs * of_keys,)](**common, LSE=lse, DELTA=delta, DK=dk, DV=dv, **tile)
+            query_kernel[(programs * of_queries,)](**common, OUT=out, LSE=lse, DQ=dq, DBIAS=dbias, DELTA=delta, **sizes)
+            key_kernel[(programs * of_keys,)](**common, LSE=lse, DELTA=delta, DK=dk, DV=dv, **sizes)
     found = [g for g in grads if g is not None]
     if bias is None or dbias is None:
         return found

@@ -12,6 +12,8 @@ and sums their share of dscale and dshift; the shares are added in a fixed order
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -133,9 +135,18 @@ def _stride(affine: Tensor | None) -> int:
     return affine.shape[-1] if affine is not None and affine.dim() > 1 else 0
 
 
-def _rows(block: int) -> int:
-    """Vectors in a tile of about 2048 values."""
-    return max(1, 2048 // block)
+class Tiling(NamedTuple):
+    """Vectors in a tile, the power of two that one takes, and the warps that work on it."""
+
+    rows: int
+    block: int
+    warps: int
+
+
+def tiling(size: int) -> Tiling:
+    """Tiles of about 2048 values."""
+    block = triton.next_power_of_2(size)
+    return Tiling(max(1, 2048 // block), block, 4 if block <= 2048 else 8)
 
 
 STEPS = 8  # tiles that a program of the backward works through
@@ -155,12 +166,11 @@ def forward(
     mean = torch.empty(images * vectors, dtype=sum_type(x.dtype), device=x.device)
     rstd = torch.empty_like(mean)
     x_, residual_, scale_, shift_ = _contiguous(x, residual, scale, shift)
-    block = triton.next_power_of_2(size)
-    rows = _rows(block)
+    tile = tiling(size)
     with torch.cuda.device_of(x):
-        forward_kernel[(triton.cdiv(vectors, rows), images)](
+        forward_kernel[(triton.cdiv(vectors, tile.rows), images)](
             x_, residual_, scale_, shift_, y, mean, rstd, vectors, _stride(scale), _stride(shift), eps,
-            D=size, BD=block, ROWS=rows, TYPE=kernel_sum_type(x.dtype), num_warps=4,
+            D=size, BD=tile.block, ROWS=tile.rows, TYPE=kernel_sum_type(x.dtype), num_warps=tile.warps,
         )  # fmt: skip
     return y, mean, rstd
 
@@ -177,9 +187,8 @@ def backward(
     """Launches `backward_kernel`; see `register_layer_norm` for what goes in and out."""
     images, vectors = _images(x, scale, shift)
     size = x.shape[-1]
-    block = triton.next_power_of_2(size)
-    rows = _rows(block)
-    programs = triton.cdiv(vectors, rows * STEPS)
+    tile = tiling(size)
+    programs = triton.cdiv(vectors, tile.rows * STEPS)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     shares = [
         None if t is None else torch.empty(images, programs, size, dtype=sum_type(x.dtype), device=x.device)
@@ -189,7 +198,7 @@ def backward(
     with torch.cuda.device_of(x):
         backward_kernel[(programs, images)](
             x_, residual_, scale_, mean, rstd, grad_, dx, *shares, vectors, _stride(scale),
-            D=size, BD=block, ROWS=rows, STEPS=STEPS, TYPE=kernel_sum_type(x.dtype), num_warps=4,
+            D=size, BD=tile.block, ROWS=tile.rows, STEPS=STEPS, TYPE=kernel_sum_type(x.dtype), num_warps=tile.warps,
         )  # fmt: skip
     found = [dx]
     for affine, share in zip((scale, shift), shares, strict=True):

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels as launched for the paper's shapes and for small ones, compiled for GPUs that are not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.kernel_figures import PAPER, SMALL, Shape, of_attention, of_layer_norm
+from tests.compile_ahead import TARGETS, compile_ahead
+
+
+def _assert_fits(launch, target):
+    compiled = compile_ahead(launch.kernel, launch.arguments, target=target, **launch.options)
+    assert compiled.fits, f"{launch.name}: {compiled}"
+    assert (compiled.matrix_instructions > 0) == (launch.flops > 0)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("shape", [*PAPER, SMALL[0]], ids=lambda shape: shape.title)
+def test_attention_fits_and_uses_the_matrix_units(shape, target):
+    launches = list(of_attention(shape, hip=TARGETS[target].backend == "hip"))
+    assert len(launches) == (2 if shape.length <= 64 else 3)
+    for launch in launches:
+        _assert_fits(launch, target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_layer_norm_fits(target):
+    for launch in of_layer_norm(4096, 512):
+        _assert_fits(launch, target)
+
+
+def test_work_is_counted_by_hand():
+    forward, backward = of_attention(Shape(64, 128), hip=False)
+    pairs = 64 * 4 * 64 * 64
+    tensor = 64 * 64 * 512 * 2
+    assert forward.flops == 2 * 2 * pairs * 128
+    assert backward.flops == 5 * 2 * pairs * 128
+    assert forward.read_and_written == 4 * tensor  # q, k, v; out
+    assert backward.read_and_written == 7 * tensor  # q, k, v, the gradient of out; of q, k, v
+
+
+def test_conditioning_adds_what_it_reads_and_writes():
+    (plain, plain_back), (forward, backward) = (
+        of_attention(Shape(64, 128, conditioned=conditioned), hip=False) for conditioned in (False, True)
+    )
+    tensor = 64 * 64 * 512 * 2
+    assert forward.read_and_written - plain.read_and_written == 6 * tensor  # a scale and a shift of each
+    assert backward.read_and_written - plain_back.read_and_written == 12 * tensor  # and their gradients
