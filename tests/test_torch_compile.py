@@ -13,6 +13,8 @@ from coltran import networks
 from coltran.losses import bits
 from tests.tiny import colorizer_config, upsampler_config
 
+HEIGHT, WIDTH = 2, 3  # the interpreter is slow
+
 
 def _loss_and_gradients(network, call):
     network.zero_grad()
@@ -23,8 +25,8 @@ def _loss_and_gradients(network, call):
 
 def _call(network, implementation):
     generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(8, (2, 6, 8, 3), generator=generator)
-    gray = torch.randint(256, (2, 6, 8), generator=generator)
+    labels = torch.randint(8, (1, HEIGHT, WIDTH, 3), generator=generator)
+    gray = torch.randint(256, (1, HEIGHT, WIDTH), generator=generator)
 
     def call():
         if hasattr(network, "outer_decoder"):
@@ -34,9 +36,11 @@ def _call(network, implementation):
     return call
 
 
-@pytest.mark.parametrize("implementation", ["reference", "cpu", "triton"])
+@pytest.mark.parametrize("implementation", ["cpu", "triton"])
 @pytest.mark.parametrize(
-    "section", [colorizer_config(), upsampler_config("color_upsampler")], ids=lambda section: section["name"]
+    "section",
+    [colorizer_config(HEIGHT, WIDTH), upsampler_config("color_upsampler", HEIGHT, WIDTH)],
+    ids=lambda section: section["name"],
 )
 def test_a_compiled_network_computes_what_the_network_computes(section, implementation):
     network = networks.build(section)
