@@ -38,7 +38,7 @@ from coltran import cli, layers
 from coltran.cli import at_least
 from coltran.configs import colorizer as paper
 from coltran.losses import compute_losses
-from coltran_kernels import axial_attention
+from coltran_kernels import affine, axial_attention
 from coltran_kernels.ops import IMPLEMENTATIONS
 from coltran_kernels.reference import relative_bias
 
@@ -143,7 +143,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, axis: str,
     """What `coltran.layers` calls, written directly with torch's own attention."""
     terms.pop("implementation")
     q, k, v = (
-        layers.condition(x, terms.get(f"{name}_scale"), terms.get(f"{name}_shift"))
+        affine(x, terms.get(f"{name}_scale"), terms.get(f"{name}_shift"))
         for name, x in zip("qkv", (q, k, v), strict=True)
     )
     mask = relative_bias(bias)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from coltran.colorizer import Colorizer, InnerDecoder, OuterDecoder
-from coltran.layers import EPS, AxialAttention, FeedForward, condition
+from coltran.layers import EPS, AxialAttention, FeedForward
 from coltran_kernels import (
     DecoderLayer,
     DecoderWeights,
     RowLayer,
     RowTerms,
     add_layer_norm,
+    affine,
     cached_attention,
 )
 
@@ -188,7 +189,7 @@ class OuterRows:
         """Causal column attention of one row [B, 1, W, D] over the rows so far, whose keys and values it keeps."""
         terms = attention.terms(projected)
         q, k, v = (
-            condition(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
+            affine(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
             for c, t in zip("qkv", attention.split(x), strict=True)
         )
         keys, values = self.cache[layer].transpose(2, 3)[:, :, : row + 1]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coltran_kernels import add_layer_norm, axial_attention
+from coltran_kernels import add_layer_norm, affine, axial_attention
 
 EPS = 1e-3  # added to the variance in every layer norm
 
@@ -80,13 +80,6 @@ def embedding(symbols: int, hidden: int) -> nn.Embedding:
     table = nn.Embedding(symbols, hidden)
     glorot_(table.weight, symbols, hidden)
     return table
-
-
-def condition(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    """`x * scale + shift`, either of which may be absent."""
-    if scale is not None and shift is not None:
-        return torch.addcmul(shift, x, scale)
-    return x if shift is None else x + shift
 
 
 def shift_down(x: Tensor) -> Tensor:
@@ -197,7 +190,7 @@ class FeedForward(nn.Module):
 
     def transform(self, x: Tensor, projected: Tensor | None) -> Tensor:
         """[..., D] with the projected context [..., parts * D] or None -> [..., D]."""
-        return condition(self.outer(F.relu(self.inner(x))), *self.terms(projected))
+        return affine(self.outer(F.relu(self.inner(x))), *self.terms(projected))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """[B, H, W, D], context [B, H, W, E] -> [B, H, W, D]."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations of the Colorization Transformer, each with a plain-torch specification and fast implementations."""
 
+from coltran_kernels.elementwise import affine
 from coltran_kernels.ops import (
     PreparedDecoder,
     add_layer_norm,
@@ -18,6 +19,7 @@ __all__ = [
     "RowLayer",
     "RowTerms",
     "add_layer_norm",
+    "affine",
     "axial_attention",
     "cached_attention",
     "decode_row",

@@ -3,19 +3,12 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from coltran_kernels.cpu.attention import attend
+from coltran_kernels.elementwise import affine
 from coltran_kernels.operators import may_train
-
-
-def affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    """`x * scale + shift`, either of which may be absent, in one pass."""
-    if scale is None:
-        return x if shift is None else x + shift
-    return x * scale if shift is None else torch.addcmul(shift, x, scale)
 
 
 def axial_attention(
