@@ -28,10 +28,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coltran import networks
+from coltran.files import WRITING, written_whole
 from coltran.layers import plain
 
 _NUMBERED = re.compile(r"checkpoint-(\d{6,})")
-_TEMPORARY = ".writing-"
 
 
 class CheckpointError(ValueError):
@@ -178,20 +178,15 @@ def find(directory: str | Path) -> Path:
 
 def prune(logdir: str | Path, keep: int) -> None:
     """Deletes all but the `keep` newest checkpoints, and what a killed writer left behind."""
-    stale = Path(logdir).glob(f"{_TEMPORARY}checkpoint-*")
+    stale = Path(logdir).glob(f"{WRITING}checkpoint-*")
     for path in [*numbered(logdir)[:-keep], *stale]:
         shutil.rmtree(path)
 
 
 def save_yaml(values: Mapping[str, Any], path: Path) -> None:
     """Writes plain values as YAML, whole or not at all."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
-    try:
+    with written_whole(path) as temporary:
         temporary.write_text(yaml.safe_dump(plain(values), sort_keys=False), encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -214,8 +209,8 @@ def load_yaml(path: Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def _written_whole(directory: Path) -> Iterator[Path]:
     """Gives a temporary directory that becomes `directory` when the block succeeds and vanishes when not."""
-    temporary = directory.with_name(f"{_TEMPORARY}{directory.name}-{os.getpid()}")
-    replaced = directory.with_name(f"{_TEMPORARY}{directory.name}-replaced")
+    temporary = directory.with_name(f"{WRITING}{directory.name}-{os.getpid()}")
+    replaced = directory.with_name(f"{WRITING}{directory.name}-replaced")
     try:
         temporary.mkdir(parents=True)
         yield temporary

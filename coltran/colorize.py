@@ -33,6 +33,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from coltran import cli
 from coltran.cli import UserError
+from coltran.files import written_whole
 from coltran.image import PhotoError, list_photos, load_photo
 from coltran.pipeline import STAGES, Colorized, Pipeline, from_pretrained
 
@@ -156,13 +157,8 @@ def contact_sheet(colorized: Colorized) -> np.ndarray:
 
 def write_png(pixels: np.ndarray, path: Path) -> None:
     """Writes uint8 [H, W, 3] whole or not at all."""
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    try:
+    with written_whole(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def check_output(output: Path) -> None:

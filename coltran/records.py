@@ -11,7 +11,6 @@ A stage writes gen0.tfrecords; stages that ran side by side write gen0, gen1, ..
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from coltran import wire
+from coltran.files import written_whole
 
 
 class RecordError(ValueError):
@@ -41,19 +41,13 @@ def write_records(path: str | Path, records: Iterable[Record]) -> int:
         OSError: it cannot be written. Whatever `records` raises passes through; no file is left behind.
     """
     path = Path(path)
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     count = 0
-    try:
-        with open(temporary, "wb") as file:
-            for record in records:
-                data = _example(record)
-                length = struct.pack("<Q", len(data))
-                file.write(length + _checksum(length) + data + _checksum(data))
-                count += 1
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary, open(temporary, "wb") as file:
+        for record in records:
+            data = _example(record)
+            length = struct.pack("<Q", len(data))
+            file.write(length + _checksum(length) + data + _checksum(data))
+            count += 1
     return count
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from coltran.cli import UserError
 from coltran.colorizer import Colorizer
 from coltran.data import Batch
+from coltran.files import written_whole
 from coltran.image import labels_to_colors, rgb_to_gray, to_bits
 from coltran.upsamplers import ColorUpsampler
 
@@ -175,6 +175,5 @@ def _keep_lines(path: Path, last_step: int) -> None:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             if json.loads(line)["step"] <= last_step:
                 kept.append(line + "\n")
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    with written_whole(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")
