@@ -31,7 +31,7 @@ from coltran.datasets import VALID, photographs
 from coltran.evaluate import evaluate
 from coltran.report import Board
 from coltran.restore import newest, restore
-from coltran.train import train
+from coltran.train import define_training_flags, train_by_flags
 
 SUBSETS = {"train": "train", "eval_train": "train", "eval_valid": "valid", "eval_test": "test"}
 POLL = 1.0  # seconds between looks for a checkpoint
@@ -104,15 +104,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("logdir", "/tmp/svt", "checkpoints and summaries", flag_values=values)
     flags.DEFINE_string("data_dir", None, "folder of photographs", flag_values=values)
     flags.DEFINE_string("dataset", None, "imagenet or custom; config.dataset where not given", flag_values=values)
-    flags.DEFINE_string("pretrain_dir", None, "weights to start a training from", flag_values=values)
-    flags.DEFINE_boolean("tensorboard", True, "write summaries for TensorBoard", flag_values=values)
-    for name, default, lowest, text in (
-        ("steps_per_summaries", 100, 1, "steps between summaries"),
-        ("keep", 10, 1, "checkpoints to keep"),
-        ("workers", 1, 0, "processes that read photographs; 0: none besides this one"),
-        ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
-    ):
-        flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
+    define_training_flags(values, keep=10, tensorboard=True)
     cli.define_machine_flags(values)
 
 
@@ -126,19 +118,7 @@ def main() -> int:
     subset = SUBSETS[values.mode]
     photos = photographs(config.dataset, values.data_dir, subset, config.get("valid_examples", VALID))
     if values.mode == "train":
-        return train(
-            config,
-            values.logdir,
-            photos,
-            pretrain_dir=values.pretrain_dir,
-            tensorboard=values.tensorboard,
-            seed=values.seed,
-            steps_per_summaries=values.steps_per_summaries,
-            keep=values.keep,
-            save_every_steps=values.save_every_steps,
-            workers=values.workers,
-            device=str(device),
-        )
+        return train_by_flags(values, photos, str(device))
     evaluate_checkpoints(
         config, values.logdir, photos, subset, tensorboard=values.tensorboard, workers=values.workers, device=device
     )

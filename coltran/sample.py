@@ -25,7 +25,7 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 
-from coltran import cli
+from coltran import cli, networks
 from coltran.cli import UserError
 from coltran.colorizer import Colorizer
 from coltran.data import prepare
@@ -114,9 +114,7 @@ def sources(
 
 def image_size(config: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width of the images that the network of a configuration makes."""
-    side = config.get("downsample_res", 64)
-    low = config.get("downsample", False) and config["model"]["name"] != "spatial_upsampler"
-    height, width = (side, side) if low else config["resolution"]
+    height, width = networks.model_config(config)["resolution"]
     return int(height), int(width)
 
 

@@ -301,6 +301,36 @@ def train(
     return 128 + caught[0] if caught else 0
 
 
+def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: bool) -> None:
+    """Defines the flags that `train_by_flags` reads, with these defaults, but for `--logdir` and `--seed`."""
+    for name, default, lowest, text in (
+        ("steps_per_summaries", 100, 1, "steps between summaries"),
+        ("keep", keep, 1, "checkpoints to keep"),
+        ("workers", 1, 0, "processes that read photographs; 0: none besides this one"),
+        ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
+    ):
+        flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
+    flags.DEFINE_string("pretrain_dir", None, "weights to start from, in a log directory", flag_values=values)
+    flags.DEFINE_boolean("tensorboard", tensorboard, "write summaries for TensorBoard", flag_values=values)
+
+
+def train_by_flags(values: flags.FlagValues, photos: Photos, device: str) -> int:
+    """`train` with the configuration and options of a command line."""
+    return train(
+        values.config,
+        values.logdir,
+        photos,
+        pretrain_dir=values.pretrain_dir,
+        tensorboard=values.tensorboard,
+        seed=values.seed,
+        steps_per_summaries=values.steps_per_summaries,
+        keep=values.keep,
+        save_every_steps=values.save_every_steps,
+        workers=values.workers,
+        device=device,
+    )
+
+
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this program's flags, beside `--config`."""
     for name, text in (
@@ -308,17 +338,11 @@ def define_flags(values: flags.FlagValues) -> None:
         ("data_dir", "folder of photographs"),
     ):
         flags.DEFINE_string(name, None, text, required=True, flag_values=values)
-    for name, default, lowest, text in (
-        ("steps_per_summaries", 100, 1, "steps between summaries"),
-        ("keep", 3, 1, "checkpoints to keep"),
-        ("seed", 0, 0, "decides everything random"),
-        ("workers", 1, 0, "processes that read photographs; 0: none besides this one"),
-        ("threads", None, 1, "threads that compute; torch's own choice where not given"),
-        ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
-    ):
-        flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
-    flags.DEFINE_string("pretrain_dir", None, "weights to start from, in a log directory", flag_values=values)
-    flags.DEFINE_boolean("tensorboard", False, "write summaries for TensorBoard", flag_values=values)
+    define_training_flags(values, keep=3, tensorboard=False)
+    flags.DEFINE_integer("seed", 0, "decides everything random", 0, flag_values=values)
+    flags.DEFINE_integer(
+        "threads", None, "threads that compute; torch's own choice where not given", 1, flag_values=values
+    )
     flags.DEFINE_string("device", "cpu", "cpu or cuda", flag_values=values)
 
 
@@ -327,19 +351,7 @@ def main() -> int:
     values = cli.parse_flags(sys.argv[1:], __doc__ or "", define_flags)
     if values.threads:
         torch.set_num_threads(values.threads)
-    return train(
-        values.config,
-        values.logdir,
-        values.data_dir,
-        pretrain_dir=values.pretrain_dir,
-        tensorboard=values.tensorboard,
-        seed=values.seed,
-        steps_per_summaries=values.steps_per_summaries,
-        keep=values.keep,
-        save_every_steps=values.save_every_steps,
-        workers=values.workers,
-        device=values.device,
-    )
+    return train_by_flags(values, values.data_dir, values.device)
 
 
 if __name__ == "__main__":
