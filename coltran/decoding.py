@@ -6,6 +6,9 @@ Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -47,7 +50,33 @@ def decoder_weights(colorizer: Colorizer) -> DecoderWeights:
     )
 
 
-class ContextProjections:
+Projected = tuple["list[Tensor | None]", "list[Tensor | None]"]  # [B, W, ...] of each attention, of each feed-forward
+
+
+class StackedProjections:
+    """The weights of the conditioning of all layers of a decoder, as one matrix."""
+
+    def __init__(self, decoder: OuterDecoder | InnerDecoder, encoded: int) -> None:
+        """encoded: channels E of the gray context, which comes before the summary of the rows above."""
+        modules: list[AxialAttention | FeedForward] = [*decoder.attention, *decoder.feed_forward]
+        self.layers = len(decoder.attention)
+        projections = [module.condition for module in modules]
+        present = [p for p in projections if p is not None]
+        self.sizes = [0 if p is None else p.out_features for p in projections]
+        if present:
+            weight = torch.cat([p.weight for p in present])
+            self.of_gray, self.of_upper = weight[:, :encoded].T, weight[:, encoded:].T
+            # The feed-forwards' projections have a bias, those of attention have none.
+            self.bias = torch.cat([p.weight.new_zeros(p.out_features) if p.bias is None else p.bias for p in present])
+
+    def split(self, projected: Tensor) -> Projected:
+        """All layers' projected context [B, W, sum of sizes], by layer."""
+        parts = projected.split(self.sizes, -1)
+        found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
+        return found[: self.layers], found[self.layers :]
+
+
+class ContextProjections(StackedProjections):
     """The conditioning of all layers of a decoder as one matrix product a row: their projections, stacked.
 
     What depends on the gray image alone is made for several rows at a time while the batch is small, so that the
@@ -58,21 +87,13 @@ class ContextProjections:
 
     def __init__(self, decoder: OuterDecoder | InnerDecoder, z: Tensor) -> None:
         """z: the encoded gray image, [B, H, W, E]."""
-        modules: list[AxialAttention | FeedForward] = [*decoder.attention, *decoder.feed_forward]
-        self.layers, self.z, self.next_row = len(decoder.attention), z, 0
-        projections = [module.condition for module in modules]
-        present = [p for p in projections if p is not None]
-        self.sizes = [0 if p is None else p.out_features for p in projections]
         batch, height, width, encoded = z.shape
+        super().__init__(decoder, encoded)
+        self.z, self.next_row = z, 0
         self.rows = min(height, max(1, self.PIXELS // (batch * width)))
         self.buffer = z.new_empty(self.rows, batch, width, sum(self.sizes))
-        if present:
-            weight = torch.cat([p.weight for p in present])
-            self.of_gray, self.of_upper = weight[:, :encoded].T, weight[:, encoded:].T
-            # The feed-forwards' projections have a bias, those of attention have none.
-            self.bias = torch.cat([p.weight.new_zeros(p.out_features) if p.bias is None else p.bias for p in present])
 
-    def __call__(self, row: int, upper: Tensor | None = None) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    def __call__(self, row: int, upper: Tensor | None = None) -> Projected:
         """The projected context [B, W, ...] of each attention, and of each feed-forward; rows are asked for in order.
 
         The context is the gray one, followed by the summary of the rows above [B, W, D] if there is one.
@@ -89,9 +110,30 @@ class ContextProjections:
         projected = self.buffer[row % self.rows]
         if upper is not None:
             projected.flatten(0, 1).addmm_(upper.flatten(0, 1), self.of_upper)
-        parts = projected.split(self.sizes, -1)
-        found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
-        return found[: self.layers], found[self.layers :]
+        return self.split(projected)
+
+
+def row_terms(
+    decoder: InnerDecoder,
+    position: Tensor,  # [D], of the row
+    z: Tensor,  # [B, W, E]
+    upper: Tensor,  # [B, W, D]
+    projected: Projected,
+    norms: list[tuple[Tensor, Tensor]],
+) -> RowTerms:
+    """What conditions one row, from what is known of it."""
+    inputs = (position + decoder.position.column).expand_as(upper)
+    if decoder.skip:
+        inputs = inputs + z + upper
+    of_attention, of_feed_forward = projected
+    layers = []
+    for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
+        qkv_scale, qkv_shift = _stack_qkv(attention.terms(of_attention[i]), upper)
+        ff_scale, ff_shift = feed_forward.terms(of_feed_forward[i])
+        (scale1, shift1), (scale2, shift2) = norms[2 * i], norms[2 * i + 1]
+        affine = (_per_image(t) for t in (scale1, shift1, scale2, shift2))
+        layers.append(RowLayer(qkv_scale, qkv_shift, ff_scale, ff_shift, *affine))
+    return RowTerms(inputs, tuple(layers))
 
 
 class InnerRows:
@@ -111,20 +153,9 @@ class InnerRows:
         Raises:
             ValueError: another row than the next one.
         """
-        decoder, z = self.decoder, self.z[:, row]
-        inputs = (decoder.position.row[row] + decoder.position.column).expand_as(upper)
-        if decoder.skip:
-            inputs = inputs + z + upper
-        of_attention, of_feed_forward = self.project(row, upper)
-        norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in decoder.norms]
-        layers = []
-        for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
-            qkv_scale, qkv_shift = _stack_qkv(attention.terms(of_attention[i]), upper)
-            ff_scale, ff_shift = feed_forward.terms(of_feed_forward[i])
-            (scale1, shift1), (scale2, shift2) = norms[2 * i], norms[2 * i + 1]
-            affine = (_per_image(t) for t in (scale1, shift1, scale2, shift2))
-            layers.append(RowLayer(qkv_scale, qkv_shift, ff_scale, ff_shift, *affine))
-        return RowTerms(inputs, tuple(layers))
+        norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in self.decoder.norms]
+        position = self.decoder.position.row[row]
+        return row_terms(self.decoder, position, self.z[:, row], upper, self.project(row, upper), norms)
 
 
 def _stack_qkv(terms: dict[str, Tensor], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -142,6 +173,40 @@ def _stack_qkv(terms: dict[str, Tensor], like: Tensor) -> tuple[Tensor | None, T
 def _per_image(affine: Tensor) -> Tensor:
     """[B, 1, 1, D] -> [B, D]; [D] stays."""
     return affine.flatten(1) if affine.dim() == 4 else affine
+
+
+AttendColumn = Callable[[int, AxialAttention, Tensor, "Tensor | None"], Tensor]
+
+
+def outer_row(
+    decoder: OuterDecoder,
+    x: Tensor,  # [B, 1, W, D]
+    projected: Projected,
+    norms: list[tuple[Tensor, Tensor]],
+    attend_column: AttendColumn,  # (which of the column attentions, its module, x, its projected context) -> like x
+    implementation: str | None,
+) -> Tensor:
+    """The layers of the outer decoder on one new row: [B, 1, W, D] -> [B, W, D]."""
+    of_attention, of_feed_forward = ([None if p is None else p[:, None] for p in found] for found in projected)
+    for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
+        if attention.axis == "row":
+            y = attention.attend(x, of_attention[i], implementation=implementation)
+        else:
+            y = attend_column(i // 2, attention, x, of_attention[i])
+        x = add_layer_norm(y, x, *norms[2 * i], EPS, implementation=implementation)
+        y = feed_forward.transform(x, of_feed_forward[i])
+        x = add_layer_norm(y, x, *norms[2 * i + 1], EPS, implementation=implementation)
+    return x[:, 0]
+
+
+def conditioned_qkv(attention: AxialAttention, x: Tensor, projected: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of x [..., D], conditioned, each [..., h, C]."""
+    terms = attention.terms(projected)
+    q, k, v = (
+        affine(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
+        for c, t in zip("qkv", attention.split(x), strict=True)
+    )
+    return q, k, v
 
 
 class OuterRows:
@@ -165,33 +230,20 @@ class OuterRows:
         x = embedded[:, None] + decoder.position.row[row] + decoder.position.column
         if decoder.skip:
             x = x + z
-        projected = self.project(row)
-        of_attention, of_feed_forward = ([None if p is None else p[:, None] for p in found] for found in projected)
-        for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
-            if attention.axis == "row":
-                y = attention.attend(x, of_attention[i], implementation=implementation)
-            else:
-                y = self._attend_column(i // 2, row, attention, x, of_attention[i], implementation)
-            x = add_layer_norm(y, x, *self.norms[2 * i], EPS, implementation=implementation)
-            y = feed_forward.transform(x, of_feed_forward[i])
-            x = add_layer_norm(y, x, *self.norms[2 * i + 1], EPS, implementation=implementation)
-        return x[:, 0]
+        attend_column = partial(self._attend_column, row, implementation)
+        return outer_row(decoder, x, self.project(row), self.norms, attend_column, implementation)
 
     def _attend_column(
         self,
-        layer: int,
         row: int,
+        implementation: str | None,
+        layer: int,
         attention: AxialAttention,
         x: Tensor,
         projected: Tensor | None,
-        implementation: str | None,
     ) -> Tensor:
         """Causal column attention of one row [B, 1, W, D] over the rows so far, whose keys and values it keeps."""
-        terms = attention.terms(projected)
-        q, k, v = (
-            affine(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
-            for c, t in zip("qkv", attention.split(x), strict=True)
-        )
+        q, k, v = conditioned_qkv(attention, x, projected)
         keys, values = self.cache[layer].transpose(2, 3)[:, :, : row + 1]
         keys[:, row], values[:, row] = k[:, 0], v[:, 0]
         height = attention.bias.shape[1] // 2
