@@ -42,7 +42,7 @@ def device(name: str, kind: str | None = None) -> torch.device:
     if kind not in (None, found):
         raise UserError(f"There is no {kind} here: torch_xla finds a {found}.")
     # A TPU multiplies float32 in one pass of bfloat16 if it is not told otherwise.
-    if backends.get_mat_mul_precision() != "highest":
+    if found == "TPU" and backends.get_mat_mul_precision() != "highest":
         backends.set_mat_mul_precision("highest")
     return torch.device("xla:0")
 
