@@ -20,7 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 LUMA = (0.2989, 0.587, 0.114)
-_PRODUCTS = torch.from_numpy(np.float32(LUMA)[:, None] * np.arange(256, dtype=np.float32))  # [3, 256]
+_PRODUCTS = torch.from_numpy(np.array(LUMA, np.float32)[:, None] * np.arange(256, dtype=np.float32))  # [3, 256]
 
 PHOTO_SUFFIXES = frozenset(
     [".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"]

@@ -289,7 +289,8 @@ def train(
     checkpoint.save_yaml(config, logdir / "config.yaml")
     size = sum(p.numel() for p in training.network.parameters())
     origin = found[-1] if found else "the start"
-    print(", ".join(filter(None, [f"{name}, {size / 1e6:.2f} M parameters, from {origin}", training.place.text])), flush=True)
+    where = f", {training.place.text}" if training.place.text else ""
+    print(f"{name}, {size / 1e6:.2f} M parameters, from {origin}{where}", flush=True)
 
     board = Board(logdir / "train_summaries", training.step) if tensorboard else None
     report = Report(
