@@ -19,6 +19,7 @@ from coltran_kernels import (
     add_layer_norm,
     affine,
     cached_attention,
+    linear,
 )
 
 
@@ -48,48 +49,26 @@ def decoder_weights(colorizer: Colorizer) -> DecoderWeights:
 
 
 class ContextProjections:
-    """The conditioning of all layers of a decoder as one matrix product a row: their projections, stacked.
+    """The conditioning of all layers of a decoder as one matrix product a row: their projections, stacked."""
 
-    What depends on the gray image alone is made for several rows at a time while the batch is small, so that the
-    weights, 34 MB at the paper's size, are not read for a few pixels. Results live in one buffer until the next row.
-    """
-
-    PIXELS = 512  # a product of so many is bound by arithmetic
-
-    def __init__(self, decoder: OuterDecoder | InnerDecoder, z: Tensor) -> None:
-        """z: the encoded gray image, [B, H, W, E]."""
+    def __init__(self, decoder: OuterDecoder | InnerDecoder) -> None:
         modules: list[AxialAttention | FeedForward] = [*decoder.attention, *decoder.feed_forward]
-        self.layers, self.z, self.next_row = len(decoder.attention), z, 0
         projections = [module.condition for module in modules]
         present = [p for p in projections if p is not None]
+        self.layers = len(decoder.attention)
         self.sizes = [0 if p is None else p.out_features for p in projections]
-        batch, height, width, encoded = z.shape
-        self.rows = min(height, max(1, self.PIXELS // (batch * width)))
-        self.buffer = z.new_empty(self.rows, batch, width, sum(self.sizes))
         if present:
-            weight = torch.cat([p.weight for p in present])
-            self.of_gray, self.of_upper = weight[:, :encoded].T, weight[:, encoded:].T
+            self.weight = torch.cat([p.weight for p in present])
             # The feed-forwards' projections have a bias, those of attention have none.
             self.bias = torch.cat([p.weight.new_zeros(p.out_features) if p.bias is None else p.bias for p in present])
 
-    def __call__(self, row: int, upper: Tensor | None = None) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """The projected context [B, W, ...] of each attention, and of each feed-forward; rows are asked for in order.
-
-        The context is the gray one, followed by the summary of the rows above [B, W, D] if there is one.
-        """
-        if row != self.next_row:
-            raise ValueError(f"rows are asked for in order, row {self.next_row} is next and not {row}")
-        self.next_row += 1
+    def __call__(
+        self, context: Tensor, *, implementation: str | None
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """A row's context [B, W, E] -> the projected one [B, W, ...] of each attention, and of each feed-forward."""
         if not any(self.sizes):
             return [None] * self.layers, [None] * self.layers
-        if row % self.rows == 0:
-            contexts = self.z[:, row : row + self.rows].transpose(0, 1)
-            buffer = self.buffer[: contexts.shape[0]]
-            torch.addmm(self.bias, contexts.flatten(0, 2), self.of_gray, out=buffer.flatten(0, 2))
-        projected = self.buffer[row % self.rows]
-        if upper is not None:
-            projected.flatten(0, 1).addmm_(upper.flatten(0, 1), self.of_upper)
-        parts = projected.split(self.sizes, -1)
+        parts = linear(context, self.weight, self.bias, implementation=implementation).split(self.sizes, -1)
         found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
         return found[: self.layers], found[self.layers :]
 
@@ -100,22 +79,16 @@ class InnerRows:
     def __init__(self, decoder: InnerDecoder, z: Tensor, *, norm: str) -> None:
         """z [B, H, W, D]; `norm` "exact" averages the whole image in conditional norms, "rowcontext" only the row."""
         self.decoder, self.z = decoder, z
-        self.project = ContextProjections(decoder, z)
+        self.project = ContextProjections(decoder)
         self.norms = [module.affine(z) for module in decoder.norms] if norm == "exact" else None
 
-    def terms(self, row: int, upper: Tensor) -> RowTerms:
-        """What conditions one row, given the summary of the rows above, [B, W, D]; rows are asked for in order.
-
-        The terms live in a buffer until the next row is asked for.
-
-        Raises:
-            ValueError: another row than the next one.
-        """
+    def terms(self, row: int, upper: Tensor, *, implementation: str | None = None) -> RowTerms:
+        """What conditions one row, given the summary of the rows above, [B, W, D]."""
         decoder, z = self.decoder, self.z[:, row]
         inputs = (decoder.position.row[row] + decoder.position.column).expand_as(upper)
         if decoder.skip:
             inputs = inputs + z + upper
-        of_attention, of_feed_forward = self.project(row, upper)
+        of_attention, of_feed_forward = self.project(torch.cat((z, upper), -1), implementation=implementation)
         norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in decoder.norms]
         layers = []
         for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
@@ -150,7 +123,7 @@ class OuterRows:
     def __init__(self, decoder: OuterDecoder, z: Tensor) -> None:
         """z: the encoded gray image, [B, H, W, D]."""
         self.decoder, self.z = decoder, z
-        self.project = ContextProjections(decoder, z)
+        self.project = ContextProjections(decoder)
         self.norms = [module.affine(z) for module in decoder.norms]
         batch, height, width, _ = z.shape
         hidden = decoder.position.row.shape[1]
@@ -165,7 +138,7 @@ class OuterRows:
         x = embedded[:, None] + decoder.position.row[row] + decoder.position.column
         if decoder.skip:
             x = x + z
-        projected = self.project(row)
+        projected = self.project(self.z[:, row], implementation=implementation)
         of_attention, of_feed_forward = ([None if p is None else p[:, None] for p in found] for found in projected)
         for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
             if attention.axis == "row":
@@ -173,7 +146,7 @@ class OuterRows:
             else:
                 y = self._attend_column(i // 2, row, attention, x, of_attention[i], implementation)
             x = add_layer_norm(y, x, *self.norms[2 * i], EPS, implementation=implementation)
-            y = feed_forward.transform(x, of_feed_forward[i])
+            y = feed_forward.transform(x, of_feed_forward[i], implementation=implementation)
             x = add_layer_norm(y, x, *self.norms[2 * i + 1], EPS, implementation=implementation)
         return x[:, 0]
 
@@ -190,11 +163,11 @@ class OuterRows:
         terms = attention.terms(projected)
         q, k, v = (
             affine(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
-            for c, t in zip("qkv", attention.split(x), strict=True)
+            for c, t in zip("qkv", attention.split(x, implementation=implementation), strict=True)
         )
         keys, values = self.cache[layer].transpose(2, 3)[:, :, : row + 1]
         keys[:, row], values[:, row] = k[:, 0], v[:, 0]
         height = attention.bias.shape[1] // 2
         bias = attention.bias[:, height - 1 - row : height]
         y = cached_attention(q[:, 0], keys, values, bias, implementation=implementation)
-        return attention.out(y.flatten(-2))[:, None]
+        return attention.out(y.flatten(-2), implementation=implementation)[:, None]

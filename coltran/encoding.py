@@ -40,7 +40,8 @@ def encode_in_place(encoder: AxialEncoder, x: Tensor, *, implementation: str | N
         for block in _blocks(x, attention.axis):
             y = attention(block, implementation=implementation)
             y = encoder.norms[2 * i](y, block, implementation=implementation)
-            block.copy_(encoder.norms[2 * i + 1](feed_forward(y), y, implementation=implementation))
+            transformed = feed_forward(y, implementation=implementation)
+            block.copy_(encoder.norms[2 * i + 1](transformed, y, implementation=implementation))
     return x
 
 
@@ -68,6 +69,6 @@ def most_probable(
         for c in range(channels.shape[3]):
             x = F.embedding(channels[b : b + 1, ..., c].long() + network.levels * c, of_channel)
             x = encode_in_place(network.encoder, x.add_(shared), implementation=implementation)
-            found = [network.logits(block).argmax(-1) for block in x.flatten(0, 2).split(PIXELS)]
-            values[b, ..., c] = torch.cat(found).view(values.shape[1:3])
+            logits = (network.logits(block, implementation=implementation) for block in x.flatten(0, 2).split(PIXELS))
+            values[b, ..., c] = torch.cat([found.argmax(-1) for found in logits]).view(values.shape[1:3])
     return values

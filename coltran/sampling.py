@@ -132,7 +132,7 @@ def _decode(
     probabilities = []
     upper = z.new_zeros(batch, width, weights.embedding.shape[1])
     for row in range(height):
-        terms = inner.terms(row, upper)
+        terms = inner.terms(row, upper, implementation=implementation)
         finished("conditioning")
         labels[:, row], log_prob[:, row], distributions = decode_row(
             weights,
