@@ -36,6 +36,8 @@ BEYOND = [
     (65, 8, "row", True, True, "qkv"),
     (80, 16, "column", False, True, "qkv"),
     (130, 8, "row", True, True, ""),
+    (9, 24, "column", True, True, "qkv"),
+    (40, 128, "row", True, True, "qkv"),
 ]
 
 
