@@ -8,6 +8,7 @@ NotImplementedError and says why. Nothing falls back silently.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import warnings
 from typing import Any, NamedTuple
 
@@ -36,6 +37,8 @@ def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor
         raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
     if requested in ("cpu", "xla") and tensor.device.type != requested:
         raise NotImplementedError(f"{name}: implementation {requested!r} cannot serve a tensor on {tensor.device}")
+    if requested == "triton" and importlib.util.find_spec("triton") is None:
+        raise NotImplementedError(f"{name}: implementation 'triton' needs the package triton, which is not installed")
     if requested == "triton" and not _serves_triton(tensor):
         raise NotImplementedError(f"{name}: implementation 'triton' cannot serve a tensor on {tensor.device}")
     return requested
@@ -148,7 +151,8 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
         q: [B, W, h, C], the queries of the row at position T - 1.
         k, v: [B, T, W, h, C], the rows 0 .. T - 1.
         bias: [h, T], the relative bias of each cached row as seen from this one; minus infinity leaves a row out.
-        implementation: "reference", "cpu" (native, float32; no gradient passes), "xla" or None.
+        implementation: "reference", "cpu" (native, float32), "triton", "xla" or None; through "cpu" and "triton" no
+            gradient passes.
 
     Returns:
         [B, W, h, C].
@@ -166,8 +170,13 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
         tuple(bias.shape) == (q.shape[2], k.shape[1]),
         f"cached_attention: bias is {tuple(bias.shape)}, expected {(q.shape[2], k.shape[1])}",
     )
-    if _choose("cached_attention", implementation, ("reference", "cpu", "xla"), q) == "xla":
+    chosen = _choose("cached_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
+    if chosen == "xla":
         return operations.cached_attention(q, k, v, bias)
+    if chosen == "triton":
+        from coltran_kernels.triton import cached_attention as kept
+
+        return kept.cached_attention(q, k, v, bias)
     if _serves_natively("cached_attention", implementation, columns.unsupported(q, k, v, bias)):
         return columns.cached_attention(q, k, v, bias)
     return reference.cached_attention(q, k, v, bias)
