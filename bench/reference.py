@@ -53,7 +53,7 @@ def inner_decoder_row(
     for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
         y = attention(x, context, implementation=implementation)
         x = add_layer_norm(y, x, *norms[2 * i], EPS, implementation=implementation)
-        y = feed_forward(x, context)
+        y = feed_forward(x, context, implementation=implementation)
         x = add_layer_norm(y, x, *norms[2 * i + 1], EPS, implementation=implementation)
     return x
 
@@ -115,7 +115,7 @@ def sample(
         for j in range(width):
             x = inner_decoder_row(inner, i, e[:, row], upper[:, row], z[:, row], norms, implementation)
             pixel = colorizer.norm(x[:, 0, j], implementation=implementation)
-            logits = colorizer.logits(pixel)
+            logits = colorizer.logits(pixel, implementation=implementation)
             label = draw(logits, numbers[:, i, j], mode=mode, temperature=temperature, top_p=top_p)
             if given is not None:
                 label = torch.where(given[:, i, j] >= 0, given[:, i, j], label)

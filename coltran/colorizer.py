@@ -133,7 +133,7 @@ class _Decoder(nn.Module):
         for i, (attention, feed_forward) in enumerate(zip(self.attention, self.feed_forward, strict=True)):
             y = self.dropout(attention(x, context, implementation=implementation))
             x = self.norms[2 * i](y, x, z, implementation=implementation)
-            y = self.dropout(feed_forward(x, context))
+            y = self.dropout(feed_forward(x, context, implementation=implementation))
             x = self.norms[2 * i + 1](y, x, z, implementation=implementation)
         return x
 
@@ -221,11 +221,12 @@ class Colorizer(nn.Module):
         e = F.embedding(labels, self.embedding.weight)
         upper = self.outer_decoder(e, z, implementation=implementation)
         inner = self.inner_decoder(e, upper, z, implementation=implementation)
-        return self.logits(self.norm(inner, implementation=implementation))
+        return self.logits(self.norm(inner, implementation=implementation), implementation=implementation)
 
     def forward(self, rgb: Tensor, *, implementation: str | None = None) -> ColorizerOutput:
         """Integer colours [B, H, W, 3] in 0..255 -> logits of each pixel given its predecessors in raster order."""
         z = self.encode(rgb_to_gray(rgb), implementation=implementation)
-        parallel = None if self.parallel_logits is None else self.parallel_logits(z)
+        head = self.parallel_logits
+        parallel = None if head is None else head(z, implementation=implementation)
         labels = colors_to_labels(to_bits(rgb, 8, 3)).long()
         return ColorizerOutput(self.decode(labels, z, implementation=implementation), parallel)

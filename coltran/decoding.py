@@ -22,6 +22,7 @@ from coltran_kernels import (
     add_layer_norm,
     affine,
     cached_attention,
+    linear,
 )
 
 
@@ -53,64 +54,27 @@ def decoder_weights(colorizer: Colorizer) -> DecoderWeights:
 Projected = tuple["list[Tensor | None]", "list[Tensor | None]"]  # [B, W, ...] of each attention, of each feed-forward
 
 
-class StackedProjections:
-    """The weights of the conditioning of all layers of a decoder, as one matrix."""
+class ContextProjections:
+    """The conditioning of all layers of a decoder as one matrix product a row: their projections, stacked."""
 
-    def __init__(self, decoder: OuterDecoder | InnerDecoder, encoded: int) -> None:
-        """encoded: channels E of the gray context, which comes before the summary of the rows above."""
+    def __init__(self, decoder: OuterDecoder | InnerDecoder) -> None:
         modules: list[AxialAttention | FeedForward] = [*decoder.attention, *decoder.feed_forward]
-        self.layers = len(decoder.attention)
         projections = [module.condition for module in modules]
         present = [p for p in projections if p is not None]
+        self.layers = len(decoder.attention)
         self.sizes = [0 if p is None else p.out_features for p in projections]
         if present:
-            weight = torch.cat([p.weight for p in present])
-            self.of_gray, self.of_upper = weight[:, :encoded].T, weight[:, encoded:].T
+            self.weight = torch.cat([p.weight for p in present])
             # The feed-forwards' projections have a bias, those of attention have none.
             self.bias = torch.cat([p.weight.new_zeros(p.out_features) if p.bias is None else p.bias for p in present])
 
-    def split(self, projected: Tensor) -> Projected:
-        """All layers' projected context [B, W, sum of sizes], by layer."""
-        parts = projected.split(self.sizes, -1)
-        found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
-        return found[: self.layers], found[self.layers :]
-
-
-class ContextProjections(StackedProjections):
-    """The conditioning of all layers of a decoder as one matrix product a row: their projections, stacked.
-
-    What depends on the gray image alone is made for several rows at a time while the batch is small, so that the
-    weights, 34 MB at the paper's size, are not read for a few pixels. Results live in one buffer until the next row.
-    """
-
-    PIXELS = 512  # a product of so many is bound by arithmetic
-
-    def __init__(self, decoder: OuterDecoder | InnerDecoder, z: Tensor) -> None:
-        """z: the encoded gray image, [B, H, W, E]."""
-        batch, height, width, encoded = z.shape
-        super().__init__(decoder, encoded)
-        self.z, self.next_row = z, 0
-        self.rows = min(height, max(1, self.PIXELS // (batch * width)))
-        self.buffer = z.new_empty(self.rows, batch, width, sum(self.sizes))
-
-    def __call__(self, row: int, upper: Tensor | None = None) -> Projected:
-        """The projected context [B, W, ...] of each attention, and of each feed-forward; rows are asked for in order.
-
-        The context is the gray one, followed by the summary of the rows above [B, W, D] if there is one.
-        """
-        if row != self.next_row:
-            raise ValueError(f"rows are asked for in order, row {self.next_row} is next and not {row}")
-        self.next_row += 1
+    def __call__(self, context: Tensor, *, implementation: str | None) -> Projected:
+        """A row's context [B, W, E] -> the projected one [B, W, ...] of each attention, and of each feed-forward."""
         if not any(self.sizes):
             return [None] * self.layers, [None] * self.layers
-        if row % self.rows == 0:
-            contexts = self.z[:, row : row + self.rows].transpose(0, 1)
-            buffer = self.buffer[: contexts.shape[0]]
-            torch.addmm(self.bias, contexts.flatten(0, 2), self.of_gray, out=buffer.flatten(0, 2))
-        projected = self.buffer[row % self.rows]
-        if upper is not None:
-            projected.flatten(0, 1).addmm_(upper.flatten(0, 1), self.of_upper)
-        return self.split(projected)
+        parts = linear(context, self.weight, self.bias, implementation=implementation).split(self.sizes, -1)
+        found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
+        return found[: self.layers], found[self.layers :]
 
 
 def row_terms(
@@ -142,20 +106,15 @@ class InnerRows:
     def __init__(self, decoder: InnerDecoder, z: Tensor, *, norm: str) -> None:
         """z [B, H, W, D]; `norm` "exact" averages the whole image in conditional norms, "rowcontext" only the row."""
         self.decoder, self.z = decoder, z
-        self.project = ContextProjections(decoder, z)
+        self.project = ContextProjections(decoder)
         self.norms = [module.affine(z) for module in decoder.norms] if norm == "exact" else None
 
-    def terms(self, row: int, upper: Tensor) -> RowTerms:
-        """What conditions one row, given the summary of the rows above, [B, W, D]; rows are asked for in order.
-
-        The terms live in a buffer until the next row is asked for.
-
-        Raises:
-            ValueError: another row than the next one.
-        """
-        norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in self.decoder.norms]
-        position = self.decoder.position.row[row]
-        return row_terms(self.decoder, position, self.z[:, row], upper, self.project(row, upper), norms)
+    def terms(self, row: int, upper: Tensor, *, implementation: str | None = None) -> RowTerms:
+        """What conditions one row, given the summary of the rows above, [B, W, D]."""
+        decoder, z = self.decoder, self.z[:, row]
+        norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in decoder.norms]
+        projected = self.project(torch.cat((z, upper), -1), implementation=implementation)
+        return row_terms(decoder, decoder.position.row[row], z, upper, projected, norms)
 
 
 def _stack_qkv(terms: dict[str, Tensor], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -194,17 +153,19 @@ def outer_row(
         else:
             y = attend_column(i // 2, attention, x, of_attention[i])
         x = add_layer_norm(y, x, *norms[2 * i], EPS, implementation=implementation)
-        y = feed_forward.transform(x, of_feed_forward[i])
+        y = feed_forward.transform(x, of_feed_forward[i], implementation=implementation)
         x = add_layer_norm(y, x, *norms[2 * i + 1], EPS, implementation=implementation)
     return x[:, 0]
 
 
-def conditioned_qkv(attention: AxialAttention, x: Tensor, projected: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def conditioned_qkv(
+    attention: AxialAttention, x: Tensor, projected: Tensor | None, implementation: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of x [..., D], conditioned, each [..., h, C]."""
     terms = attention.terms(projected)
     q, k, v = (
         affine(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
-        for c, t in zip("qkv", attention.split(x), strict=True)
+        for c, t in zip("qkv", attention.split(x, implementation=implementation), strict=True)
     )
     return q, k, v
 
@@ -215,7 +176,7 @@ class OuterRows:
     def __init__(self, decoder: OuterDecoder, z: Tensor) -> None:
         """z: the encoded gray image, [B, H, W, D]."""
         self.decoder, self.z = decoder, z
-        self.project = ContextProjections(decoder, z)
+        self.project = ContextProjections(decoder)
         self.norms = [module.affine(z) for module in decoder.norms]
         batch, height, width, _ = z.shape
         hidden = decoder.position.row.shape[1]
@@ -230,8 +191,9 @@ class OuterRows:
         x = embedded[:, None] + decoder.position.row[row] + decoder.position.column
         if decoder.skip:
             x = x + z
+        projected = self.project(self.z[:, row], implementation=implementation)
         attend_column = partial(self._attend_column, row, implementation)
-        return outer_row(decoder, x, self.project(row), self.norms, attend_column, implementation)
+        return outer_row(decoder, x, projected, self.norms, attend_column, implementation)
 
     def _attend_column(
         self,
@@ -243,10 +205,10 @@ class OuterRows:
         projected: Tensor | None,
     ) -> Tensor:
         """Causal column attention of one row [B, 1, W, D] over the rows so far, whose keys and values it keeps."""
-        q, k, v = conditioned_qkv(attention, x, projected)
+        q, k, v = conditioned_qkv(attention, x, projected, implementation)
         keys, values = self.cache[layer].transpose(2, 3)[:, :, : row + 1]
         keys[:, row], values[:, row] = k[:, 0], v[:, 0]
         height = attention.bias.shape[1] // 2
         bias = attention.bias[:, height - 1 - row : height]
         y = cached_attention(q[:, 0], keys, values, bias, implementation=implementation)
-        return attention.out(y.flatten(-2))[:, None]
+        return attention.out(y.flatten(-2), implementation=implementation)[:, None]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rows of an image for a compiler of whole graphs: every row is the same graph, its number a tensor.
 
-What `decoding.py` slices with a Python number is picked here with a tensor of one number, and caches have their full size
-from the start, the rows to come hidden by minus infinity. So one graph serves every row of every image.
+What `decoding.py` slices with a Python number is picked here with a tensor of one number, and caches have their full
+size from the start, the rows to come hidden by minus infinity. So one graph serves every row of every image.
 
 Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coltran.colorizer import Colorizer, InnerDecoder
-from coltran.decoding import Projected, StackedProjections, conditioned_qkv, outer_row, row_terms
+from coltran.decoding import ContextProjections, conditioned_qkv, outer_row, row_terms
 from coltran.layers import AxialAttention
 from coltran_kernels import RowTerms, cached_attention
 
@@ -28,8 +28,8 @@ class Image(NamedTuple):
     """What stays the same for all rows of B images."""
 
     z: Tensor  # [B, H, W, D], the encoded gray image
-    outer: StackedProjections
-    inner: StackedProjections
+    outer: ContextProjections
+    inner: ContextProjections
     outer_norms: list[Affine]
     inner_norms: list[Affine] | None  # None where each row has its own
 
@@ -41,14 +41,14 @@ class Rows(NamedTuple):
     caches: list[Tensor]  # for each column attention, the keys and values of all rows: [2, B, H, W, h, C]
 
 
-def begin(colorizer: Colorizer, z: Tensor, *, norm: str) -> tuple[Image, Rows, RowTerms]:
+def begin(colorizer: Colorizer, z: Tensor, *, norm: str, implementation: str | None) -> tuple[Image, Rows, RowTerms]:
     """What all rows need, and what conditions the first; `norm` as in `coltran.sampling.sample`."""
     outer, inner = colorizer.outer_decoder, colorizer.inner_decoder
-    batch, height, width, encoded = z.shape
+    batch, height, width, _ = z.shape
     image = Image(
         z,
-        StackedProjections(outer, encoded),
-        StackedProjections(inner, encoded),
+        ContextProjections(outer),
+        ContextProjections(inner),
         [module.affine(z) for module in outer.norms],
         [module.affine(z) for module in inner.norms] if norm == "exact" else None,
     )
@@ -56,11 +56,11 @@ def begin(colorizer: Colorizer, z: Tensor, *, norm: str) -> tuple[Image, Rows, R
     hidden = outer.position.row.shape[1]
     caches = [z.new_zeros(2, batch, height, width, a.heads, hidden // a.heads) for a in columns]
     rows = Rows(torch.zeros(1, dtype=torch.int64, device=z.device), caches)
-    return image, rows, _terms(inner, image, rows.row, z.new_zeros(batch, width, hidden))
+    return image, rows, _terms(inner, image, rows.row, z.new_zeros(batch, width, hidden), implementation)
 
 
 def advance(colorizer: Colorizer, image: Image, rows: Rows, labels: Tensor, *, implementation: str | None) -> RowTerms:
-    """Takes the colours of the row, [B, W], through the outer decoder and goes to the next; gives what conditions it."""
+    """Takes a row's colours, [B, W], through the outer decoder; gives what conditions the row below it."""
     decoder, row = colorizer.outer_decoder, rows.row
     z = image.z.index_select(1, row)
     x = F.embedding(labels, colorizer.embedding.weight)[:, None]
@@ -68,24 +68,17 @@ def advance(colorizer: Colorizer, image: Image, rows: Rows, labels: Tensor, *, i
     if decoder.skip:
         x = x + z
     attend_column = partial(_attend_column, rows, implementation)
-    projected = _project(image.outer, z[:, 0])
+    projected = image.outer(z[:, 0], implementation=implementation)
     upper = outer_row(decoder, x, projected, image.outer_norms, attend_column, implementation)
     row += 1
-    return _terms(colorizer.inner_decoder, image, row, upper)
+    return _terms(colorizer.inner_decoder, image, row, upper, implementation)
 
 
-def _project(weights: StackedProjections, z: Tensor, upper: Tensor | None = None) -> Projected:
-    """The projected context of one row, [B, W, E] with the summary of the rows above [B, W, D] if it has one."""
-    if not any(weights.sizes):
-        return [None] * weights.layers, [None] * weights.layers
-    projected = z @ weights.of_gray + weights.bias
-    return weights.split(projected if upper is None else projected + upper @ weights.of_upper)
-
-
-def _terms(decoder: InnerDecoder, image: Image, row: Tensor, upper: Tensor) -> RowTerms:
+def _terms(decoder: InnerDecoder, image: Image, row: Tensor, upper: Tensor, implementation: str | None) -> RowTerms:
+    """What conditions one row, given the summary of the rows above, [B, W, D]."""
     z = image.z.index_select(1, row)
     norms = image.inner_norms or [module.affine(z) for module in decoder.norms]
-    projected = _project(image.inner, z[:, 0], upper)
+    projected = image.inner(torch.cat((z[:, 0], upper), -1), implementation=implementation)
     return row_terms(decoder, decoder.position.row.index_select(0, row)[0], z[:, 0], upper, projected, norms)
 
 
@@ -99,7 +92,7 @@ def _attend_column(
 ) -> Tensor:
     """Causal column attention of one row over all rows, those to come hidden; keeps its keys and values."""
     row, cache = rows.row, rows.caches[layer]
-    q, k, v = conditioned_qkv(attention, x, projected)
+    q, k, v = conditioned_qkv(attention, x, projected, implementation)
     cache.index_copy_(2, row, torch.stack((k, v)))
     height = attention.bias.shape[1] // 2
     other = torch.arange(height, device=x.device)
@@ -107,4 +100,4 @@ def _attend_column(
     bias = bias.masked_fill(other > row, float("-inf"))
     keys, values = cache.unbind()
     y = cached_attention(q[:, 0], keys, values, bias, implementation=implementation)
-    return attention.out(y.flatten(-2))[:, None]
+    return attention.out(y.flatten(-2), implementation=implementation)[:, None]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coltran_kernels import add_layer_norm, affine, axial_attention
+from coltran_kernels import add_layer_norm, affine, axial_attention, linear
 
 EPS = 1e-3  # added to the variance in every layer norm
 
@@ -66,9 +66,17 @@ def initialize_(weight: Tensor, initializer: str, fan_in: int, fan_out: int) -> 
     return fill(weight, fan_in, fan_out)
 
 
-def dense(fan_in: int, fan_out: int, bias: bool = True) -> nn.Linear:
+class Dense(nn.Linear):
+    """A dense layer by `coltran_kernels.linear`."""
+
+    def forward(self, x: Tensor, *, relu: bool = False, implementation: str | None = None) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        return linear(x, self.weight, self.bias, relu=relu, implementation=implementation)
+
+
+def dense(fan_in: int, fan_out: int, bias: bool = True) -> Dense:
     """`x @ W + b` with Glorot-uniform W and zero b."""
-    layer = nn.Linear(fan_in, fan_out, bias=bias)
+    layer = Dense(fan_in, fan_out, bias=bias)
     glorot_(layer.weight, fan_in, fan_out)
     if bias:
         nn.init.zeros_(layer.bias)
@@ -142,8 +150,9 @@ class ConditionalNorm(nn.Module):
         learnable = choose({"learnable": True, "mean": False}, average, "cond_ln_sp_ave")
         self.act = choose(ACTIVATIONS, act, "cond_ln_act")
         self.pixel_weight = nn.Parameter(torch.ones(height, width, 1)) if learnable else None
-        self.projection = dense(context, 2 * hidden)
+        self.projection = nn.Linear(context, 2 * hidden)  # of one vector an image
         initialize_(self.projection.weight, init, context, 2 * hidden)
+        nn.init.zeros_(self.projection.bias)
         self.register_buffer("weight", torch.ones(hidden))
         self.register_buffer("bias", torch.zeros(hidden))
 
@@ -188,13 +197,15 @@ class FeedForward(nn.Module):
         shift, scale = projected.chunk(2, -1)
         return self.act(scale), self.act(shift)
 
-    def transform(self, x: Tensor, projected: Tensor | None) -> Tensor:
+    def transform(self, x: Tensor, projected: Tensor | None, *, implementation: str | None) -> Tensor:
         """[..., D] with the projected context [..., parts * D] or None -> [..., D]."""
-        return affine(self.outer(F.relu(self.inner(x))), *self.terms(projected))
+        inner = self.inner(x, relu=True, implementation=implementation)
+        return affine(self.outer(inner, implementation=implementation), *self.terms(projected))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, *, implementation: str | None) -> Tensor:
         """[B, H, W, D], context [B, H, W, E] -> [B, H, W, D]."""
-        return self.transform(x, None if self.condition is None else self.condition(context))
+        projected = None if self.condition is None else self.condition(context, implementation=implementation)
+        return self.transform(x, projected, implementation=implementation)
 
 
 class AxialAttention(nn.Module):
@@ -225,15 +236,15 @@ class AxialAttention(nn.Module):
         self.heads, self.axis, self.causal = heads, axis, causal
         self.conditioned, self.cond_scale = conditioned, cond_scale
         self.act = choose(ACTIVATIONS, act, "cond_att_act")
-        self.qkv = nn.Linear(hidden, 3 * hidden, bias=False)
+        self.qkv = Dense(hidden, 3 * hidden, bias=False)
         glorot_(self.qkv.weight, hidden * heads, hidden * channels)
-        self.out = nn.Linear(hidden, hidden, bias=False)
+        self.out = Dense(hidden, hidden, bias=False)
         glorot_(self.out.weight, heads * channels, heads * hidden)
         self.bias = nn.Parameter(torch.zeros(heads, 2 * length))
-        self.condition: nn.Linear | None = None
+        self.condition: Dense | None = None
         if conditioned:
             parts = 2 if cond_scale else 1
-            self.condition = nn.Linear(context, parts * hidden * len(conditioned), bias=False)
+            self.condition = Dense(context, parts * hidden * len(conditioned), bias=False)
             initialize_(self.condition.weight, init, context * heads, context * channels * parts)
 
     def terms(self, projected: Tensor | None) -> dict[str, Tensor]:
@@ -249,14 +260,14 @@ class AxialAttention(nn.Module):
                 found[f"{name}_shift"] = part.unflatten(-1, (self.heads, -1))
         return found
 
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, x: Tensor, *, implementation: str | None) -> tuple[Tensor, Tensor, Tensor]:
         """[..., D] -> queries, keys and values, each [..., h, C], not yet conditioned."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        q, k, v = self.qkv(x, implementation=implementation).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return q, k, v
 
     def attend(self, x: Tensor, projected: Tensor | None, *, implementation: str | None) -> Tensor:
         """[B, H, W, D] with the projected context or None -> [B, H, W, D]."""
-        q, k, v = self.split(x)
+        q, k, v = self.split(x, implementation=implementation)
         y = axial_attention(
             q,
             k,
@@ -267,11 +278,11 @@ class AxialAttention(nn.Module):
             implementation=implementation,
             **self.terms(projected),
         )
-        return self.out(y.flatten(-2))
+        return self.out(y.flatten(-2), implementation=implementation)
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, implementation: str | None) -> Tensor:
         """[B, H, W, D], context [B, H, W, E] -> [B, H, W, D]."""
-        projected = None if self.condition is None else self.condition(context)
+        projected = None if self.condition is None else self.condition(context, implementation=implementation)
         return self.attend(x, projected, implementation=implementation)
 
 
@@ -295,6 +306,6 @@ class AxialEncoder(nn.Module):
         for i, (attention, feed_forward) in enumerate(zip(self.attention, self.feed_forward, strict=True)):
             y = self.dropout(attention(x, implementation=implementation))
             x = self.norms[2 * i](y, x, implementation=implementation)
-            y = self.dropout(feed_forward(x))
+            y = self.dropout(feed_forward(x, implementation=implementation))
             x = self.norms[2 * i + 1](y, x, implementation=implementation)
         return x

@@ -135,7 +135,7 @@ def _decode(
     probabilities = []
     upper = z.new_zeros(batch, width, weights.embedding.shape[1])
     for row in range(height):
-        terms = inner.terms(row, upper)
+        terms = inner.terms(row, upper, implementation=implementation)
         finished("conditioning")
         labels[:, row], log_prob[:, row], distributions = decode_row(
             weights,
@@ -170,14 +170,14 @@ def _decode_in_graphs(
     implementation: str | None,
     **options: object,
 ) -> Sample:
-    """`_decode` where a compiler takes whole graphs: two for every row, found again from the second row on."""
+    """`_decode` where a compiler takes whole graphs: two a row, compiled for the first and used for all."""
     from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
 
     height = z.shape[1]
     weights = decoder_weights(colorizer)
     found = []
     with one_graph("beginning"):
-        image, rows, terms = decoding_static.begin(colorizer, z, norm=norm)
+        image, rows, terms = decoding_static.begin(colorizer, z, norm=norm, implementation=implementation)
     finished("conditioning")
     for row in range(height):
         with one_graph("row decoding"):

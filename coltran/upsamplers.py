@@ -75,7 +75,7 @@ class _Upsampler(nn.Module):
         x = nn.functional.embedding(channels.long() + self.levels * offset, of_channel)
         x = x + nn.functional.embedding(gray.long(), of_gray)[:, :, :, None]
         x = x.permute(0, 3, 1, 2, 4).reshape(batch * count, height, width, -1)  # channels become images
-        logits = self.logits(self.encoder(x, implementation=implementation))
+        logits = self.logits(self.encoder(x, implementation=implementation), implementation=implementation)
         return logits.view(batch, count, height, width, 256).permute(0, 2, 3, 1, 4)
 
 

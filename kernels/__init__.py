@@ -8,6 +8,7 @@ from coltran_kernels.ops import (
     axial_attention,
     cached_attention,
     decode_row,
+    linear,
     prepare_decoder,
 )
 from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms
@@ -23,5 +24,6 @@ __all__ = [
     "axial_attention",
     "cached_attention",
     "decode_row",
+    "linear",
     "prepare_decoder",
 ]

@@ -11,10 +11,12 @@ import functools
 import warnings
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from coltran_kernels import reference
 from coltran_kernels.cpu import columns, decode, native, torch_ops
+from coltran_kernels.cpu import linear as dense
 from coltran_kernels.shapes import check_decode_row
 from coltran_kernels.types import DecoderWeights, RowTerms
 from coltran_kernels.xla import operations, step
@@ -48,7 +50,7 @@ def _serves_natively(name: str, requested: str | None, unsupported: str | None) 
     """Whether the native kernel takes this call: where it can, unless another implementation was asked for."""
     if requested not in (None, "cpu"):
         return False
-    if unsupported is None:
+    if unsupported is None and not torch.compiler.is_compiling():
         unsupported = native.why_not()
         if unsupported is not None and requested is None:
             _say_once(unsupported)
@@ -169,6 +171,39 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
     if _serves_natively("cached_attention", implementation, columns.unsupported(q, k, v, bias)):
         return columns.cached_attention(q, k, v, bias)
     return reference.cached_attention(q, k, v, bias)
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False, implementation: str | None = None
+) -> Tensor:
+    """A dense layer: `x W^T + bias`, with `relu` negative values replaced by zero.
+
+    Args:
+        x: [..., K].
+        weight: [N, K].
+        bias: [N] or None.
+        relu: take max(y, 0).
+        implementation: "cpu" (native, float32) or None; any other takes torch's product, which has no better on a GPU.
+
+    Returns:
+        [..., N].
+
+    Raises:
+        ValueError: shapes that do not fit.
+        NotImplementedError: the named implementation cannot serve these tensors, or not on this machine.
+    """
+    _require(
+        weight.dim() == 2 and x.shape[-1:] == weight.shape[1:],
+        f"linear: x is {tuple(x.shape)}, the weight {tuple(weight.shape)}",
+    )
+    _require(
+        bias is None or bias.shape == weight.shape[:1],
+        f"linear: bias is {None if bias is None else tuple(bias.shape)}, the weight {tuple(weight.shape)}",
+    )
+    _choose("linear", implementation, IMPLEMENTATIONS, x)
+    if _serves_natively("linear", implementation, dense.unsupported(x, weight, bias)):
+        return dense.linear(x, weight, bias, relu)
+    return reference.linear(x, weight, bias, relu)
 
 
 def add_layer_norm(

@@ -62,6 +62,12 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return torch.einsum("bwht,btwhc->bwhc", scores.softmax(-1), v)
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    """`x W^T + bias`, negative values replaced by zero with `relu`."""
+    y = F.linear(x, weight, bias)
+    return F.relu(y) if relu else y
+
+
 def add_layer_norm(
     x: Tensor, residual: Tensor | None, scale: Tensor | None, shift: Tensor | None, eps: float
 ) -> Tensor:

@@ -14,10 +14,11 @@
 #include <thread>
 #include <vector>
 
-#include "decode.h"
+#include "linear.h"
 
 extern "C" void coltran_decode_row(const coltran::Row *row, int threads, int index);
 extern "C" void coltran_attend_columns(const coltran::Column *column, int threads, int index);
+extern "C" void coltran_linear(const coltran::Linear *linear, int threads, int index);
 
 namespace {
 
@@ -53,16 +54,21 @@ struct Case {
 struct Target {
     coltran::DecodeRow decode_row;
     coltran::AttendColumns attend_columns;
+    coltran::ArrangeRows arrange_rows;
+    coltran::Multiply multiply;
 };
 
+#define TARGET_OF(name) \
+    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::arrange_rows, coltran::name::multiply }
+
 std::vector<Target> targets() {
-    std::vector<Target> found{{coltran::plain::decode_row, coltran::plain::attend_columns}};
+    std::vector<Target> found{TARGET_OF(plain)};
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        found.push_back({coltran::avx2::decode_row, coltran::avx2::attend_columns});
+        found.push_back(TARGET_OF(avx2));
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-        found.push_back({coltran::avx512::decode_row, coltran::avx512::attend_columns});
+        found.push_back(TARGET_OF(avx512));
 #endif
     return found;
 }
@@ -182,6 +188,38 @@ void check_columns(int64_t batch, int64_t width, int64_t heads, int64_t channels
     if (openmp) run(nullptr, 2);
 }
 
+void check_linear(int64_t rows, int64_t outputs, int64_t depth, bool openmp) {
+    arrays.clear();
+    coltran::Linear linear{};
+    linear.rows = rows, linear.outputs = outputs, linear.depth = depth;
+    linear.x = numbers(rows * depth), linear.x_stride = depth;
+    linear.weight = numbers(outputs * depth), linear.weight_stride = depth;
+    linear.bias = numbers(outputs), linear.y_stride = outputs, linear.relu = 1;
+    std::vector<float> expected;
+    auto run = [&](const Target *target, int threads) {
+        std::vector<float> y((size_t)(rows * outputs), NAN);
+        const size_t size = (size_t)(round_up(rows, coltran::PANEL) * depth) * sizeof(float);
+        const std::unique_ptr<float, decltype(&free)> workspace((float *)aligned_alloc(64, size), free);
+        memset(workspace.get(), 0xff, size);  // NaN
+        linear.y = y.data(), linear.workspace = workspace.get();
+        if (target) {
+            team(threads, [&](int thread) {
+                for (int64_t i = thread; i < panels_of(linear); i += threads) target->arrange_rows(linear, i);
+            });
+            team(threads, [&](int thread) {
+                for (int64_t i = thread; i < tasks_of(linear); i += threads) target->multiply(linear, i);
+            });
+        } else {
+            coltran_linear(&linear, threads, -1);
+        }
+        if (expected.empty()) expected = y;
+        for (size_t i = 0; i < y.size(); ++i) expect(fabsf(y[i] - expected[i]) < 1e-5f, "the same product");
+    };
+    for (const Target &target : targets())
+        for (int threads : {1, 3}) run(&target, threads);
+    if (openmp) run(nullptr, 2);
+}
+
 }  // namespace
 
 int main(int count, char **) {
@@ -195,5 +233,8 @@ int main(int count, char **) {
     check_columns(1, 1, 1, 5, 1, openmp);
     check_columns(2, 3, 2, 24, 7, openmp);
     check_columns(3, 2, 1, 128, 33, openmp);
+    check_linear(1, 1, 1, openmp);
+    check_linear(33, 49, 17, openmp);
+    check_linear(300, 100, 40, openmp);
     puts("sound");
 }

@@ -29,10 +29,7 @@ def main(folder: Path) -> None:
     compiler = shutil.which("c++")
     if compiler is None:
         raise SystemExit("there is no C++ compiler (c++) on the PATH")
-    units = {name: ["row.cpp", f"-DTARGET={name}", *flags] for name, flags in native.TARGETS.items()}
-    sources = {name: [str(native.SOURCES / source), *options] for name, (source, *options) in units.items()}
-    sources |= {"c": [str(native.SOURCES / "decode.cpp")]}
-    sources |= {"main": [str(ROOT / "tests" / "sanitize.cpp"), f"-I{native.SOURCES}"]}
+    sources = native.units() | {"main": [str(ROOT / "tests" / "sanitize.cpp"), f"-I{native.SOURCES}"]}
     for kinds, arguments in SETS.items():
         place = folder / kinds.replace(",", "-")
         place.mkdir(parents=True, exist_ok=True)

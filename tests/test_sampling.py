@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from coltran.colorizer import Colorizer
-from coltran.decoding import InnerRows
 from coltran.image import colors_to_labels
 from coltran.sampling import sample, uniforms, upsample_color
 from coltran.upsamplers import ColorUpsampler
@@ -113,13 +112,6 @@ def test_given_pixels_are_kept_and_the_rest_is_drawn_after_them():
         forced = network.decode(drawn.labels, network.encode(gray)).log_softmax(-1)
     expected = forced.gather(-1, drawn.labels[..., None])[..., 0]
     torch.testing.assert_close(drawn.log_prob, expected, rtol=0, atol=1e-4)
-
-
-def test_a_row_out_of_order_is_refused():
-    network = _network()
-    rows = InnerRows(network.inner_decoder, torch.zeros(2, 6, 8, 16), norm="exact")
-    with pytest.raises(ValueError, match="row 0 is next and not 1"):
-        rows.terms(1, torch.zeros(2, 8, 16))
 
 
 def test_progress_is_told_every_row():

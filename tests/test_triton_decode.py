@@ -196,7 +196,6 @@ def test_rows_of_a_network(options):
         tensor.normal_(std=0.3)
     z = network.encode(torch.randint(256, (2, 3, 4)))
     rows = InnerRows(network.inner_decoder, z, norm="exact")
-    rows.terms(0, torch.zeros(2, 4, 16))
     terms = rows.terms(1, torch.randn(2, 4, 16))
     uniforms = torch.rand(2, 3, 4)[:, 1]
     assert_as_specified(decoder_weights(network), terms, uniforms, plan=Plan(1, 16, 128, False))

@@ -60,11 +60,11 @@ void tile(const float *x, int64_t x_stride, const float *w, int64_t depth, const
     Vector sums[M][VECTORS];
     for (int m = 0; m < M; ++m)
         for (int v = 0; v < VECTORS; ++v) sums[m][v] = start ? load(start + m * start_stride + v * LANES) : Vector{};
-    for (int64_t k = 0; k < depth; ++k, w += PANEL) {
+    for (const float *end = w + depth * PANEL; w < end; w += PANEL, ++x) {
         Vector weights[VECTORS];
         for (int v = 0; v < VECTORS; ++v) weights[v] = load(w + v * LANES);
         for (int m = 0; m < M; ++m) {
-            const float input = x[m * x_stride + k];
+            const float input = x[m * x_stride];
             for (int v = 0; v < VECTORS; ++v) sums[m][v] += weights[v] * input;
         }
     }

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coltran_kernels.cpu import native, structures
+from coltran_kernels.cpu.linear import multiply
 from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms
 
 PANEL = 32  # columns side by side, as in decode.h
@@ -116,7 +117,7 @@ def _rows(tensor: Tensor | None) -> Tensor | None:
 
 def _first_products(packed: PackedWeights, inputs: Tensor, layer: RowLayer) -> Tensor:
     """The first layer's queries, keys and values [B, W, 3D] of the row terms alone, conditioned."""
-    products = F.linear(inputs, packed.first)
+    products = multiply(inputs, packed.first, None, False)
     if layer.qkv_scale is not None:
         products *= layer.qkv_scale
     if layer.qkv_shift is not None:

@@ -23,7 +23,8 @@ from coltran_kernels.cpu import structures
 
 SOURCES = Path(__file__).resolve().parent
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
-TARGETS: dict[str, tuple[str, ...]] = {"plain": ()}  # row.cpp is compiled once for each
+TARGETED = ("row", "linear")  # these are compiled once for each of
+TARGETS: dict[str, tuple[str, ...]] = {"plain": ()}
 if platform.machine().lower() in ("x86_64", "amd64"):
     TARGETS["avx2"] = ("-mavx2", "-mfma")
     TARGETS["avx512"] = (
@@ -49,14 +50,20 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
+def units() -> dict[str, list[str]]:
+    """What is compiled: the name of each object, its source and the options for it."""
+    found = {
+        f"{source}-{name}": [str(SOURCES / f"{source}.cpp"), f"-DTARGET={name}", *options]
+        for source in TARGETED
+        for name, options in TARGETS.items()
+    }
+    return found | {"interface": [str(SOURCES / "interface.cpp")]}
+
+
 def commands(compiler: str, folder: Path) -> list[list[str]]:
     """The commands that build `folder`/library.so: one for each object, then the link."""
-    units = {name: ["row.cpp", f"-DTARGET={name}", *flags] for name, flags in TARGETS.items()} | {"c": ["decode.cpp"]}
-    objects = {name: str(folder / f"{name}.o") for name in units}
-    compiles = [
-        [compiler, *FLAGS, *options, "-c", str(SOURCES / source), "-o", objects[name]]
-        for name, (source, *options) in units.items()
-    ]
+    objects = {name: str(folder / f"{name}.o") for name in units()}
+    compiles = [[compiler, *FLAGS, "-c", *unit, "-o", objects[name]] for name, unit in units().items()]
     return [*compiles, [compiler, "-shared", "-fopenmp", *objects.values(), "-o", str(folder / "library.so")]]
 
 

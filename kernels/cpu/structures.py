@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The structs and functions of decode.h and decode.cpp for ctypes. What each field is: decode.h."""
+"""The structs and functions of decode.h, linear.h and interface.cpp for ctypes. What each field is: there."""
 
 from __future__ import annotations
 
@@ -45,17 +45,30 @@ class Column(Structure):
     ]
 
 
+class Linear(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("rows", "outputs", "depth")),
+        ("x", c_void_p),
+        ("x_stride", c_int64),
+        ("weight", c_void_p),
+        ("weight_stride", c_int64),
+        *((name, c_void_p) for name in ("bias", "y")),
+        *((name, c_int64) for name in ("y_stride", "relu")),
+        ("workspace", c_void_p),
+    ]
+
+
 def declare(library: ctypes.CDLL) -> None:
     """Gives the library's functions their types.
 
     Raises:
         OSError: the library's structs are not those above.
     """
-    sizes = (c_int64 * 4)()
+    sizes = (c_int64 * 5)()
     library.coltran_sizes.argtypes = [POINTER(c_int64)]
     library.coltran_sizes.restype = None
     library.coltran_sizes(sizes)
-    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column)]
+    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Linear)]
     if list(sizes) != expected:
         raise OSError(f"{library._name} has structs of {list(sizes)} bytes, expected {expected}")
     library.coltran_target.argtypes, library.coltran_target.restype = [c_int], c_char_p
@@ -63,6 +76,7 @@ def declare(library: ctypes.CDLL) -> None:
     library.coltran_decode_row.argtypes, library.coltran_decode_row.restype = [POINTER(Row), c_int, c_int], None
     library.coltran_attend_columns.argtypes = [POINTER(Column), c_int, c_int]
     library.coltran_attend_columns.restype = None
+    library.coltran_linear.argtypes, library.coltran_linear.restype = [POINTER(Linear), c_int, c_int], None
 
 
 def term(tensor: Tensor | None) -> Term:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that is torch_xla's own: loops inside a graph, and where one graph ends.
 
-Operations on an XLA device are recorded, not run. What has been recorded becomes one graph where `one_graph` ends; it is
-compiled at its first use and found by its hash from then on.
+Operations on an XLA device are recorded, not run. What has been recorded becomes one graph where `one_graph` ends; it
+is compiled at its first use and found by its hash from then on.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include "decode.h"
+#include "linear.h"
 
 namespace {
 
@@ -10,19 +11,24 @@ struct Target {
     const char *name;
     coltran::DecodeRow decode_row;
     coltran::AttendColumns attend_columns;
+    coltran::ArrangeRows arrange_rows;
+    coltran::Multiply multiply;
 };
+
+#define TARGET_OF(name) \
+    { #name, coltran::name::decode_row, coltran::name::attend_columns, coltran::name::arrange_rows, coltran::name::multiply }
 
 // The instruction sets that this processor has, the best last.
 int available(Target *targets) {
     int count = 0;
-    targets[count++] = {"plain", coltran::plain::decode_row, coltran::plain::attend_columns};
+    targets[count++] = TARGET_OF(plain);
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        targets[count++] = {"avx2", coltran::avx2::decode_row, coltran::avx2::attend_columns};
+        targets[count++] = TARGET_OF(avx2);
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
-            targets[count++] = {"avx512", coltran::avx512::decode_row, coltran::avx512::attend_columns};
+            targets[count++] = TARGET_OF(avx512);
     }
 #endif
     return count;
@@ -39,10 +45,11 @@ Target target(int index) {
 
 extern "C" {
 
-// Bytes of Term, Layer, Row and Column, for the loader to compare with its own.
+// Bytes of Term, Layer, Row, Column and Linear, for the loader to compare with its own.
 void coltran_sizes(int64_t *sizes) {
     sizes[0] = sizeof(coltran::Term), sizes[1] = sizeof(coltran::Layer);
     sizes[2] = sizeof(coltran::Row), sizes[3] = sizeof(coltran::Column);
+    sizes[4] = sizeof(coltran::Linear);
 }
 
 // The name of the index-th instruction set that this processor has, the best last; null beyond.
@@ -64,6 +71,18 @@ void coltran_attend_columns(const coltran::Column *column, int threads, int inde
     const coltran::AttendColumns attend_columns = target(index).attend_columns;
 #pragma omp parallel num_threads(threads)
     attend_columns(*column, omp_get_thread_num(), omp_get_num_threads());
+}
+
+void coltran_linear(const coltran::Linear *linear, int threads, int index) {
+    const Target chosen = target(index);
+    const int64_t panels = panels_of(*linear), tasks = tasks_of(*linear);
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(dynamic)
+        for (int64_t panel = 0; panel < panels; ++panel) chosen.arrange_rows(*linear, panel);
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < tasks; ++task) chosen.multiply(*linear, task);
+    }
 }
 
 }  // extern "C"
