@@ -8,6 +8,7 @@ NotImplementedError and says why. Nothing falls back silently.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import warnings
 from typing import Any, NamedTuple
 
@@ -36,6 +37,8 @@ def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor
         raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
     if requested in ("cpu", "xla") and tensor.device.type != requested:
         raise NotImplementedError(f"{name}: implementation {requested!r} cannot serve a tensor on {tensor.device}")
+    if requested == "triton" and importlib.util.find_spec("triton") is None:
+        raise NotImplementedError(f"{name}: implementation 'triton' needs the package triton, which is not installed")
     if requested == "triton" and not _serves_triton(tensor):
         raise NotImplementedError(f"{name}: implementation 'triton' cannot serve a tensor on {tensor.device}")
     return requested
