@@ -114,13 +114,24 @@ def on_xla(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).to(torch_xla.device())
 
 
-def draw(name: str, network: Colorizer, gray: Tensor, **options: Any) -> Sample:
-    """`coltran.sampling.sample` with an implementation; "xla" on a device of its own, the result where `gray` is."""
+def draw(
+    name: str, network: Colorizer, gray: Tensor, finished: Callable[[str], None] = lambda stage: None, **options: Any
+) -> Sample:
+    """`coltran.sampling.sample` with an implementation; "xla" on a device of its own, the result where `gray` is.
+
+    With "xla" a stage is finished when the device has done it, since issuing it takes next to no time.
+    """
     if name != "xla":
-        return sample(network, gray, implementation=named(name), **options)
+        return sample(network, gray, implementation=named(name), finished=finished, **options)
     there = on_xla(network)
     assert isinstance(there, Colorizer)
-    found = sample(there, gray.to(there.logits.weight.device), implementation=name, **options)
+    from coltran_kernels.xla import device
+
+    def done(stage: str) -> None:
+        device.finish()
+        finished(stage)
+
+    found = sample(there, gray.to(there.logits.weight.device), implementation=name, finished=done, **options)
     moved = (None if tensor is None else tensor.to(gray.device) for tensor in vars(found).values())
     return Sample(*moved)  # type: ignore[arg-type]
 
