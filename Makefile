@@ -72,11 +72,15 @@ wheel-test: $(READY)  ## build the wheel, install it in an empty environment and
 	cd $(WHEEL) && PYTHONPATH="$$($(CURDIR)/$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	    venv/bin/python $(CURDIR)/tests/check_wheel.py $(CURDIR)
 
-tf-test: $(READY)  ## let TensorFlow, in an environment of its own (1.6 GB), read our records and the checkpoints we read
+# tf-keras is Keras 2, with which the original works; alone, because it asks for the TensorFlow that brings CUDA.
+TENSORFLOW := 2.21.0
+tf-test: $(READY)  ## let TensorFlow, in an environment of its own (1.6 GB), and us read each other's records and checkpoints
 	test -x build/tf-venv/bin/python || $(PYTHON) -m venv build/tf-venv
-	build/tf-venv/bin/pip install --quiet --disable-pip-version-check 'tensorflow-cpu>=2.16'
+	build/tf-venv/bin/pip install --quiet --disable-pip-version-check tensorflow-cpu==$(TENSORFLOW)
+	build/tf-venv/bin/pip install --quiet --disable-pip-version-check --no-deps tf-keras==$(TENSORFLOW)
 	$(BIN)/python tests/check_tensorflow.py write build/tf-test
-	build/tf-venv/bin/python tests/check_tensorflow.py read build/tf-test
+	build/tf-venv/bin/python tests/check_tensorflow.py answer build/tf-test
+	$(BIN)/python tests/check_tensorflow.py read build/tf-test
 
 sanitize: $(READY)  ## run the native kernels under the address, undefined behaviour and thread sanitizers
 	$(BIN)/python tests/sanitize.py build/sanitize

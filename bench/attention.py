@@ -163,6 +163,12 @@ def plain_norm(x: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor,
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), scale)
 
 
+def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool, **_: Any) -> Tensor:
+    """The same for the dense layer."""
+    y = F.linear(x, weight, bias)
+    return F.relu(y) if relu else y
+
+
 def measure_colorizer(batch: int, train: bool, device: torch.device, repeats: int) -> dict[str, list[float]]:
     """Seconds of the paper's colorizer as it is, and with its operations written directly in plain torch."""
     config = paper.get_config()
@@ -181,6 +187,7 @@ def measure_colorizer(batch: int, train: bool, device: torch.device, repeats: in
         with (
             mock.patch.object(layers, "axial_attention", plain_attention),
             mock.patch.object(layers, "add_layer_norm", plain_norm),
+            mock.patch.object(layers, "linear", plain_linear),
         ):
             return run()
 

@@ -24,7 +24,7 @@ from bench import tables
 from bench.ahead import TARGETS, compile_ahead
 from bench.estimates import CARDS, UTILISATION, Card
 from coltran import cli
-from coltran_kernels.triton import attention, attention_backward, layer_norm, tiles
+from coltran_kernels.triton import attention, attention_backward, cached_attention, layer_norm, tiles
 
 LAUNCH = 3e-6  # assumed seconds between two kernels
 CARD_OF = dict(zip(("sm_80", "sm_90"), CARDS, strict=True))
@@ -162,6 +162,28 @@ def of_layer_norm(vectors: int, size: int, dtype: str = "bfloat16") -> Iterator[
         )
 
 
+def of_cached_attention(batch: int, length: int, dtype: str = "bfloat16") -> Iterator[Launch]:
+    """The outer decoder's column attention for one new row at the paper's size, over `length` kept rows."""
+    width, heads, channels = 64, 4, 128
+    row = batch * width * heads * channels * (4 if dtype == "float32" else 2)
+    kernel = cached_attention.kernel
+    one_row, kept = (width * heads * channels, heads * channels, channels), heads * channels
+    given: dict[str, Any] = {
+        **dict.fromkeys(("Q", "K", "V", "BIAS", "OUT"), dtype),
+        **{"q_strides": one_row, "bias_strides": (128, 1), "width": width, "heads": heads, "length": length},
+        **dict.fromkeys(("k_strides", "v_strides"), (width * 64 * kept, kept, 64 * kept, channels)),
+        **{"C": channels, "BC": channels, "BT": cached_attention.ROWS, "TYPE": tl.float32},
+    }
+    yield Launch(
+        "coltran_kernels.triton.cached_attention:kernel",
+        {name: given[name] for name in kernel.arg_names},
+        {"num_warps": 4},
+        batch * width * heads,
+        2 * row * (length + 1),
+        0,
+    )
+
+
 def table(target: str, launches: dict[str, list[Launch]]) -> tables.Table:
     """What each kernel needs on one target; with an estimate of its time where the card is known."""
     card = CARD_OF.get(target)
@@ -185,7 +207,8 @@ def table(target: str, launches: dict[str, list[Launch]]) -> tables.Table:
 def all_launches(*, hip: bool) -> dict[str, list[Launch]]:
     """Every kernel at every shape of interest, by a title."""
     found = {shape.title: list(of_attention(shape, hip=hip)) for shape in (*PAPER, *SMALL, *OTHERS)}
-    return found | {"4096 vectors of 512, bfloat16": list(of_layer_norm(4096, 512))}
+    found["4096 vectors of 512, bfloat16"] = list(of_layer_norm(4096, 512))
+    return found | {"a row over 64 kept ones, batch 20, bfloat16": list(of_cached_attention(20, 64))}
 
 
 def main() -> int:

@@ -177,10 +177,11 @@ def find(directory: str | Path) -> Path:
 
 
 def prune(logdir: str | Path, keep: int) -> None:
-    """Deletes all but the `keep` newest checkpoints, and what a killed writer left behind."""
-    stale = Path(logdir).glob(f"{WRITING}checkpoint-*")
-    for path in [*numbered(logdir)[:-keep], *stale]:
-        shutil.rmtree(path)
+    """Deletes all but the `keep` newest checkpoints, each at once for whoever reads, and what a killed writer left."""
+    for stale in Path(logdir).glob(f"{WRITING}checkpoint-*"):
+        shutil.rmtree(stale)
+    for path in numbered(logdir)[:-keep]:
+        shutil.rmtree(path.rename(path.with_name(f"{WRITING}{path.name}")))
 
 
 def save_yaml(values: Mapping[str, Any], path: Path) -> None:

@@ -7,10 +7,11 @@
         --dataset=custom --data_dir=PHOTOS --pretrain_dir=DIR2
 
 `train` is `coltran.train`, with summaries for TensorBoard in LOGDIR/train_summaries. The other modes wait for
-checkpoints in LOGDIR, measure each new one on config.eval_num_examples photographs, with the moving averages, print
-bits a dimension, and write summaries to LOGDIR/eval_SUBSET_summaries_pyk_True. They end when no new checkpoint has
-come for config.eval_checkpoint_wait_secs (below 1: never). LOGDIR and --pretrain_dir may hold checkpoints of the
-original.
+checkpoints in LOGDIR, measure the newest and then each later one in order, on config.eval_num_examples photographs,
+with the moving averages, print bits a dimension, and write summaries to LOGDIR/eval_SUBSET_summaries_pyk_True. They end
+when no new checkpoint has come for config.eval_checkpoint_wait_secs (below 1: never). A training keeps its last --keep
+checkpoints: an evaluation that falls further behind leaves out those that are gone. LOGDIR and --pretrain_dir may hold
+checkpoints of the original.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from absl import flags
 
 from coltran import cli
-from coltran.checkpoint import CheckpointError
+from coltran.checkpoint import CheckpointError, numbered
 from coltran.data import eval_batches
 from coltran.datasets import VALID, photographs
 from coltran.evaluate import evaluate
@@ -37,14 +38,31 @@ SUBSETS = {"train": "train", "eval_train": "train", "eval_valid": "valid", "eval
 POLL = 1.0  # seconds between looks for a checkpoint
 
 
+def next_checkpoint(logdir: str | Path, seen: Path | None) -> Path | None:
+    """What to evaluate after the checkpoint `seen`: the one that came next; the newest where nothing was seen yet.
+
+    None where there is none. Of the original's checkpoints, the newest is the only one that is looked for.
+    """
+    if not Path(logdir).is_dir():
+        return None
+    if seen is not None and (after := [path for path in numbered(logdir) if _rank(path) > _rank(seen)]):
+        return after[0]
+    path = newest(logdir)
+    return None if path == seen else path
+
+
+def _rank(path: Path) -> tuple[int, str]:
+    return len(path.name), path.name  # checkpoint-1000000 comes after checkpoint-999999
+
+
 def wait_for_checkpoint(logdir: str | Path, seen: Path | None, seconds: float) -> Path | None:
-    """The newest checkpoint in a log directory once it is another than `seen`; None after `seconds` without one.
+    """`next_checkpoint` once there is one; None after `seconds` without one.
 
     Args:
         seconds: how long to wait; below 1 without end.
     """
     start = time.monotonic()
-    while (path := newest(logdir) if Path(logdir).is_dir() else None) is None or path == seen:
+    while (path := next_checkpoint(logdir, seen)) is None:
         if 1 <= seconds <= time.monotonic() - start:
             return None
         time.sleep(POLL)
@@ -61,7 +79,7 @@ def evaluate_checkpoints(
     workers: int = 1,
     device: torch.device | None = None,
 ) -> int:
-    """Evaluates checkpoints as they come; returns how many.
+    """Evaluates the newest checkpoint, then every later one in order, as they come; returns how many.
 
     Args:
         config: whole configuration; read are eval_batch_size, eval_num_examples, eval_checkpoint_wait_secs and what
@@ -77,8 +95,12 @@ def evaluate_checkpoints(
     wait = config.get("eval_checkpoint_wait_secs", config.get("save_checkpoint_secs", 900) * 100)
     path, count = None, 0
     while (path := wait_for_checkpoint(logdir, path, wait)) is not None:
-        network, step, source = restore(config, logdir, device or torch.device("cpu"))
-        path = source  # a newer one may have come meanwhile
+        try:
+            network, step, source = restore(config, path, device or torch.device("cpu"))
+        except CheckpointError:
+            if newest(path) is not None:
+                raise
+            continue  # the training has deleted it meanwhile
         batches = eval_batches(
             config, photos, config["model"]["name"], limit=config.get("eval_num_examples"), workers=workers
         )

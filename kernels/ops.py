@@ -151,7 +151,8 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
         q: [B, W, h, C], the queries of the row at position T - 1.
         k, v: [B, T, W, h, C], the rows 0 .. T - 1.
         bias: [h, T], the relative bias of each cached row as seen from this one; minus infinity leaves a row out.
-        implementation: "reference", "cpu" (native, float32; no gradient passes), "xla" or None.
+        implementation: "reference", "cpu" (native, float32), "triton", "xla" or None; through "cpu" and "triton" no
+            gradient passes.
 
     Returns:
         [B, W, h, C].
@@ -169,8 +170,13 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
         tuple(bias.shape) == (q.shape[2], k.shape[1]),
         f"cached_attention: bias is {tuple(bias.shape)}, expected {(q.shape[2], k.shape[1])}",
     )
-    if _choose("cached_attention", implementation, ("reference", "cpu", "xla"), q) == "xla":
+    chosen = _choose("cached_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
+    if chosen == "xla":
         return operations.cached_attention(q, k, v, bias)
+    if chosen == "triton":
+        from coltran_kernels.triton import cached_attention as kept
+
+        return kept.cached_attention(q, k, v, bias)
     if _serves_natively("cached_attention", implementation, columns.unsupported(q, k, v, bias)):
         return columns.cached_attention(q, k, v, bias)
     return reference.cached_attention(q, k, v, bias)

@@ -220,6 +220,20 @@ void check_linear(int64_t rows, int64_t outputs, int64_t depth, bool openmp) {
     if (openmp) run(nullptr, 2);
 }
 
+// More rows than one pass takes: the same as those of the first pass and the rest by themselves.
+void check_passes() {
+    arrays.clear();
+    const int64_t rows = coltran::PASS + 5, outputs = 3, depth = 2;
+    std::vector<float> y((size_t)(rows * outputs), NAN), workspace((size_t)(coltran::PASS * depth), NAN);
+    float *x = numbers(rows * depth), *weight = numbers(outputs * depth);
+    coltran::Linear linear{rows, outputs, depth, x, depth, weight, depth, nullptr, y.data(), outputs, 0, workspace.data()};
+    coltran_linear(&linear, 2, -1);
+    for (int64_t i = 0; i < rows * outputs; ++i) {
+        const float *a = x + i / outputs * depth, *b = weight + i % outputs * depth;
+        expect(fabsf(y[(size_t)i] - (a[0] * b[0] + a[1] * b[1])) < 1e-5f, "the product in passes");
+    }
+}
+
 }  // namespace
 
 int main(int count, char **) {
@@ -236,5 +250,7 @@ int main(int count, char **) {
     check_linear(1, 1, 1, openmp);
     check_linear(33, 49, 17, openmp);
     check_linear(300, 100, 40, openmp);
+    check_linear(9, 13, 600, openmp);
+    if (openmp) check_passes();
     puts("sound");
 }

@@ -19,7 +19,7 @@ from coltran import checkpoint, cli, convert, networks, tf_variables
 from coltran.checkpoint import CheckpointError
 from coltran.image import to_bits
 from tests.networks_of_parity import relative_error
-from tests.tf_bundle import key, numbered, tensors_of, write_bundle
+from tests.tf_bundle import changed, key, numbered, tensors_of, write_bundle
 from tests.tiny import colorizer_config, tiny_networks
 
 NAMES = ["colorizer", "color_upsampler", "spatial_upsampler"]
@@ -122,20 +122,6 @@ def test_an_optimizer_that_is_not_there_is_not_kept(network, tmp_path):
     assert not (tmp_path / "ours").exists()
 
 
-def _changed(tensors: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
-    """The tensors with one of the colorizer's removed, added or misshapen, averages included."""
-    name = "col_tran_core_5/outer_decoder_5/mask_col_att_0/cond_k/kernel"
-    changed = dict(tensors)
-    for place in (name, f"{name}/ExponentialMovingAverage"):
-        if how == "removed":
-            del changed[key(place)]
-        elif how == "reshaped":
-            changed[key(place)] = tensors[key(place)][:-1]
-        else:
-            changed[key(place.replace("/k", "/z").replace("cond_k", "cond_z"))] = np.zeros(3, dtype=np.float32)
-    return changed
-
-
 @pytest.mark.parametrize(
     ("how", "line"),
     [
@@ -146,7 +132,7 @@ def _changed(tensors: dict[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
 )
 def test_one_tensor_too_few_too_many_or_misshapen(tmp_path, monkeypatch, capsys, how, line):
     network = _filled(tiny_networks()[0], 1)
-    write_bundle(tmp_path / "tf" / "model-3", _changed(tensors_of(network), how))
+    write_bundle(tmp_path / "tf" / "model-3", changed(tensors_of(network), how))
     (tmp_path / "ours").mkdir()
     assert _run([str(tmp_path / "tf"), "-o", str(tmp_path / "ours")], monkeypatch) == 1
     err = capsys.readouterr().err

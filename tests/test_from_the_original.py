@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from coltran import checkpoint, cli, networks
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
 from coltran.records import Record, read_records, write_records
-from tests.tf_bundle import tensors_of, write_bundle
+from tests.tf_bundle import changed, tensors_of, write_bundle
 from tests.tiny_training import whole_config, write_photo, write_photos
 
 STAGES = {"colorizer": "coltran_core", "color_upsampler": "color_upsampler", "spatial_upsampler": "spatial_upsampler"}
@@ -308,9 +310,61 @@ def test_what_cannot_be_done_is_one_sentence(run, workshop, logs, capsys, progra
     assert not list(logs.rglob("*.tfrecords"))
 
 
+FAULTS = {  # what is said of a checkpoint of ours, and of one of the original's
+    "removed": (r"missing logits\.weight", r"missing col_tran_core\S+/cond_k/kernel"),
+    "added": ("unexpected stranger", r"unexpected col_tran_core\S+/cond_z/zernel"),
+    "reshaped": (r"misshapen logits\.weight", r"misshapen col_tran_core\S+/cond_k/kernel"),
+    "truncated": (r"model\.safetensors is damaged", r"model-1\.data-00000-of-00001 was cut short"),
+}
+
+
+def _spoil(path: Path, fault: str) -> None:
+    """Changes a checkpoint of ours."""
+    if fault == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+        return
+    tensors = load_file(path)
+    if fault == "added":
+        tensors["stranger"] = torch.zeros(2)
+    elif fault == "reshaped":
+        tensors["logits.weight"] = tensors["logits.weight"][:-1].clone()
+    else:
+        del tensors["logits.weight"]
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("whose", ["ours", "tf"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_program_takes_a_checkpoint_that_does_not_fit(run, workshop, tmp_path, capsys, fault, whose):
+    log = tmp_path / "log"
+    if whose == "ours":
+        shutil.copytree(workshop / "colorizer", log)
+        _spoil(log / "checkpoint-000007" / "model.safetensors", fault)
+    else:
+        tensors = tensors_of(checkpoint.load(workshop / "colorizer"))
+        write_bundle(log / "model-1", tensors if fault == "truncated" else changed(tensors, fault))
+        if fault == "truncated":
+            data = log / "model-1.data-00000-of-00001"
+            data.write_bytes(data.read_bytes()[:-100])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    photos = f"--data_dir={workshop / 'photos'}"
+    for program, *flags in (
+        ("sample", f"--logdir={log}", photos),
+        ("run", "--mode=eval_test", f"--logdir={log}", photos),
+        ("run", f"--pretrain_dir={log}", f"--logdir={tmp_path / 'new'}", photos),
+        ("custom_colorize", f"--logdir={log}", f"--img_dir={workshop / 'photos'}", f"--store_dir={tmp_path / 'out'}"),
+    ):
+        assert run(program, "colorizer", *flags) == 1
+        err = capsys.readouterr().err
+        assert re.search(FAULTS[fault][whose == "tf"], err)
+        assert err.strip().count("\n") == err.count("\n  ")  # one sentence, but for a list of tensors
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--gen_data_dir={tmp}/whole", "--logdir={work}/photos"], "holds no checkpoint, neither"),
         ([], "name their folder with --gen_data_dir"),
         (["--gen_data_dir={tmp}/gen"], "does not match the photographs: it has no p03.png"),
         (["--gen_data_dir={tmp}/large"], "has 9 x 9 pixels, not 8 x 8"),

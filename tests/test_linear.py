@@ -27,9 +27,9 @@ def _assert_near(found, x, weight, bias=None, relu=False):
 
 
 @pytest.mark.parametrize("target", native.targets() if native.why_not() is None else [])
-@pytest.mark.parametrize("rows", [1, 31, 32, 33, 300])
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 300, 1027])
 @pytest.mark.parametrize("outputs", [1, 11, 12, 47, 48, 100])
-@pytest.mark.parametrize("depth", [1, 15, 40])
+@pytest.mark.parametrize("depth", [1, 15, 520])
 def test_every_instruction_set_multiplies_as_torch(target, rows, outputs, depth):
     x, weight, bias = _operands(rows, outputs, depth)
     index = native.targets().index(target)
@@ -73,6 +73,10 @@ def test_what_is_not_a_number_stays_so_through_relu():
     x = torch.tensor([[float("nan")], [-1.0], [2.0]])
     found = linear(x, torch.ones(1, 1), relu=True)[:, 0]
     assert found[0].isnan() and found[1:].tolist() == [0.0, 2.0]
+
+
+def test_no_inputs_give_the_bias():
+    assert linear(torch.empty(3, 0), torch.empty(2, 0), torch.ones(2)).eq(1).all()
 
 
 def test_no_rows_give_no_rows():

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch.compile takes whole networks: one graph, with the operations in it, and the same numbers and gradients.
 
-The graphs run as traced ("aot_eager"): what is tested is that they can be traced, forward and backward.
+The graphs run as traced ("aot_eager"), forward and backward; those of the smallest network are also compiled to C++
+("inductor"), which takes most of half a minute.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
+import torch._inductor.config as inductor
 
 from coltran import networks
 from coltran.losses import bits
@@ -36,16 +38,25 @@ def _call(network, implementation):
     return call
 
 
-@pytest.mark.parametrize("implementation", ["cpu", "triton"])
+COLORIZER, UPSAMPLER = colorizer_config(HEIGHT, WIDTH), upsampler_config("color_upsampler", HEIGHT, WIDTH)
+
+
 @pytest.mark.parametrize(
-    "section",
-    [colorizer_config(HEIGHT, WIDTH), upsampler_config("color_upsampler", HEIGHT, WIDTH)],
-    ids=lambda section: section["name"],
+    ("section", "implementation", "backend"),
+    [
+        (COLORIZER, "cpu", "aot_eager"),
+        (COLORIZER, "triton", "aot_eager"),
+        (UPSAMPLER, "triton", "aot_eager"),
+        (UPSAMPLER, "cpu", "inductor"),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else value,
 )
-def test_a_compiled_network_computes_what_the_network_computes(section, implementation):
+def test_a_compiled_network_computes_what_the_network_computes(section, implementation, backend, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what an earlier run compiled proves nothing
     network = networks.build(section)
     call = _call(network, implementation)
     expected = _loss_and_gradients(network, call)
     torch._dynamo.reset()
-    found = _loss_and_gradients(network, torch.compile(call, backend="aot_eager", fullgraph=True))
+    with inductor.patch(compile_threads=1):  # one that waits for others may wait long
+        found = _loss_and_gradients(network, torch.compile(call, backend=backend, fullgraph=True))
     torch.testing.assert_close(found, expected)

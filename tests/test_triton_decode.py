@@ -14,10 +14,8 @@ from concurrent_programs import concurrent_programs
 from decoder_of_tests import SWITCHES, random_row
 from tiny import colorizer_config
 
-from coltran import sampling
 from coltran.colorizer import Colorizer
 from coltran.decoding import InnerRows, decoder_weights
-from coltran.sampling import sample
 from coltran_kernels import DecoderWeights, RowTerms, decode_row, reference
 from coltran_kernels.triton import decode_launch, tiles
 from coltran_kernels.triton.decode_launch import Plan
@@ -199,23 +197,6 @@ def test_rows_of_a_network(options):
     terms = rows.terms(1, torch.randn(2, 4, 16))
     uniforms = torch.rand(2, 3, 4)[:, 1]
     assert_as_specified(decoder_weights(network), terms, uniforms, plan=Plan(1, 16, 128, False))
-
-
-@torch.no_grad()
-def test_a_sample_is_the_same_with_rows_drawn_by_triton(monkeypatch):
-    network = Colorizer(colorizer_config(height=2, width=3)).eval()
-    for tensor in network.state_dict().values():
-        tensor.normal_(std=0.3)
-    gray = torch.randint(256, (2, 2, 3), dtype=torch.uint8)
-    plain = sample(network, gray, seed=4, top_p=0.95, implementation="reference")
-
-    def by_triton(*arguments, **options):
-        return decode_row(*arguments, **(options | {"implementation": "triton"}))
-
-    monkeypatch.setattr(sampling, "decode_row", by_triton)
-    ours = sample(network, gray, seed=4, top_p=0.95, implementation="reference")
-    assert torch.equal(ours.labels, plain.labels)
-    torch.testing.assert_close(ours.log_prob, plain.log_prob, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

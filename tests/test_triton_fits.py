@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.kernel_figures import PAPER, SMALL, Shape, of_attention, of_layer_norm
+from bench.kernel_figures import PAPER, SMALL, Shape, of_attention, of_cached_attention, of_layer_norm
 from tests.compile_ahead import TARGETS, compile_ahead
 
 
@@ -27,6 +27,13 @@ def test_attention_fits_and_uses_the_matrix_units(shape, target):
 @pytest.mark.parametrize("target", TARGETS)
 def test_layer_norm_fits(target):
     for launch in of_layer_norm(4096, 512):
+        _assert_fits(launch, target)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_attention_over_kept_rows_fits(target, dtype):
+    for launch in of_cached_attention(20, 64, dtype):
         _assert_fits(launch, target)
 
 

@@ -102,3 +102,17 @@ def tensors_of(network: nn.Module, raw: nn.Module | None = None, step: int = 7) 
             found[key(f"{numbered(name)}/ExponentialMovingAverage")] = array
             found[f"{escape(numbered(name))}:0/.OPTIMIZER_SLOT/optimizer/rms{VALUE}"] = array**2
     return found
+
+
+def changed(tensors: Mapping[str, np.ndarray], how: str) -> dict[str, np.ndarray]:
+    """A colorizer's tensors with one of them removed, added or reshaped, averages included."""
+    name = "col_tran_core_5/outer_decoder_5/mask_col_att_0/cond_k/kernel"
+    found = dict(tensors)
+    for place in (name, f"{name}/ExponentialMovingAverage"):
+        if how == "removed":
+            del found[key(place)]
+        elif how == "reshaped":
+            found[key(place)] = tensors[key(place)][:-1]
+        else:
+            found[key(place.replace("/k", "/z").replace("cond_k", "cond_z"))] = np.zeros(3, dtype=np.float32)
+    return found

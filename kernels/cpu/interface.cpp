@@ -75,13 +75,14 @@ void coltran_attend_columns(const coltran::Column *column, int threads, int inde
 
 void coltran_linear(const coltran::Linear *linear, int threads, int index) {
     const Target chosen = target(index);
-    const int64_t panels = panels_of(*linear), tasks = tasks_of(*linear);
 #pragma omp parallel num_threads(threads)
-    {
+    for (int64_t first = 0; first < linear->rows; first += coltran::PASS) {
+        const coltran::Linear part = pass_of(*linear, first);
+        const int64_t panels = panels_of(part), tasks = tasks_of(part);
 #pragma omp for schedule(dynamic)
-        for (int64_t panel = 0; panel < panels; ++panel) chosen.arrange_rows(*linear, panel);
+        for (int64_t panel = 0; panel < panels; ++panel) chosen.arrange_rows(part, panel);
 #pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < tasks; ++task) chosen.multiply(*linear, task);
+        for (int64_t task = 0; task < tasks; ++task) chosen.multiply(part, task);
     }
 }
 

@@ -17,6 +17,9 @@ using coltran::CHUNK;
 using coltran::Linear;
 using coltran::PANELS;
 
+// Inputs at a time: those of a tile's weights, 24 KB, stay in the first-level cache for all panels.
+constexpr int64_t DEPTH = 512;
+
 // How many of n numbers there are from `first` on, at most `most`.
 int64_t there(int64_t n, int64_t first, int64_t most) { return n - first < most ? n - first : most; }
 
@@ -39,17 +42,18 @@ void finish(const Linear &l, const float *sums, int64_t row, int64_t output, int
 
 template <bool RELU>
 void multiply(const Linear &l, int64_t task) {
-    const int64_t chunks = chunks_of(l), first_panel = task / chunks * PANELS, first = task % chunks * CHUNK;
-    const int64_t panels = there(panels_of(l), first_panel, PANELS), end = first + there(l.outputs, first, CHUNK);
-    alignas(64) float sums[IMAGES * PANEL];
+    const int64_t chunks = chunks_of(l), first_panel = task / chunks * together(l), first = task % chunks * CHUNK;
+    const int64_t panels = there(panels_of(l), first_panel, together(l)), end = first + there(l.outputs, first, CHUNK);
+    alignas(64) float sums[PANELS][IMAGES * PANEL];
     for (int64_t output = first; output < end; output += IMAGES) {
         const int64_t outputs = there(end, output, IMAGES);
-        const float *weights = l.weight + output * l.weight_stride;
-        for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
-            tile_of(outputs, weights, l.weight_stride, l.workspace + panel * PANEL * l.depth, l.depth, nullptr, 0, sums,
-                    PANEL);
-            finish<RELU>(l, sums, panel * PANEL, output, outputs);
+        for (int64_t k = 0; k < l.depth; k += DEPTH) {
+            const float *weights = l.weight + output * l.weight_stride + k;
+            for (int64_t i = 0; i < panels; ++i)
+                tile_of(outputs, weights, l.weight_stride, l.workspace + ((first_panel + i) * l.depth + k) * PANEL,
+                        there(l.depth, k, DEPTH), k ? sums[i] : nullptr, PANEL, sums[i], PANEL);
         }
+        for (int64_t i = 0; i < panels; ++i) finish<RELU>(l, sums[i], (first_panel + i) * PANEL, output, outputs);
     }
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`linear` by the native kernel in linear.cpp, the gradients by torch's matrix products."""
+"""`linear` by the native kernel in linear.cpp, the gradient of the weights by torch's product."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from coltran_kernels import reference
 from coltran_kernels.cpu import native, structures
 from coltran_kernels.operators import may_train, register_linear
 
-PANEL = 32  # rows arranged side by side, as in decode.h
+PANEL, PASS = 32, 1024  # rows arranged side by side, and at a time, as in linear.h
 
 
-def unsupported(*tensors: Tensor | None) -> str | None:
+def unsupported(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     """Why the kernel cannot serve these tensors, or None."""
-    for tensor in tensors:
+    if weight.shape[1] == 0:
+        return "it needs at least one input"
+    for tensor in (x, weight, bias):
         if tensor is not None and tensor.device.type != "cpu":
             return f"it cannot serve a tensor on {tensor.device}"
         if tensor is not None and tensor.dtype != torch.float32:
@@ -38,7 +40,7 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, *, targ
     rows, weight = (t if t.stride(1) == 1 else t.contiguous() for t in (rows, weight))
     bias = None if bias is None else bias.contiguous()
     count, depth = rows.shape
-    workspace = torch.empty(-(-count // PANEL) * PANEL * depth)
+    workspace = torch.empty(-(-min(count, PASS) // PANEL) * PANEL * depth)
     call = structures.Linear(
         rows=count, outputs=weight.shape[0], depth=depth, x=rows.data_ptr(), x_stride=rows.stride(0),
         weight=weight.data_ptr(), weight_stride=weight.stride(0), bias=None if bias is None else bias.data_ptr(),
@@ -54,7 +56,7 @@ def gradients(
     """See `register_linear`."""
     grad = grad if y is None else grad * (y > 0)
     rows = grad.reshape(-1, grad.shape[-1])
-    of_x = grad @ weight if wanted[0] else None
+    of_x = multiply_traced(grad, weight.T.contiguous(), None, False) if wanted[0] else None
     of_weight = rows.T @ x.reshape(-1, x.shape[-1]) if wanted[1] else None
     return of_x, of_weight, rows.sum(0) if wanted[2] else None
 
