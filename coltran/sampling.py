@@ -200,7 +200,9 @@ def _decode_in_graphs(
         if progress is not None:
             progress(row + 1, height)
     with one_graph("image"):
-        labels, log_prob, kept = (None if t[0] is None else torch.stack(t, 1) for t in zip(*found, strict=True))
+        labels, log_prob = torch.stack([f[0] for f in found], 1), torch.stack([f[1] for f in found], 1)
+        distributions = [f[2] for f in found if f[2] is not None]
+        kept = torch.stack(distributions, 1) if distributions else None
         rgb = labels_to_colors(labels)
     return Sample(rgb, labels, log_prob, kept)
 

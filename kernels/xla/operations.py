@@ -25,7 +25,8 @@ def relative_bias(table: Tensor) -> Tensor:
     In the table repeated L times, a step of 2L - 1 is a step of -1 in the table: each query's row starts one earlier.
     """
     heads, length = table.shape[0], table.shape[1] // 2
-    shifted = table.repeat(1, length)[:, length - 1 : length - 1 + length * (2 * length - 1)]
+    repeated = table[:, None].expand(heads, length, 2 * length).reshape(heads, -1)
+    shifted = repeated[:, length - 1 : length - 1 + length * (2 * length - 1)]
     return shifted.reshape(heads, length, 2 * length - 1)[:, :, :length]
 
 

@@ -153,7 +153,13 @@ def begin(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor, given: Ten
         tuple((row.norm1_scale, row.norm1_shift, row.norm2_scale, row.norm2_shift) for row in terms.layers),
     )
     layers = tuple(
-        ColumnLayer(*(_along_columns(t) for t in row[:4]), _bias(layer))
+        ColumnLayer(
+            _along_columns(row.qkv_scale),
+            _along_columns(row.qkv_shift),
+            _along_columns(row.ff_scale),
+            _along_columns(row.ff_shift),
+            _bias(layer),
+        )
         for layer, row in zip(weights.layers, terms.layers, strict=True)
     )
     number = torch.arange(width, device=uniforms.device)
