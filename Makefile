@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo small test bench lint format wheel-test tf-test sanitize clean
+.PHONY: help demo small test test-xla tpu-aot bench lint format wheel-test tf-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -38,6 +38,18 @@ small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PH
 
 test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+XLA := build/xla-venv
+# Besides the XLA path itself: what depends most on the version of torch.
+XLA_TESTS := tests/xla $(addprefix tests/test_,xla_parts.py networks.py sampling.py decode_row.py cpu_attention.py checkpoint.py)
+test-xla: $(XLA)/.installed  ## run the tests of the XLA path on the CPU, with torch 2.9 in an environment of its own (7 GB)
+	OMP_NUM_THREADS=1 $(XLA)/bin/python -m pytest -n 2 $(XLA_TESTS)
+
+tpu-aot: $(XLA)/.installed  ## compile the graphs of a row for a TPU, with jax and libtpu in an environment of their own (1 GB)
+	test -x build/tpu-venv/bin/python || $(PYTHON) -m venv build/tpu-venv
+	build/tpu-venv/bin/pip install --quiet --disable-pip-version-check jax==0.10.2 libtpu==0.0.52
+	$(XLA)/bin/python tests/tpu_ahead.py export build/tpu-aot
+	build/tpu-venv/bin/python tests/tpu_ahead.py compile build/tpu-aot
 
 bench: $(READY)  ## time the operations and a training step (make bench BENCH="--benchmark-compare")
 	$(BIN)/python -m pytest bench/suite_operations.py bench/suite_train_step.py --benchmark-autosave \
@@ -80,6 +92,13 @@ clean:  ## remove everything that was built, .venv included
 $(READY): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# torch_xla works with one release of torch only, so it has an environment of its own.
+$(XLA)/.installed: pyproject.toml setup.py constraints-xla.txt
+	test -x $(XLA)/bin/python || $(PYTHON) -m venv $(XLA)
+	$(XLA)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-xla.txt -e . \
+	    torch-xla pytest pytest-xdist tensorboard
 	touch $@
 
 # The type checker knows packages by the names of folders.

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from bench import reference
-from bench.setting import build, named, random_gray, small
+from bench.setting import build, draw, random_gray, small
 from coltran.cli import UserError
 from coltran.colorizer import Colorizer
-from coltran.sampling import Sample, sample, uniforms
+from coltran.sampling import Sample, uniforms
 
 SEED = 3
 # By dtype: largest difference of a cumulative probability, and of a natural log-probability.
@@ -80,7 +80,7 @@ def check_rows(
         Disagreement: they are not the same.
     """
     numbers = uniforms(SEED, range(gray.shape[0]), *gray.shape[1:]).to(gray.device)
-    drawn = sample(colorizer, gray, norm=norm, seed=SEED, implementation=named(implementation))
+    drawn = draw(implementation, colorizer, gray, norm=norm, seed=SEED)
     forced = reference.sample(
         colorizer, gray, norm=norm, seed=SEED, rows=rows, given=drawn.labels, return_probabilities=True
     )

@@ -28,7 +28,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
 from bench import check, counting, machine, plots, record, reference, setting, tables, timing
-from coltran import cli, sampling
+from coltran import cli
 from coltran.cli import at_least
 from coltran.colorizer import Colorizer
 
@@ -49,7 +49,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=at_least(1), nargs="+", default=[1, 8], help="batch sizes (default: 1 8)")
     parser.add_argument(
         "--implementation", nargs="+", default=[setting.DEFAULT],
-        help="of the kernels; 'default' is what is used where none is named, 'all' are those that can run here",
+        help="of the kernels; 'default' is what is used where none is named, 'all' are those that can run here; "
+        "'xla' runs on torch_xla's device, with PJRT_DEVICE=CPU only a check of its overhead a step",
     )  # fmt: skip
     parser.add_argument("--stages", nargs="+", choices=setting.STAGES, default=list(setting.STAGES))
     parser.add_argument("--dtype", choices=list(DTYPES), default="float32")
@@ -76,9 +77,7 @@ def colorizer_sides(network: Colorizer, batch: int, implementations: list[str], 
         return reference.sample(network, gray, rows=rows, finished=clock)
 
     def sampler(name: str) -> timing.Run:
-        return lambda clock: sampling.sample(
-            network, gray, seed=0, finished=clock, implementation=setting.named(name)
-        )  # fmt: skip
+        return lambda clock: setting.draw(name, network, gray, seed=0, finished=clock)
 
     return {record.RECOMPUTING: run_reference} | {name: sampler(name) for name in implementations}
 
@@ -92,7 +91,7 @@ def upsampler_sides(stage: str, network: nn.Module, implementations: list[str]) 
 
     def side(name: str) -> timing.Run:
         def run(clock: timing.StageClock) -> None:
-            setting.upsample(network, colors, gray, setting.named(name))
+            setting.upsample(network, colors, gray, name)
             clock(stage)
 
         return run

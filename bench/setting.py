@@ -6,6 +6,9 @@ Speed does not depend on what the weights are, so none need to be trained or fet
 
 from __future__ import annotations
 
+import copy
+import functools
+import importlib.util
 import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +19,8 @@ from torch import Tensor, nn
 
 from coltran import networks
 from coltran.cli import UserError
-from coltran.sampling import sample, upsample_color, upsample_space
+from coltran.colorizer import Colorizer
+from coltran.sampling import Sample, sample, upsample_color, upsample_space
 from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran_kernels.ops import IMPLEMENTATIONS
 
@@ -96,25 +100,70 @@ def named(name: str) -> str | None:
     return None if name == DEFAULT else name
 
 
+@functools.lru_cache(maxsize=1)
+def on_xla(network: nn.Module) -> nn.Module:
+    """A copy of a network on torch_xla's device.
+
+    Raises:
+        NotImplementedError: torch_xla is not installed.
+    """
+    if importlib.util.find_spec("torch_xla") is None:
+        raise NotImplementedError("torch_xla is not installed")
+    import torch_xla
+
+    return copy.deepcopy(network).to(torch_xla.device())
+
+
+def draw(
+    name: str, network: Colorizer, gray: Tensor, finished: Callable[[str], None] = lambda stage: None, **options: Any
+) -> Sample:
+    """`coltran.sampling.sample` with an implementation; "xla" on a device of its own, the result where `gray` is.
+
+    With "xla" a stage is finished when the device has done it, since issuing it takes next to no time.
+    """
+    if name != "xla":
+        return sample(network, gray, implementation=named(name), finished=finished, **options)
+    there = on_xla(network)
+    assert isinstance(there, Colorizer)
+    from coltran_kernels.xla import device
+
+    def done(stage: str) -> None:
+        device.finish()
+        finished(stage)
+
+    found = sample(there, gray.to(there.logits.weight.device), implementation=name, finished=done, **options)
+    moved = (None if tensor is None else tensor.to(gray.device) for tensor in vars(found).values())
+    return Sample(*moved)  # type: ignore[arg-type]
+
+
 def ask_sampling(model: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
     """Which implementations can sample with this network here, by letting each colour a small image."""
     network, gray = build(small(model), device, dtype), random_gray(1, small(model), device)
-    return ask(lambda name: sample(network, gray, seed=0, implementation=name))  # type: ignore[arg-type]
+    assert isinstance(network, Colorizer)
+    return ask(lambda name: draw(name or DEFAULT, network, gray, seed=0))
 
 
-def upsample(network: nn.Module, colors: Tensor, gray: Tensor, name: str | None) -> Tensor:
-    """What `coltran.sampling` does with an upsampler of either kind."""
+def upsample(network: nn.Module, colors: Tensor, gray: Tensor, name: str) -> Tensor:
+    """What `coltran.sampling` does with an upsampler of either kind; "xla" as in `draw`."""
+    if name == "xla":
+        there = on_xla(network)
+        device = next(there.parameters()).device
+        return _upsample(there, colors.to(device), gray.to(device), name).to(colors.device)
+    return _upsample(network, colors, gray, named(name))
+
+
+def _upsample(network: nn.Module, colors: Tensor, gray: Tensor, implementation: str | None) -> Tensor:
     if isinstance(network, ColorUpsampler):
-        return upsample_color(network, colors, gray, implementation=name)
+        return upsample_color(network, colors, gray, implementation=implementation)
     assert isinstance(network, SpatialUpsampler)
-    return upsample_space(network, colors, gray, implementation=name)
+    return upsample_space(network, colors, gray, implementation=implementation)
 
 
 def ask_upsampling(model: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
     """Which implementations can run this upsampler here, by letting each have a small image."""
     network = build(small(model), device, dtype)
     gray, colors = random_gray(1, small(model), device), random_colors(1, small(model), device)
-    return ask(lambda name: upsample(network, colors, gray, name))
+    return ask(lambda name: upsample(network, colors, gray, name or DEFAULT))
 
 
 def pick(answers: Mapping[str, str | None], wanted: list[str]) -> list[str]:

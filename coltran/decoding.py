@@ -6,6 +6,9 @@ Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -48,6 +51,9 @@ def decoder_weights(colorizer: Colorizer) -> DecoderWeights:
     )
 
 
+Projected = tuple["list[Tensor | None]", "list[Tensor | None]"]  # [B, W, ...] of each attention, of each feed-forward
+
+
 class ContextProjections:
     """The conditioning of all layers of a decoder as one matrix product a row: their projections, stacked."""
 
@@ -62,15 +68,36 @@ class ContextProjections:
             # The feed-forwards' projections have a bias, those of attention have none.
             self.bias = torch.cat([p.weight.new_zeros(p.out_features) if p.bias is None else p.bias for p in present])
 
-    def __call__(
-        self, context: Tensor, *, implementation: str | None
-    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    def __call__(self, context: Tensor, *, implementation: str | None) -> Projected:
         """A row's context [B, W, E] -> the projected one [B, W, ...] of each attention, and of each feed-forward."""
         if not any(self.sizes):
             return [None] * self.layers, [None] * self.layers
         parts = linear(context, self.weight, self.bias, implementation=implementation).split(self.sizes, -1)
         found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
         return found[: self.layers], found[self.layers :]
+
+
+def row_terms(
+    decoder: InnerDecoder,
+    position: Tensor,  # [D], of the row
+    z: Tensor,  # [B, W, E]
+    upper: Tensor,  # [B, W, D]
+    projected: Projected,
+    norms: list[tuple[Tensor, Tensor]],
+) -> RowTerms:
+    """What conditions one row, from what is known of it."""
+    inputs = (position + decoder.position.column).expand_as(upper)
+    if decoder.skip:
+        inputs = inputs + z + upper
+    of_attention, of_feed_forward = projected
+    layers = []
+    for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
+        qkv_scale, qkv_shift = _stack_qkv(attention.terms(of_attention[i]), upper)
+        ff_scale, ff_shift = feed_forward.terms(of_feed_forward[i])
+        (scale1, shift1), (scale2, shift2) = norms[2 * i], norms[2 * i + 1]
+        affine = (_per_image(t) for t in (scale1, shift1, scale2, shift2))
+        layers.append(RowLayer(qkv_scale, qkv_shift, ff_scale, ff_shift, *affine))
+    return RowTerms(inputs, tuple(layers))
 
 
 class InnerRows:
@@ -85,19 +112,9 @@ class InnerRows:
     def terms(self, row: int, upper: Tensor, *, implementation: str | None = None) -> RowTerms:
         """What conditions one row, given the summary of the rows above, [B, W, D]."""
         decoder, z = self.decoder, self.z[:, row]
-        inputs = (decoder.position.row[row] + decoder.position.column).expand_as(upper)
-        if decoder.skip:
-            inputs = inputs + z + upper
-        of_attention, of_feed_forward = self.project(torch.cat((z, upper), -1), implementation=implementation)
         norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in decoder.norms]
-        layers = []
-        for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
-            qkv_scale, qkv_shift = _stack_qkv(attention.terms(of_attention[i]), upper)
-            ff_scale, ff_shift = feed_forward.terms(of_feed_forward[i])
-            (scale1, shift1), (scale2, shift2) = norms[2 * i], norms[2 * i + 1]
-            affine = (_per_image(t) for t in (scale1, shift1, scale2, shift2))
-            layers.append(RowLayer(qkv_scale, qkv_shift, ff_scale, ff_shift, *affine))
-        return RowTerms(inputs, tuple(layers))
+        projected = self.project(torch.cat((z, upper), -1), implementation=implementation)
+        return row_terms(decoder, decoder.position.row[row], z, upper, projected, norms)
 
 
 def _stack_qkv(terms: dict[str, Tensor], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -115,6 +132,42 @@ def _stack_qkv(terms: dict[str, Tensor], like: Tensor) -> tuple[Tensor | None, T
 def _per_image(affine: Tensor) -> Tensor:
     """[B, 1, 1, D] -> [B, D]; [D] stays."""
     return affine.flatten(1) if affine.dim() == 4 else affine
+
+
+AttendColumn = Callable[[int, AxialAttention, Tensor, "Tensor | None"], Tensor]
+
+
+def outer_row(
+    decoder: OuterDecoder,
+    x: Tensor,  # [B, 1, W, D]
+    projected: Projected,
+    norms: list[tuple[Tensor, Tensor]],
+    attend_column: AttendColumn,  # (which of the column attentions, its module, x, its projected context) -> like x
+    implementation: str | None,
+) -> Tensor:
+    """The layers of the outer decoder on one new row: [B, 1, W, D] -> [B, W, D]."""
+    of_attention, of_feed_forward = ([None if p is None else p[:, None] for p in found] for found in projected)
+    for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
+        if attention.axis == "row":
+            y = attention.attend(x, of_attention[i], implementation=implementation)
+        else:
+            y = attend_column(i // 2, attention, x, of_attention[i])
+        x = add_layer_norm(y, x, *norms[2 * i], EPS, implementation=implementation)
+        y = feed_forward.transform(x, of_feed_forward[i], implementation=implementation)
+        x = add_layer_norm(y, x, *norms[2 * i + 1], EPS, implementation=implementation)
+    return x[:, 0]
+
+
+def conditioned_qkv(
+    attention: AxialAttention, x: Tensor, projected: Tensor | None, implementation: str | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of x [..., D], conditioned, each [..., h, C]."""
+    terms = attention.terms(projected)
+    q, k, v = (
+        affine(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
+        for c, t in zip("qkv", attention.split(x, implementation=implementation), strict=True)
+    )
+    return q, k, v
 
 
 class OuterRows:
@@ -139,32 +192,20 @@ class OuterRows:
         if decoder.skip:
             x = x + z
         projected = self.project(self.z[:, row], implementation=implementation)
-        of_attention, of_feed_forward = ([None if p is None else p[:, None] for p in found] for found in projected)
-        for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
-            if attention.axis == "row":
-                y = attention.attend(x, of_attention[i], implementation=implementation)
-            else:
-                y = self._attend_column(i // 2, row, attention, x, of_attention[i], implementation)
-            x = add_layer_norm(y, x, *self.norms[2 * i], EPS, implementation=implementation)
-            y = feed_forward.transform(x, of_feed_forward[i], implementation=implementation)
-            x = add_layer_norm(y, x, *self.norms[2 * i + 1], EPS, implementation=implementation)
-        return x[:, 0]
+        attend_column = partial(self._attend_column, row, implementation)
+        return outer_row(decoder, x, projected, self.norms, attend_column, implementation)
 
     def _attend_column(
         self,
-        layer: int,
         row: int,
+        implementation: str | None,
+        layer: int,
         attention: AxialAttention,
         x: Tensor,
         projected: Tensor | None,
-        implementation: str | None,
     ) -> Tensor:
         """Causal column attention of one row [B, 1, W, D] over the rows so far, whose keys and values it keeps."""
-        terms = attention.terms(projected)
-        q, k, v = (
-            affine(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
-            for c, t in zip("qkv", attention.split(x, implementation=implementation), strict=True)
-        )
+        q, k, v = conditioned_qkv(attention, x, projected, implementation)
         keys, values = self.cache[layer].transpose(2, 3)[:, :, : row + 1]
         keys[:, row], values[:, row] = k[:, 0], v[:, 0]
         height = attention.bias.shape[1] // 2

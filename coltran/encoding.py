@@ -22,8 +22,10 @@ PIXELS = 1024  # in a block, or one line if that is more
 
 
 def _blocks(x: Tensor, axis: str) -> Iterator[Tensor]:
-    """Views of x [B, H, W, D] of whole lines along `axis`, about PIXELS pixels each."""
-    if axis == "row":
+    """Views of x [B, H, W, D] of whole lines along `axis`, about PIXELS pixels each; all of x for a graph compiler."""
+    if x.device.type == "xla":
+        yield x
+    elif axis == "row":
         rows = x.view(1, -1, *x.shape[2:])
         yield from rows.split(max(1, PIXELS // x.shape[2]), 1)
     else:
@@ -62,6 +64,8 @@ def most_probable(
     One channel of one image at a time; the grayscale half of the input is made once for all channels, and the logits
     exist for one block at a time.
     """
+    if channels.device.type == "xla" and implementation in (None, "xla"):
+        return _most_probable_in_graphs(network, channels, gray, implementation)
     of_channel, of_gray = network.tables()
     values = torch.empty(channels.shape, dtype=torch.uint8, device=channels.device)
     for b in range(channels.shape[0]):
@@ -72,3 +76,27 @@ def most_probable(
             logits = (network.logits(block, implementation=implementation) for block in x.flatten(0, 2).split(PIXELS))
             values[b, ..., c] = torch.cat([found.argmax(-1) for found in logits]).view(values.shape[1:3])
     return values
+
+
+def _most_probable_in_graphs(
+    network: ColorUpsampler | SpatialUpsampler, channels: Tensor, gray: Tensor, implementation: str | None
+) -> Tensor:
+    """`most_probable` where a compiler takes whole graphs: one graph for all channels of all images."""
+    from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
+
+    batch, height, width, count = channels.shape
+    with one_graph("tables"):
+        of_channel, of_gray = network.tables()
+        number = torch.zeros(1, dtype=torch.int64, device=channels.device)  # of the image and channel, b * count + c
+    found = []
+    for _ in range(batch * count):
+        with one_graph("upsampler"):
+            image, channel = number // count, number % count
+            of_image = channels.index_select(0, image).index_select(3, channel)[..., 0].long()
+            x = F.embedding(of_image + network.levels * channel, of_channel)
+            x = x + F.embedding(gray.index_select(0, image).long(), of_gray)
+            x = encode_in_place(network.encoder, x, implementation=implementation)
+            found.append(network.logits(x, implementation=implementation).argmax(-1))
+            number += 1
+    with one_graph("image"):
+        return torch.cat(found).view(batch, count, height, width).permute(0, 2, 3, 1).to(torch.uint8)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coltran import decoding_static
 from coltran.colorizer import Colorizer
 from coltran.decoding import InnerRows, OuterRows, decoder_weights
 from coltran.encoding import encode_gray, most_probable
@@ -105,7 +106,9 @@ def sample(
     z = encode_gray(colorizer, gray, implementation=implementation)
     finished("encoder")
     numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
-    return _decode(
+    in_graphs = z.device.type == "xla" and implementation in (None, "xla")
+    decode = _decode_in_graphs if in_graphs else _decode
+    return decode(
         colorizer, z, numbers, given, norm, progress, finished, implementation,
         mode=mode, temperature=temperature, top_p=top_p, return_probabilities=return_probabilities,
     )  # fmt: skip
@@ -154,6 +157,54 @@ def _decode(
             progress(row + 1, height)
     kept = torch.stack(probabilities, 1) if probabilities else None
     return Sample(labels_to_colors(labels), labels, log_prob, kept)
+
+
+def _decode_in_graphs(
+    colorizer: Colorizer,
+    z: Tensor,
+    numbers: Tensor,
+    given: Tensor | None,
+    norm: str,
+    progress: Callable[[int, int], None] | None,
+    finished: Callable[[str], None],
+    implementation: str | None,
+    **options: object,
+) -> Sample:
+    """`_decode` where a compiler takes whole graphs: two a row, compiled for the first and used for all."""
+    from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
+
+    height = z.shape[1]
+    weights = decoder_weights(colorizer)
+    found = []
+    with one_graph("beginning"):
+        image, rows, terms = decoding_static.begin(colorizer, z, norm=norm, implementation=implementation)
+    finished("conditioning")
+    for row in range(height):
+        with one_graph("row decoding"):
+            number, imposed = (None if t is None else t.index_select(1, rows.row)[:, 0] for t in (numbers, given))
+            drawn = decode_row(
+                weights,
+                terms,
+                number,  # type: ignore[arg-type]
+                given=imposed,
+                eps=EPS,
+                implementation=implementation,
+                **options,  # type: ignore[arg-type]
+            )
+        found.append(drawn)
+        finished("row decoding")
+        if row + 1 < height:
+            with one_graph("outer decoder"):
+                terms = decoding_static.advance(colorizer, image, rows, drawn[0], implementation=implementation)
+            finished("outer decoder")
+        if progress is not None:
+            progress(row + 1, height)
+    with one_graph("image"):
+        labels, log_prob = torch.stack([f[0] for f in found], 1), torch.stack([f[1] for f in found], 1)
+        distributions = [f[2] for f in found if f[2] is not None]
+        kept = torch.stack(distributions, 1) if distributions else None
+        rgb = labels_to_colors(labels)
+    return Sample(rgb, labels, log_prob, kept)
 
 
 def upsample_color(

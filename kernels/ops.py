@@ -8,6 +8,7 @@ NotImplementedError and says why. Nothing falls back silently.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import warnings
 from typing import Any, NamedTuple
 
@@ -19,21 +20,25 @@ from coltran_kernels.cpu import columns, decode, native, torch_ops
 from coltran_kernels.cpu import linear as dense
 from coltran_kernels.shapes import check_decode_row
 from coltran_kernels.types import DecoderWeights, RowTerms
+from coltran_kernels.xla import operations, step
 
 IMPLEMENTATIONS = ("reference", "triton", "cpu", "xla")
+_MODULES: dict[str, Any] = {"reference": reference, "cpu": torch_ops, "xla": operations}
 
 
 def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor: Tensor) -> str:
     """The implementation of operation `name` that serves `tensor`, out of those `available`."""
     if requested is None:
-        best = {"cpu": "cpu", "cuda": "triton"}.get(tensor.device.type, "reference")
+        best = {"cpu": "cpu", "cuda": "triton", "xla": "xla"}.get(tensor.device.type, "reference")
         return best if best in available else "reference"
     if requested not in IMPLEMENTATIONS:
         raise ValueError(f"{name}: implementation must be one of {IMPLEMENTATIONS} or None, got {requested!r}")
     if requested not in available:
         raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
-    if requested == "cpu" and tensor.device.type != "cpu":
-        raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve a tensor on {tensor.device}")
+    if requested in ("cpu", "xla") and tensor.device.type != requested:
+        raise NotImplementedError(f"{name}: implementation {requested!r} cannot serve a tensor on {tensor.device}")
+    if requested == "triton" and importlib.util.find_spec("triton") is None:
+        raise NotImplementedError(f"{name}: implementation 'triton' needs the package triton, which is not installed")
     if requested == "triton" and not _serves_triton(tensor):
         raise NotImplementedError(f"{name}: implementation 'triton' cannot serve a tensor on {tensor.device}")
     return requested
@@ -102,7 +107,7 @@ def axial_attention(
         causal: hide later positions.
         q_scale, ..., v_shift: [B, H, W, h, C] or None; each input becomes `x * scale + shift` first
             (conditional self-attention, ColTran table 1).
-        implementation: "reference", "cpu", "triton" (C up to 128) or None.
+        implementation: "reference", "cpu", "triton" (C up to 128), "xla" or None.
 
     Returns:
         [B, H, W, h, C].
@@ -124,7 +129,7 @@ def axial_attention(
     if bias is not None:
         expected = (q.shape[3], 2 * q.shape[2 if axis == "row" else 1])
         _require(tuple(bias.shape) == expected, f"axial_attention: bias is {tuple(bias.shape)}, expected {expected}")
-    chosen = _choose("axial_attention", implementation, ("reference", "cpu", "triton"), q)
+    chosen = _choose("axial_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
     if chosen == "triton" and q.shape[4] > 128:
         _require_choice(implementation, f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
         chosen = "reference"
@@ -133,8 +138,7 @@ def axial_attention(
 
         operands = (q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift)
         return attention.axial_attention(operands, bias, axis=axis, causal=causal)
-    module = torch_ops if chosen == "cpu" else reference
-    return module.axial_attention(
+    return _MODULES[chosen].axial_attention(
         q, k, v, bias, axis=axis, causal=causal, q_scale=q_scale, q_shift=q_shift,
         k_scale=k_scale, k_shift=k_shift, v_scale=v_scale, v_shift=v_shift,
     )  # fmt: skip
@@ -146,8 +150,9 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
     Args:
         q: [B, W, h, C], the queries of the row at position T - 1.
         k, v: [B, T, W, h, C], the rows 0 .. T - 1.
-        bias: [h, T], the relative bias of each cached row as seen from this one.
-        implementation: "reference", "cpu" (native, float32), "triton" or None; through the last two no gradient passes.
+        bias: [h, T], the relative bias of each cached row as seen from this one; minus infinity leaves a row out.
+        implementation: "reference", "cpu" (native, float32), "triton", "xla" or None; through "cpu" and "triton" no
+            gradient passes.
 
     Returns:
         [B, W, h, C].
@@ -165,7 +170,9 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
         tuple(bias.shape) == (q.shape[2], k.shape[1]),
         f"cached_attention: bias is {tuple(bias.shape)}, expected {(q.shape[2], k.shape[1])}",
     )
-    chosen = _choose("cached_attention", implementation, ("reference", "cpu", "triton"), q)
+    chosen = _choose("cached_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
+    if chosen == "xla":
+        return operations.cached_attention(q, k, v, bias)
     if chosen == "triton":
         from coltran_kernels.triton import cached_attention as kept
 
@@ -224,7 +231,7 @@ def add_layer_norm(
         residual: the same shape, or None.
         scale, shift: broadcastable to x: [D], or per image [B, 1, 1, D] (conditional layer norm, ColTran table 1).
         eps: added to the variance; the original program uses 1e-3.
-        implementation: "reference", "cpu", "triton" (scale and shift of those two shapes, D up to 8192) or None.
+        implementation: "reference", "cpu", "triton" (scale and shift of those two shapes, D up to 8192), "xla" or None.
 
     Returns:
         [..., D].
@@ -235,7 +242,7 @@ def add_layer_norm(
     """
     if residual is not None:
         _require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
-    chosen = _choose("add_layer_norm", implementation, ("reference", "cpu", "triton"), x)
+    chosen = _choose("add_layer_norm", implementation, ("reference", "cpu", "triton", "xla"), x)
     if chosen == "triton":
         from coltran_kernels.triton import layer_norm
 
@@ -243,8 +250,7 @@ def add_layer_norm(
             return layer_norm.add_layer_norm(x, residual, scale, shift, eps)
         limits = "D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
         _require_choice(implementation, f"add_layer_norm: implementation 'triton' serves {limits}")
-    module = torch_ops if chosen == "cpu" else reference
-    return module.add_layer_norm(x, residual, scale, shift, eps)
+    return _MODULES[chosen].add_layer_norm(x, residual, scale, shift, eps)
 
 
 class PreparedDecoder(NamedTuple):
@@ -270,7 +276,7 @@ def prepare_decoder(weights: DecoderWeights, *, implementation: str | None = Non
     Raises:
         NotImplementedError: the named implementation cannot serve these weights, or not on this machine.
     """
-    _choose("prepare_decoder", implementation, ("reference", "cpu", "triton"), weights.embedding)
+    _choose("prepare_decoder", implementation, ("reference", "cpu", "triton", "xla"), weights.embedding)
     if not _serves_natively("prepare_decoder", implementation, decode.unsupported(weights)):
         return None
     return PreparedDecoder(weights, _versions(weights), decode.pack(weights))
@@ -313,7 +319,7 @@ def decode_row(
         return_probabilities: also return the untempered distributions.
         prepared: `prepare_decoder(weights)`, which spares packing the weights in every call; never needed.
         implementation: "reference", "cpu" (native, float32; no gradient passes), "triton" (a GPU; not float64; no
-            gradient passes) or None.
+            gradient passes), "xla" (recorded as one loop of the graph; no gradient passes) or None.
 
     Returns:
         labels [B, W] int64, their natural log-probability under the untempered model [B, W], and the probabilities
@@ -332,7 +338,11 @@ def decode_row(
         "given": given, "mode": mode, "temperature": temperature, "top_p": top_p, "eps": eps,
         "return_probabilities": return_probabilities,
     }  # fmt: skip
-    chosen = _choose("decode_row", implementation, ("reference", "cpu", "triton"), uniforms)
+    chosen = _choose("decode_row", implementation, ("reference", "cpu", "triton", "xla"), uniforms)
+    if chosen == "xla":
+        from coltran_kernels.xla import device  # imports torch_xla, so only when wanted
+
+        return step.decode_row(weights, terms, uniforms, scan=device.scan, **options)
     if chosen == "triton":
         from coltran_kernels.triton import decode_launch
 

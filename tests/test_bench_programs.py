@@ -112,8 +112,8 @@ def test_nothing_is_timed_where_the_images_differ(config, monkeypatch):
         drawn = original(*arguments, **options)
         return dataclasses.replace(drawn, labels=(drawn.labels + 7) % 512)
 
-    original = check.sample
-    monkeypatch.setattr(check, "sample", other_image)
+    original = check.draw
+    monkeypatch.setattr(check, "draw", other_image)
     monkeypatch.setattr(timing, "time_run", lambda *_: pytest.fail("something was timed"))
     with pytest.raises(check.Disagreement, match="Nothing was timed"):
         _run(config, "--batch", "1")

@@ -35,6 +35,7 @@ STOREYS = {
     "coltran.networks": NETWORKS,
     "coltran.losses": NETWORKS,
     "coltran.decoding": SAMPLING,
+    "coltran.decoding_static": SAMPLING,
     "coltran.encoding": SAMPLING,
     "coltran.sampling": SAMPLING,
     "coltran": PROGRAMS,
@@ -127,16 +128,21 @@ def test_bench_does_not_import_the_tests() -> None:
 
 def test_the_reference_calls_no_optimised_implementation() -> None:
     names = imports_of(ROOT / "kernels" / "reference.py")
-    faster = ("triton", "coltran_kernels.triton", "coltran_kernels.cpu", "coltran_kernels.ops")
+    faster = ("triton", *(f"coltran_kernels.{name}" for name in ("triton", "cpu", "xla", "ops")))
     assert not [name for name in names if name.startswith(faster)]
 
 
 @pytest.mark.parametrize("package", ["coltran_kernels", "coltran"])
-def test_importing_the_package_imports_no_triton(package: str) -> None:
+def test_importing_the_package_imports_no_compiler(package: str) -> None:
     run_python(
         code="import sys; from coltran._checkout import find_kernels; find_kernels();"
-        f"import {package}; assert 'triton' not in sys.modules, 'triton was imported'"
+        f"import {package}; assert not {{'triton', 'torch_xla'}} & set(sys.modules), 'a compiler was imported'"
     )
+
+
+def test_one_file_of_the_kernels_imports_torch_xla() -> None:
+    files = source_files("coltran_kernels")
+    assert [file.name for file in files if any(n.startswith("torch_xla") for n in imports_of(file))] == ["device.py"]
 
 
 def test_a_bare_checkout_finds_its_kernels() -> None:

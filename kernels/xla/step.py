@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The inner decoder's step for one column, and a row as a scan of it: pure functions of tensors, without torch_xla.
+
+    x = inputs[j] + embedding[previous label];  each layer;  norm;  logits;  draw a label  ->  the next column
+
+A scan calls `step(carry, column) -> (carry, found)` once a column and stacks what it found. All shapes are fixed: the
+keys and values of all W columns lie in the carry, the columns to come are hidden by minus infinity in the bias, and a
+column is written where the counter says. The weights travel in the carry as well, so that the step reads nothing but
+its arguments.
+
+Sizes: B images, W columns, D hidden size, h heads of C channels, S labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coltran_kernels.elementwise import affine
+from coltran_kernels.operators import sum_type
+from coltran_kernels.types import DecoderLayer, DecoderWeights, RowTerms
+from coltran_kernels.xla.operations import add_layer_norm, hide_future, relative_bias
+
+
+class Carry(NamedTuple):
+    """What one column leaves to the next, and what they share."""
+
+    label: Tensor  # [B] int64, the previous column's; what it is before the first column does not matter
+    caches: tuple[tuple[Tensor, Tensor], ...]  # each layer's keys and values, [B, h, W, C]
+    weights: DecoderWeights
+    norms: tuple[tuple[Tensor, Tensor, Tensor, Tensor], ...]  # each layer's norm1 scale, shift, norm2 scale, shift
+
+
+class ColumnLayer(NamedTuple):
+    """What conditions one layer at one column; all columns lie along a leading axis until the scan takes them apart."""
+
+    qkv_scale: Tensor | None  # [B, 3D]
+    qkv_shift: Tensor | None  # [B, 3D]
+    ff_scale: Tensor | None  # [B, D]
+    ff_shift: Tensor | None  # [B, D]
+    bias: Tensor  # [h, W], minus infinity for the columns to come
+
+
+class Column(NamedTuple):
+    """The terms of one column."""
+
+    number: Tensor  # [] int64
+    inputs: Tensor  # [B, D]
+    uniform: Tensor  # [B]
+    given: Tensor | None  # [B], -1 where the pixel is to be drawn
+    layers: tuple[ColumnLayer, ...]
+
+
+class Found(NamedTuple):
+    """What is known of one column after its step."""
+
+    label: Tensor  # [B] int64
+    log_prob: Tensor  # [B]
+    probabilities: Tensor | None  # [B, S]
+
+
+Scan = Callable[[Callable[[Carry, Column], tuple[Carry, Found]], Carry, Column], tuple[Carry, Found]]
+
+
+def draw(logits: Tensor, uniform: Tensor, *, mode: str, temperature: float, top_p: float) -> Tensor:
+    """One label for each row of logits [B, S]; see `coltran_kernels.reference.draw`.
+
+    The probability that lies before a label in the order of their ranks is summed over all pairs of labels, which fuses
+    into one loop; sorting would not.
+    """
+    if mode == "argmax":
+        return logits.argmax(-1)
+    p = (logits / temperature).softmax(-1)
+    label = torch.arange(p.shape[-1], device=p.device)
+    if top_p < 1.0:
+        other, own = p[:, None, :], p[:, :, None]
+        before = (other > own) | ((other == own) & (label < label[:, None]))
+        p = p.masked_fill(torch.where(before, other, 0.0).sum(-1) >= top_p, 0.0)
+    cumulative = p.cumsum(-1)
+    below = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1)
+    last = torch.where(p > 0, label, 0).amax(-1)  # rounding may pass the end
+    return torch.minimum(below, last)
+
+
+def _attend(
+    q: Tensor,  # [B, h, C]
+    k: Tensor,
+    v: Tensor,
+    cache: tuple[Tensor, Tensor],
+    here: Tensor,  # [W, 1], true at the column of q, k and v
+    bias: Tensor,  # [h, W]
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    keys, values = (torch.where(here, new[:, :, None], old) for new, old in zip((k, v), cache, strict=True))
+    scores = torch.einsum("bhc,bhkc->bhk", q * q.shape[-1] ** -0.5, keys).to(bias.dtype) + bias
+    attended = torch.einsum("bhk,bhkc->bhc", scores.softmax(-1).to(v.dtype), values)
+    return attended.flatten(1), (keys, values)
+
+
+def step(
+    carry: Carry, column: Column, *, mode: str, temperature: float, top_p: float, eps: float, keep: bool
+) -> tuple[Carry, Found]:
+    """Decodes and draws one column; `keep` says whether to return its untempered distribution."""
+    weights, caches = carry.weights, []
+    embedded = F.embedding(carry.label, weights.embedding)
+    x = column.inputs + torch.where(column.number > 0, embedded, torch.zeros_like(embedded))
+    for layer, terms, cache, norms in zip(weights.layers, column.layers, carry.caches, carry.norms, strict=True):
+        here = (torch.arange(cache[0].shape[2], device=x.device) == column.number)[:, None]
+        qkv = affine(F.linear(x, layer.qkv), terms.qkv_scale, terms.qkv_shift)
+        q, k, v = qkv.unflatten(-1, (3, layer.bias.shape[0], -1)).unbind(1)
+        attended, cache = _attend(q, k, v, cache, here, terms.bias)
+        caches.append(cache)
+        x = add_layer_norm(F.linear(attended, layer.out), x, norms[0], norms[1], eps)
+        y = F.linear(F.relu(F.linear(x, layer.ff1, layer.ff1_bias)), layer.ff2, layer.ff2_bias)
+        x = add_layer_norm(affine(y, terms.ff_scale, terms.ff_shift), x, norms[2], norms[3], eps)
+    x = add_layer_norm(x, None, weights.norm_weight, weights.norm_bias, eps)
+    logits = F.linear(x, weights.logits, weights.logits_bias).to(sum_type(x.dtype))
+    label = draw(logits, column.uniform, mode=mode, temperature=temperature, top_p=top_p)
+    if column.given is not None:
+        label = torch.where(column.given >= 0, column.given, label)
+    chosen = torch.arange(logits.shape[-1], device=x.device) == label[:, None]
+    log_prob = torch.where(chosen, logits.log_softmax(-1), 0.0).sum(-1).to(x.dtype)
+    probabilities = logits.softmax(-1).to(x.dtype) if keep else None
+    return carry._replace(label=label, caches=tuple(caches)), Found(label, log_prob, probabilities)
+
+
+def _along_columns(t: Tensor | None) -> Tensor | None:
+    """[B, W, ...] -> [W, B, ...]."""
+    return None if t is None else t.transpose(0, 1)
+
+
+def _bias(layer: DecoderLayer) -> Tensor:
+    """[W, h, W]: each column's bias of all columns, with those to come hidden."""
+    return hide_future(relative_bias(layer.bias).to(sum_type(layer.bias.dtype))).transpose(0, 1)
+
+
+def begin(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor, given: Tensor | None) -> tuple[Carry, Column]:
+    """What a scan over one row starts from, and what it runs over; arguments of `coltran_kernels.decode_row`."""
+    batch, width, hidden = terms.inputs.shape
+    caches = []
+    for layer in weights.layers:
+        heads = layer.bias.shape[0]
+        empty = terms.inputs.new_zeros(batch, heads, width, hidden // heads)
+        caches.append((empty, empty.clone()))
+    carry = Carry(
+        torch.zeros(batch, dtype=torch.int64, device=uniforms.device),
+        tuple(caches),
+        weights,
+        tuple((row.norm1_scale, row.norm1_shift, row.norm2_scale, row.norm2_shift) for row in terms.layers),
+    )
+    layers = tuple(
+        ColumnLayer(
+            _along_columns(row.qkv_scale),
+            _along_columns(row.qkv_shift),
+            _along_columns(row.ff_scale),
+            _along_columns(row.ff_shift),
+            _bias(layer),
+        )
+        for layer, row in zip(weights.layers, terms.layers, strict=True)
+    )
+    number = torch.arange(width, device=uniforms.device)
+    inputs, uniform = terms.inputs.transpose(0, 1), uniforms.transpose(0, 1)
+    return carry, Column(number, inputs, uniform, _along_columns(given), layers)
+
+
+def decode_row(
+    weights: DecoderWeights,
+    terms: RowTerms,
+    uniforms: Tensor,
+    *,
+    scan: Scan,
+    given: Tensor | None,
+    return_probabilities: bool,
+    **options: Any,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Draws one row with `scan(step, carry, columns) -> (carry, stacked)`; see `coltran_kernels.decode_row`."""
+    carry, columns = begin(weights, terms, uniforms, given)
+    _, found = scan(partial(step, keep=return_probabilities, **options), carry, columns)
+    probabilities = None if found.probabilities is None else found.probabilities.transpose(0, 1)
+    return found.label.transpose(0, 1), found.log_prob.transpose(0, 1), probabilities

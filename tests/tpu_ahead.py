@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the graphs of a row for a TPU without having one: `make tpu-aot`.
+
+    tpu_ahead.py export FOLDER      with torch_xla: writes the graphs' StableHLO at the paper's size, runs nothing
+    tpu_ahead.py compile FOLDER     with jax and libtpu: compiles each for one chip and prints what memory it plans
+
+Two halves in one file: the libraries want environments of their own. The graphs are the two that
+`coltran.sampling.sample` runs for every row: the row decoder, and the outer decoder's new row with the conditioning.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BATCHES = (1, 20, 64)
+TOPOLOGY = "v5e:2x2"  # of which one chip is compiled for
+MEBIBYTE = 1 << 20
+
+
+def export(folder: Path) -> None:
+    """Writes NAME-BATCH.mlir for each graph and batch. All tensors are placeholders without memory."""
+    os.environ["PJRT_DEVICE"] = "CPU"
+    sys.path[0] = str(ROOT)
+    import torch
+    from torch.utils._pytree import tree_map
+    from torch_xla.core import xla_builder, xla_model
+
+    from coltran import decoding_static, networks
+    from coltran.configs import colorizer
+    from coltran.decoding import decoder_weights
+    from coltran_kernels import decode_row
+
+    def placeholder(value: Any) -> Any:
+        return xla_builder.create_placeholder_tensor(value.shape, value.dtype) if torch.is_tensor(value) else value
+
+    config = networks.model_config(colorizer.get_config())
+    with torch.device("meta"):
+        network = networks.build(config)
+    network = network._apply(placeholder).eval()
+    height, width = config["resolution"]
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(name: str, batch: int, tensors: list[torch.Tensor]) -> None:
+        path = folder / f"{name}-{batch}.mlir"
+        path.write_text(xla_model.get_stablehlo(tensors), encoding="utf-8")
+        print(f"{path}: {path.stat().st_size} bytes", flush=True)
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return xla_builder.create_placeholder_tensor(shape, dtype)
+
+    for batch in BATCHES:
+        with torch.no_grad():
+            z = empty(batch, height, width, config["hidden_size"])
+            image, rows, terms = decoding_static.begin(network, z, norm="exact", implementation=None)
+            for projections in (image.outer, image.inner):
+                projections.weight, projections.bias = placeholder(projections.weight), placeholder(projections.bias)
+            image, rows, terms = tree_map(placeholder, (image, rows, terms))
+            uniforms = empty(batch, height, width).index_select(1, rows.row)[:, 0]
+            found = decode_row(decoder_weights(network), terms, uniforms)
+            write("row decoding", batch, [tensor for tensor in found if tensor is not None])
+            labels = empty(batch, width, dtype=torch.int64)
+            terms = decoding_static.advance(network, image, rows, labels, implementation=None)
+            made = [tensor for layer in terms.layers for tensor in layer if tensor is not None]
+            write("outer decoder", batch, [terms.inputs, *made, *rows.caches, rows.row])
+
+
+def compile_for_tpu(folder: Path) -> None:
+    """Compiles every graph of the folder and prints a line of a table for each."""
+    # Nobody looks for a TPU to run on.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+    import jax
+    from jax._src import compiler
+    from jax._src.interpreters import mlir
+    from jax._src.lib import xla_client
+    from jax._src.lib.mlir import ir
+    from jax.experimental import topologies
+
+    chip = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices[0]
+    print(f"{chip.device_kind}, jax {jax.__version__}")
+    print("| graph | batch | arguments, MiB | results, MiB | working memory, MiB | code, MiB | compiled in, s |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for path in sorted(folder.glob("*.mlir"), key=lambda p: (p.stem.split("-")[0], int(p.stem.split("-")[1]))):
+        start = time.perf_counter()
+        with mlir.make_ir_context():
+            module = ir.Module.parse(path.read_text(encoding="utf-8"))
+            options = compiler.get_compile_options(num_replicas=1, num_partitions=1, device_assignment=[[chip.id]])
+            devices = xla_client.DeviceList((chip,))
+            executable = chip.client.compile(module, executable_devices=devices, compile_options=options)
+        seconds = time.perf_counter() - start
+        memory = executable.get_compiled_memory_stats()
+        sizes = (
+            memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes,
+            memory.generated_code_size_in_bytes,
+        )  # fmt: skip
+        name, batch = path.stem.split("-")
+        cells = [name, batch, *(f"{size / MEBIBYTE:.1f}" for size in sizes), f"{seconds:.1f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+        if len(sys.argv) > 3:  # the compiled program, to be read
+            path.with_suffix(".hlo").write_text(executable.hlo_modules()[0].to_string(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    {"export": export, "compile": compile_for_tpu}[sys.argv[1]](Path(sys.argv[2]))
