@@ -37,10 +37,16 @@ class Steps(NamedTuple):
     training: Training
     losses: list[dict[str, float]]
     compiled: list[int]  # programs, after each step
+    fetched: int  # transfers to the host during the steps
 
 
 def compilations() -> int:
     found = metrics.metric_data("CompileTime")
+    return int(found[0]) if found else 0
+
+
+def fetches() -> int:
+    found = metrics.metric_data("TransferFromDeviceTime")
     return int(found[0]) if found else 0
 
 
@@ -50,12 +56,14 @@ def photographs(folder: Path, config: ConfigDict) -> Iterator[Batch]:
 
 def five_steps(config: ConfigDict, folder: Path, device: torch.device, precision: str | None = None) -> Steps:
     training = start(config, 0, device, precision)
-    losses, compiled = [], []
+    losses, compiled, fetched = [], [], 0
     for batch in photographs(folder, config):
+        before = fetches()
         found = take_step(training, batch)
+        fetched += fetches() - before
         compiled.append(compilations())
         losses.append({name: float(loss) for name, loss in found.items()})
-    return Steps(training, losses, compiled)
+    return Steps(training, losses, compiled, fetched)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +94,11 @@ def test_nothing_is_compiled_after_the_first_step(both):
     """The sums of a summary are none of it: `Report` is not in this loop."""
     assert both[1].compiled[0] > 0
     assert set(both[1].compiled) == {both[1].compiled[0]}
+
+
+def test_a_step_fetches_nothing_from_the_device(both):
+    assert fetches() > 0  # by the losses that were looked at: it does count
+    assert both[1].fetched == 0
 
 
 def test_adam_compiles_no_more_after_its_second_step(folder):
