@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import torch
@@ -75,6 +76,8 @@ def device(name: str) -> torch.device:
     Raises:
         UserError: there is no such device here.
     """
+    if name.split(":")[0] == "xla":
+        return import_xla().device(name)
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -82,11 +85,30 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def import_xla() -> ModuleType:
+    """`coltran.xla`, which imports torch_xla.
+
+    Raises:
+        UserError: torch_xla is not installed, or does not fit the installed torch.
+    """
+    try:
+        from coltran import xla
+    except ModuleNotFoundError as error:
+        if error.name != "torch_xla":
+            raise
+        raise UserError("The device xla needs the package torch_xla: pip install coltran[xla].") from error
+    except ImportError as error:
+        reason = f"{torch.__version__}: {str(error).splitlines()[0]}"
+        raise UserError(f"torch_xla cannot be used with torch {reason}.") from error
+    return xla
+
+
 def define_machine_flags(values: flags.FlagValues) -> None:
     """Defines the original's flags about machines; those that only clusters of TPUs had are read and not used."""
     flags.DEFINE_enum(
         "accelerator_type", None, ["CPU", "GPU", "TPU"], "where to compute; GPU where there is one", flag_values=values
     )
+    flags.DEFINE_string("device", None, "cpu, cuda or xla; in place of --accelerator_type", flag_values=values)
     for name, default in (("master", "local"), ("tpu_worker_name", "tpu_worker"), ("summaries_log_dir", "summaries")):
         flags.DEFINE_string(name, default, "of the original; has no effect", flag_values=values)
     for name in ("devices_per_worker", "num_workers"):
@@ -98,16 +120,21 @@ def define_machine_flags(values: flags.FlagValues) -> None:
 
 
 def machine(values: flags.FlagValues) -> torch.device:
-    """The device of `--accelerator_type`; sets the threads.
+    """The device of `--device` or `--accelerator_type`; sets the threads.
 
     Raises:
-        UserError: a GPU or TPU that cannot be used.
+        UsageError: both are given.
+        UserError: a device that cannot be used.
     """
     if values.threads:
         torch.set_num_threads(values.threads)
+    if values.device and values.accelerator_type:
+        raise UsageError("Give one of --device and --accelerator_type.")
+    if values.device:
+        return device(values.device)
     kind = values.accelerator_type or ("GPU" if torch.cuda.is_available() else "CPU")
     if kind == "TPU":
-        raise UserError("--accelerator_type=TPU is not supported: CPU and GPU are.")
+        return import_xla().device("xla", kind)
     return device({"CPU": "cpu", "GPU": "cuda"}[kind])
 
 

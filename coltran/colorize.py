@@ -99,7 +99,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="exact samples what was trained; rowcontext is what the original program does with its own "
         "checkpoints (exact)",
     )  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="where to compute, such as cuda (cpu)")
+    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch decides)")
     return parser.parse_args(argv)
 

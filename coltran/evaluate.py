@@ -31,7 +31,7 @@ from coltran.losses import compute_losses
 GRAYS = 256
 
 
-@torch.inference_mode()
+@torch.no_grad()  # XLA has no inference mode
 def evaluate(network: nn.Module, batches: Iterable[Batch], config: Mapping[str, Any]) -> dict[str, float]:
     """The losses of a network, averaged over photographs, each weighing the same whatever its batch.
 
@@ -52,8 +52,9 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], config: Mapping[str, 
         on_device = {name: tensor.to(device) for name, tensor in batch.items()}
         losses = compute_losses(network, on_device, config, training=False)
         photos += count
-        for name, loss in losses.items():
-            sums[name] = sums.get(name, 0.0) + count * float(loss)
+        values = torch.stack(list(losses.values())).tolist()  # at once: each look at an XLA tensor is a program
+        for name, loss in zip(losses, values, strict=True):
+            sums[name] = sums.get(name, 0.0) + count * loss
     return {"photos": photos, **{name: sums[name] / photos for name in ("loss", "encoder") if name in sums}}
 
 
@@ -141,7 +142,7 @@ def main() -> int:
     parser.add_argument("--limit", type=cli.at_least(1), help="measure on the first so many photographs only")
     parser.add_argument("--workers", type=cli.at_least(0), default=1, help="reading processes (default: 1)")
     parser.add_argument("--threads", type=cli.at_least(1), help="computing threads (default: torch's choice)")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or xla (default: cpu)")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 LUMA = (0.2989, 0.587, 0.114)
+_PRODUCTS = torch.from_numpy(np.array(LUMA, np.float32)[:, None] * np.arange(256, dtype=np.float32))  # [3, 256]
 
 PHOTO_SUFFIXES = frozenset(
     [".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"]
@@ -45,6 +46,12 @@ def rgb_to_gray(rgb: Array) -> Array:
     Returns:
         [...], 0..254, of the same dtype: the weights add up to 0.9999, so white becomes 254.
     """
+    if isinstance(rgb, torch.Tensor) and rgb.device.type == "xla":
+        # Compiled, a product and a sum may become one operation with one rounding, which moves 27 of all colours by a
+        # level: products that are looked up leave nothing to join.
+        products = _PRODUCTS.to(rgb.device)
+        red, green, blue = (products[channel][_cast(rgb[..., channel], "int64")] for channel in range(3))
+        return (red + green + blue).to(rgb.dtype)
     red, green, blue = (_cast(rgb[..., channel], "float32") for channel in range(3))
     luma = red * LUMA[0] + green * LUMA[1] + blue * LUMA[2]
     return luma.to(rgb.dtype) if isinstance(rgb, torch.Tensor) else luma.astype(rgb.dtype)

@@ -45,6 +45,12 @@ class RMSprop(torch.optim.Optimizer):
             raise ValueError(f"epsilon must be above 0, not {epsilon}.")
         super().__init__(params, {"learning_rate": learning_rate, "rho": rho, "epsilon": epsilon})
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As every optimizer's. The state is there from the start: a first step like all others compiles like them."""
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
+            self.state[p]["mean_square"] = torch.zeros_like(p)
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Takes one step along the gradients that the parameters hold; returns the closure's result."""
@@ -59,9 +65,6 @@ class RMSprop(torch.optim.Optimizer):
         return loss
 
     def _step(self, params: list[Tensor], learning_rate: float, rho: float, epsilon: float) -> None:
-        for p in params:
-            if "mean_square" not in self.state[p]:
-                self.state[p]["mean_square"] = torch.zeros_like(p)
         gradients = [p.grad for p in params if p.grad is not None]
         mean_squares = [self.state[p]["mean_square"] for p in params]
         torch._foreach_mul_(mean_squares, rho)

@@ -97,16 +97,31 @@ class Report:
 
     On a terminal the line is redrawn in place, twice a second at most; elsewhere one is printed at each
     summary. Losses are fetched from the device only when they are shown. To be used in a `with` statement.
+
+    Args:
+        path: the file of summaries.
+        config: whole configuration; read are max_train_steps and batch_size.
+        every: steps between summaries.
+        first_step: the step that the training begins after.
+        board: where summaries go as well.
+        between: redraw the line between summaries too, which waits for the step.
     """
 
     def __init__(
-        self, path: Path, config: Mapping[str, Any], every: int, first_step: int, board: Board | None = None
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        every: int,
+        first_step: int,
+        board: Board | None = None,
+        between: bool = True,
     ) -> None:
         self.path = path
         self.last_step = config["max_train_steps"]
         self.batch_size = config["batch_size"]
         self.every = every
         self.board = board
+        self.between = between
         self.console = Console()
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self._drawn = 0.0
@@ -136,7 +151,7 @@ class Report:
         self._sums = {name: loss + self._sums.get(name, 0.0) for name, loss in losses.items()}
         self._count += 1
         summary = step % self.every == 0 or step == self.last_step
-        redraw = self.console.is_terminal and time.monotonic() > self._drawn + 0.5
+        redraw = self.between and self.console.is_terminal and time.monotonic() > self._drawn + 0.5
         if not (summary or redraw):
             return
         mean = float(self._sums["loss"]) / self._count

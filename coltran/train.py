@@ -37,6 +37,7 @@ from coltran.data import Batch, Photos, train_batches
 from coltran.layers import plain
 from coltran.losses import compute_losses
 from coltran.optim import MovingAverage, build_average, build_optimizer
+from coltran.place import PRECISIONS, Place, place
 from coltran.report import Board, Report
 from coltran.restore import restore
 from coltran.start import prepare
@@ -44,25 +45,33 @@ from coltran.start import prepare
 
 @dataclass
 class Training:
-    """All that a checkpoint keeps of a training."""
+    """All that a checkpoint keeps of a training, and where it computes."""
 
     config: dict[str, Any]
     network: nn.Module
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     seed: int
+    place: Place
     step: int = 0
 
 
-def start(config: Mapping[str, Any], seed: int, device: torch.device) -> Training:
+def start(config: Mapping[str, Any], seed: int, device: torch.device, precision: str | None = None) -> Training:
     """A training before its first step: the network with fresh weights drawn from `seed`.
 
+    Args:
+        precision: of the matrix products, see `coltran.place.place`.
+
     Raises:
-        UserError: the configuration builds no network, no optimizer or no moving average.
+        UserError: the configuration builds no network, no optimizer or no moving average; or the device is not served
+            with that precision, or the batches cannot be shared evenly.
     """
     for key in ("batch_size", "max_train_steps"):
         if not isinstance(config.get(key), int) or config[key] < 1:
             raise UserError(f"config.{key} must be a whole number from 1 on, not {config.get(key)!r}.")
+    where = place(device, precision)
+    if config["batch_size"] % where.count:
+        raise UserError(f"config.batch_size must be a multiple of {where.count}, the number of devices.")
     torch.manual_seed(seed)
     try:
         network = networks.build(networks.model_config(config)).to(device).train()
@@ -72,7 +81,7 @@ def start(config: Mapping[str, Any], seed: int, device: torch.device) -> Trainin
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"The configuration cannot be trained: {reason}.") from error
     whole = plain(config) | {"model": network.config}
-    return Training(whole, network, optimizer, average, seed)
+    return Training(whole, network, optimizer, average, seed, where)
 
 
 def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
@@ -80,17 +89,18 @@ def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
 
     Dropout is drawn from (seed, step) alone.
     """
-    device = next(training.network.parameters()).device
-    batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     mixed = np.random.SeedSequence([training.seed, training.step]).generate_state(1, np.uint64)
-    torch.manual_seed(int(mixed[0]))
-    one_channel = "channel_index" in batch  # an upsampler without config.random_channel learns all three
-    losses = compute_losses(training.network, batch, training.config, training=one_channel)
-    losses["total_loss"].backward()
-    training.optimizer.step()
-    training.optimizer.zero_grad(set_to_none=True)
-    if training.average is not None:
-        training.average.update()
+    with training.place.step():
+        batch = {name: training.place.put(tensor) for name, tensor in batch.items()}
+        training.place.seed(int(mixed[0]))
+        one_channel = "channel_index" in batch  # an upsampler without config.random_channel learns all three
+        with training.place.forward():
+            losses = compute_losses(training.network, batch, training.config, training=one_channel)
+        losses["total_loss"].backward()
+        training.optimizer.step()
+        training.optimizer.zero_grad(set_to_none=True)
+        if training.average is not None:
+            training.average.update()
     training.step += 1
     return {name: loss.detach() for name, loss in losses.items()}
 
@@ -102,14 +112,13 @@ def save(training: Training, logdir: Path, keep: int) -> Path:
         UserError: a weight is not a finite number: the checkpoints that there are remain.
         OSError: it cannot be written: the checkpoints that there are remain.
     """
-    parameters = dict(training.network.named_parameters())
-    if not all(bool(p.isfinite().all()) for p in parameters.values()):
+    tensors = {f"weights/{name}": tensor.cpu() for name, tensor in training.network.state_dict().items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise UserError(
             f"After step {training.step} some weights are not finite numbers, so they are not saved; "
             "a smaller config.optimizer.learning_rate may help."
         )
-    tensors = {f"weights/{name}": tensor for name, tensor in training.network.state_dict().items()}
-    for name, parameter in parameters.items():
+    for name, parameter in training.network.named_parameters():
         for slot, value in training.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{slot}"] = value
     state = {"step": training.step, "seed": training.seed, "torch": str(torch.__version__)}
@@ -230,6 +239,7 @@ def train(
     save_every_steps: int = 0,
     workers: int = 1,
     device: str = "cpu",
+    precision: str | None = None,
 ) -> int:
     """Trains from the newest checkpoint in `logdir`, or from the start, up to `config.max_train_steps`.
 
@@ -245,7 +255,8 @@ def train(
         save_every_steps: steps between checkpoints, beside those that config.save_checkpoint_secs asks for;
             0: none.
         workers: processes that read photographs.
-        device: torch device.
+        device: torch device; "xla" is all devices of torch_xla's runtime.
+        precision: of the matrix products, see `coltran.place.place`.
 
     Returns:
         0 when the last step is reached, 128 + the signal's number after a SIGINT or SIGTERM.
@@ -253,7 +264,7 @@ def train(
     Raises:
         UserError, CheckpointError, PhotoError, OSError: see `start`, `resume`, `train_batches`, `save`.
     """
-    training = start(config, seed, cli.device(device))
+    training = start(config, seed, cli.device(device), precision)
     logdir = Path(logdir)
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
@@ -261,7 +272,7 @@ def train(
     if found:
         resume(training, found[-1])
     elif pretrain_dir is not None:
-        restored = restore(config, pretrain_dir, cli.device(device))
+        restored = restore(config, pretrain_dir, training.place.device)
         training.network.load_state_dict(restored.network.state_dict())
         training.average = build_average(config, training.network)
         print(f"Weights of {restored.source}, after {restored.step} training steps")
@@ -278,10 +289,13 @@ def train(
     checkpoint.save_yaml(config, logdir / "config.yaml")
     size = sum(p.numel() for p in training.network.parameters())
     origin = found[-1] if found else "the start"
-    print(f"{name}, {size / 1e6:.2f} M parameters, from {origin}", flush=True)
+    where = f", {training.place.text}" if training.place.text else ""
+    print(f"{name}, {size / 1e6:.2f} M parameters, from {origin}{where}", flush=True)
 
     board = Board(logdir / "train_summaries", training.step) if tensorboard else None
-    report = Report(logdir / "train.jsonl", config, steps_per_summaries, training.step, board)
+    report = Report(
+        logdir / "train.jsonl", config, steps_per_summaries, training.step, board, between=training.place.eager
+    )
     last_save = time.monotonic()
     path = None
     with _signals() as caught, report, contextlib.closing(batches):
@@ -311,6 +325,9 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
     flags.DEFINE_string("pretrain_dir", None, "weights to start from, in a log directory", flag_values=values)
+    flags.DEFINE_enum(
+        "precision", None, PRECISIONS, "of matrix products; bfloat16 on a TPU, else float32", flag_values=values
+    )
     flags.DEFINE_boolean("tensorboard", tensorboard, "write summaries for TensorBoard", flag_values=values)
 
 
@@ -328,6 +345,7 @@ def train_by_flags(values: flags.FlagValues, photos: Photos, device: str) -> int
         save_every_steps=values.save_every_steps,
         workers=values.workers,
         device=device,
+        precision=values.precision,
     )
 
 
@@ -343,7 +361,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "threads", None, "threads that compute; torch's own choice where not given", 1, flag_values=values
     )
-    flags.DEFINE_string("device", "cpu", "cpu or cuda", flag_values=values)
+    flags.DEFINE_string("device", "cpu", "cpu, cuda or xla", flag_values=values)
 
 
 def main() -> int:

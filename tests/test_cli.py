@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,13 @@ import pytest
 import torch
 from absl import flags
 
-from coltran import cli
+from coltran import checkpoint, cli, evaluate, networks, train
 from coltran.checkpoint import CheckpointError
 from coltran.cli import UsageError, UserError
 from coltran.image import PhotoError
+from coltran.place import place
 from coltran.records import RecordError
+from tests.tiny import upsampler_config
 
 CONFIG = "--config=coltran/test_configs/colorizer.py"
 
@@ -95,6 +98,34 @@ def test_a_warning_is_one_line(capsys):
 def test_a_device_that_is_not_there_is_a_users_error():
     with pytest.raises(UserError, match="'warp'"):
         cli.device("warp")
+
+
+@pytest.mark.parametrize("program", [train, evaluate])
+def test_xla_without_its_package_is_one_sentence(monkeypatch, capsys, tmp_path, program):
+    checkpoint.save(networks.build(upsampler_config("color_upsampler")), tmp_path / "saved")
+    flags = {
+        train: [CONFIG, f"--logdir={tmp_path / 'log'}", f"--data_dir={tmp_path}"],
+        evaluate: ["--checkpoint", str(tmp_path / "saved"), "--data_dir", str(tmp_path)],
+    }
+    monkeypatch.delitem(sys.modules, "coltran.xla", raising=False)
+    monkeypatch.delattr("coltran.xla", raising=False)
+    monkeypatch.setitem(sys.modules, "torch_xla", None)  # as if it were not installed
+    monkeypatch.setattr(sys, "argv", ["program", *flags[program], "--device=xla"])
+    assert _exit_code(program.main) == 1
+    assert capsys.readouterr().err == "The device xla needs the package torch_xla: pip install coltran[xla].\n"
+
+
+def test_bfloat16_is_refused_where_it_is_not_served():
+    with pytest.raises(UserError, match="--precision=bfloat16 is for --device=xla"):
+        place(torch.device("cpu"), "bfloat16")
+
+
+def test_a_device_is_named_once():
+    values = flags.FlagValues()
+    cli.define_machine_flags(values)
+    values(["", "--device=cpu", "--accelerator_type=GPU"])
+    with pytest.raises(UsageError, match="one of --device and --accelerator_type"):
+        cli.machine(values)
 
 
 @pytest.mark.parametrize("spelling", [[CONFIG], CONFIG.split("=")], ids=["with =", "in two words"])

@@ -116,6 +116,16 @@ def test_nothing_imports_upwards() -> None:
     assert not upwards
 
 
+def test_one_file_of_each_package_imports_torch_xla() -> None:
+    importing = {
+        module_name(file)
+        for file in source_files("coltran_kernels", "coltran", "bench")
+        for name in imports_of(file)
+        if name.split(".")[0] == "torch_xla"
+    }
+    assert importing <= {"coltran.xla", "coltran_kernels.xla.device"}
+
+
 def test_bench_does_not_import_the_tests() -> None:
     inward = [
         f"{module_name(file)} imports {name}"
