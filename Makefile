@@ -48,7 +48,7 @@ test-xla: $(XLA)/.installed  ## run the tests of the XLA path on the CPU, with t
 
 tpu-aot: $(XLA)/.installed  ## compile the graphs of a row for a TPU, with jax and libtpu in an environment of their own (1 GB)
 	test -x build/tpu-venv/bin/python || $(PYTHON) -m venv build/tpu-venv
-	build/tpu-venv/bin/pip install --quiet --disable-pip-version-check jax==0.10.2 libtpu==0.0.52
+	build/tpu-venv/bin/pip install --quiet --disable-pip-version-check jax==0.7.1 jaxlib==0.7.1 libtpu==0.0.21
 	$(XLA)/bin/python tests/tpu_ahead.py export build/tpu-aot
 	build/tpu-venv/bin/python tests/tpu_ahead.py compile build/tpu-aot
 

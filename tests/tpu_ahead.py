@@ -87,7 +87,7 @@ def compile_for_tpu(folder: Path) -> None:
     for path in sorted(folder.glob("*.mlir"), key=lambda p: (p.stem.split("-")[0], int(p.stem.split("-")[1]))):
         start = time.perf_counter()
         with mlir.make_ir_context():
-            module = ir.Module.parse(path.read_text(encoding="utf-8"))
+            module = mlir.module_to_bytecode(ir.Module.parse(path.read_text(encoding="utf-8")))
             options = compiler.get_compile_options(num_replicas=1, num_partitions=1, device_assignment=[[chip.id]])
             devices = xla_client.DeviceList((chip,))
             executable = chip.client.compile(module, executable_devices=devices, compile_options=options)
