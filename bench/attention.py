@@ -38,7 +38,7 @@ from coltran import cli, layers
 from coltran.cli import at_least
 from coltran.configs import colorizer as paper
 from coltran.losses import compute_losses
-from coltran_kernels import affine, axial_attention
+from coltran_kernels import affine, axial_attention, reference
 from coltran_kernels.ops import IMPLEMENTATIONS
 from coltran_kernels.reference import relative_bias
 
@@ -165,8 +165,7 @@ def plain_norm(x: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor,
 
 def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool, **_: Any) -> Tensor:
     """The same for the dense layer."""
-    y = F.linear(x, weight, bias)
-    return F.relu(y) if relu else y
+    return reference.linear(x, weight, bias, relu)
 
 
 def measure_colorizer(batch: int, train: bool, device: torch.device, repeats: int) -> dict[str, list[float]]:

@@ -11,11 +11,8 @@ from coltran_kernels.cpu import native, structures
 
 def unsupported(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> str | None:
     """Why the kernel cannot serve these tensors, or None."""
-    for tensor in (q, k, v, bias):
-        if tensor.device.type != "cpu":
-            return f"it cannot serve a tensor on {tensor.device}"
-        if tensor.dtype != torch.float32:
-            return f"it computes in float32, not in {tensor.dtype}"
+    if (reason := native.unsuited(q, k, v, bias)) is not None:
+        return reason
     channels = q.shape[-1]
     if any(t.stride()[-2:] != (channels, 1) for t in (k, v)) or k.stride(1) != v.stride(1):
         return "it needs keys and values whose heads lie side by side, rows equally far apart"

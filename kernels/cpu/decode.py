@@ -16,10 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coltran_kernels.cpu import native, structures
-from coltran_kernels.cpu.linear import multiply
+from coltran_kernels.cpu.linear import PANEL, multiply
 from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms
-
-PANEL = 32  # columns side by side, as in decode.h
 
 
 class PackedLayer(NamedTuple):
@@ -97,12 +95,8 @@ def weights_in_order(weights: DecoderWeights) -> list[Tensor]:
 
 def unsupported(weights: DecoderWeights, *others: Tensor | None) -> str | None:
     """Why the kernel cannot serve these tensors, or None."""
-    parts = [*weights_in_order(weights), *(tensor for tensor in others if tensor is not None)]
-    for tensor in parts:
-        if tensor.device.type != "cpu":
-            return f"it cannot serve a tensor on {tensor.device}"
-        if tensor.dtype != torch.float32:
-            return f"it computes in float32, not in {tensor.dtype}"
+    if (reason := native.unsuited(*weights_in_order(weights), *others)) is not None:
+        return reason
     if not weights.layers:
         return "it needs at least one layer"
     if len({(layer.ff1.shape[0], layer.bias.shape[0]) for layer in weights.layers}) > 1:

@@ -17,12 +17,7 @@ def unsupported(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
     """Why the kernel cannot serve these tensors, or None."""
     if weight.shape[1] == 0:
         return "it needs at least one input"
-    for tensor in (x, weight, bias):
-        if tensor is not None and tensor.device.type != "cpu":
-            return f"it cannot serve a tensor on {tensor.device}"
-        if tensor is not None and tensor.dtype != torch.float32:
-            return f"it computes in float32, not in {tensor.dtype}"
-    return None
+    return native.unsuited(x, weight, bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:

@@ -19,6 +19,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from coltran_kernels.cpu import structures
 
 SOURCES = Path(__file__).resolve().parent
@@ -130,6 +133,16 @@ def why_not() -> str | None:
         load()
     except Unavailable as error:
         return str(error)
+    return None
+
+
+def unsuited(*tensors: Tensor | None) -> str | None:
+    """Why the native kernels cannot read one of these tensors, or None."""
+    for tensor in tensors:
+        if tensor is not None and tensor.device.type != "cpu":
+            return f"it cannot serve a tensor on {tensor.device}"
+        if tensor is not None and tensor.dtype != torch.float32:
+            return f"it computes in float32, not in {tensor.dtype}"
     return None
 
 
