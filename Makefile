@@ -99,7 +99,7 @@ $(READY): pyproject.toml setup.py constraints.txt
 $(XLA)/.installed: pyproject.toml setup.py constraints-xla.txt
 	test -x $(XLA)/bin/python || $(PYTHON) -m venv $(XLA)
 	$(XLA)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-xla.txt -e . \
-	    torch-xla pytest pytest-xdist tensorboard
+	    torch-xla pytest pytest-xdist
 	touch $@
 
 # The type checker knows packages by the names of folders.

@@ -20,7 +20,6 @@ from ml_collections import ConfigDict, config_flags
 
 from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError
-from coltran.records import RecordError
 
 
 class UserError(Exception):
@@ -39,7 +38,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Calls `main` and leaves the program with the exit code that it returns (None is 0).
 
     Errors that are nobody's bug become one sentence on stderr: `UserError` (exit code 1, or 2 for
-    `UsageError`), `PhotoError`, `CheckpointError`, `RecordError`, `OSError` and a device out of memory (1),
+    `UsageError`), `PhotoError`, `CheckpointError`, `OSError` and a device out of memory (1),
     Ctrl-C (130). Everything else is a bug and keeps its traceback.
     """
     warnings.showwarning = _show_warning  # type: ignore[assignment]
@@ -47,7 +46,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = main() or 0
     except UserError as error:
         code = _fail(str(error), error.exit_code)
-    except (PhotoError, CheckpointError, RecordError) as error:
+    except (PhotoError, CheckpointError) as error:
         code = _fail(str(error), 1)
     except torch.OutOfMemoryError as error:
         code = _fail(f"Out of memory, a smaller batch may fit: {str(error).splitlines()[0]}", 1)

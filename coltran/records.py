@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images as TFRecords, in the original program's layout: what one stage of sampling hands to the next.
 
-    file      records, one after another
-    record    length (8 bytes), masked CRC-32C of the length, data, masked CRC-32C of the data
-    data      a tf.train.Example with the features `image` (int64, the levels [H, W, 3] in raster order) and
-              `label` (int64, one number)
+A record is a tf.train.Example with the features `image` (int64, the levels [H, W, 3] in raster order) and `label`
+(int64, one number). TensorBoard's package, which needs no TensorFlow, writes and reads the records with their
+checksums; protobuf the messages.
 
 A stage writes gen0.tfrecords; stages that ran side by side write gen0, gen1, ... and are read in that order.
 """
@@ -12,19 +11,23 @@ A stage writes gen0.tfrecords; stages that ran side by side write gen0, gen1, ..
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
+from tensorboard.compat.tensorflow_stub import errors
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_New
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from coltran import wire
+from coltran.cli import UserError
 from coltran.files import written_whole
 
 
-class RecordError(ValueError):
-    """Records that are missing, damaged or of the wrong kind; the message is one sentence."""
+class RecordError(UserError):
+    """Records that are missing, damaged or of the wrong kind."""
 
 
 class Record(NamedTuple):
@@ -32,6 +35,39 @@ class Record(NamedTuple):
 
     image: np.ndarray  # uint8 [H, W, 3]
     label: int
+
+
+def _example_class() -> Any:
+    """tf.train.Example, as far as it holds integers.
+
+    Its map of features is declared as what a map is when written, entries of key and value: only so is their order
+    ours. The pool is of its own, so that TensorFlow can declare the whole of it in the same process.
+    """
+    field = descriptor_pb2.FieldDescriptorProto
+    fields = {  # message: (field, number, type)
+        "Int64List": [("value", 1, field.TYPE_INT64)],
+        "Feature": [("int64_list", 3, "Int64List")],
+        "Entry": [("key", 1, field.TYPE_STRING), ("value", 2, "Feature")],
+        "Features": [("feature", 1, "Entry")],
+        "Example": [("features", 1, "Features")],
+    }
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="coltran", syntax="proto3")
+    for name, parts in fields.items():
+        message = file.message_type.add(name=name)
+        for part, number, kind in parts:
+            many = (name, part) in {("Int64List", "value"), ("Features", "feature")}
+            added = message.field.add(name=part, number=number)
+            added.label = field.LABEL_REPEATED if many else field.LABEL_OPTIONAL
+            if isinstance(kind, str):
+                added.type, added.type_name = field.TYPE_MESSAGE, f".coltran.{kind}"
+            else:
+                added.type = kind
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("coltran.Example"))
+
+
+_Example = _example_class()
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> int:
@@ -43,24 +79,14 @@ def write_records(path: str | Path, records: Iterable[Record]) -> int:
     path = Path(path)
     count = 0
     with written_whole(path) as temporary, open(temporary, "wb") as file:
+        writer = RecordWriter(file)
         for record in records:
-            data = _example(record)
-            length = struct.pack("<Q", len(data))
-            file.write(length + _checksum(length) + data + _checksum(data))
+            example = _Example()
+            for name, values in (("label", [record.label]), ("image", record.image.ravel().tolist())):
+                example.features.feature.add(key=name).value.int64_list.value.extend(values)
+            writer.write(example.SerializeToString())
             count += 1
     return count
-
-
-def _checksum(data: bytes) -> bytes:
-    return struct.pack("<I", wire.masked(wire.crc32c(data)))
-
-
-def _example(record: Record) -> bytes:
-    features = b""
-    for name, values in ((b"label", wire.write_varint(record.label)), (b"image", wire.write_packed(record.image))):
-        feature = wire.write_field(3, wire.write_field(1, values))
-        features += wire.write_field(1, wire.write_field(1, name) + wire.write_field(2, feature))
-    return wire.write_field(1, features)
 
 
 def read_records(path: str | Path, shape: tuple[int, int]) -> Iterator[Record]:
@@ -72,50 +98,31 @@ def read_records(path: str | Path, shape: tuple[int, int]) -> Iterator[Record]:
     Raises:
         RecordError: the file is missing, cut short or damaged, or an image has another size.
     """
-    try:
-        content = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise RecordError(f"{path} is missing.") from error
-    position = number = 0
-    while position < len(content):
-        end = position + 12
-        if end <= len(content):
-            length = struct.unpack_from("<Q", content, position)[0]
-            if _checksum(content[position : position + 8]) != content[position + 8 : end]:
-                raise RecordError(f"{path} is damaged in the length of record {number}.")
-            end += length + 4
-        if end > len(content):
-            raise RecordError(f"{path} was cut short in record {number}.")
-        data = content[position + 12 : end - 4]
-        if _checksum(data) != content[end - 4 : end]:
-            raise RecordError(f"{path} is damaged in record {number}.")
-        yield _parse(data, shape, f"{path}, record {number}")
-        position, number = end, number + 1
+    if not Path(path).is_file():
+        raise RecordError(f"{path} is missing.")
+    reader = PyRecordReader_New(str(path))
+    number = 0
+    while True:
+        try:
+            reader.GetNext()
+        except errors.OutOfRangeError:
+            return
+        except errors.DataLossError as error:
+            raise RecordError(f"{path} was cut short or damaged in record {number}.") from error
+        yield _parse(reader.record(), shape, f"{path}, record {number}")
+        number += 1
 
 
 def _parse(data: bytes, shape: tuple[int, int], place: str) -> Record:
     try:
-        features: dict[bytes, np.ndarray] = {}
-        for entry in _parts(_parts(data, 1)[0], 1):
-            feature = dict(wire.read_fields(entry))
-            features[feature[1]] = _integers(_parts(feature[2], 3)[0])
-        image, label = features[b"image"], int(features[b"label"][0])
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        features = {entry.key: entry.value.int64_list.value for entry in _Example.FromString(data).features.feature}
+        image, label = np.array(features["image"], dtype=np.int64), features["label"][0]
+    except (DecodeError, KeyError, IndexError) as error:
         raise RecordError(f"{place} is no image with a label.") from error
     height, width = shape
     if image.size != height * width * 3 or image.min() < 0 or image.max() > 255:
         raise RecordError(f"{place} is no image of {height} x {width} pixels: it holds {image.size} values.")
     return Record(image.astype(np.uint8).reshape(height, width, 3), label)
-
-
-def _parts(message: bytes, number: int) -> list[Any]:
-    return [value for found, value in wire.read_fields(message) if found == number]
-
-
-def _integers(message: bytes) -> np.ndarray:
-    """The values of an Int64List, whether packed or one by one."""
-    values = [wire.read_packed(part) if isinstance(part, bytes) else np.array([part]) for part in _parts(message, 1)]
-    return np.concatenate(values)
 
 
 def generated_files(folder: str | Path) -> list[Path]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
 from coltran.cli import UserError
 from coltran.colorizer import Colorizer
@@ -32,18 +33,9 @@ class Board:
     Args:
         folder: where they go.
         first_step: summaries of later steps that are there already are not shown any more.
-
-    Raises:
-        UserError: the package tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, first_step: int = 0) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                "Summaries for TensorBoard need its package: pip install coltran[tensorboard], or --notensorboard."
-            ) from error
         self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

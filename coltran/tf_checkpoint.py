@@ -143,7 +143,7 @@ def _read_block(file: bytes, offset: int, size: int) -> list[tuple[bytes, bytes]
     block, trailer = file[offset : offset + size], file[offset + size : offset + size + 5]
     if len(block) < size or len(trailer) < 5:
         raise ValueError("a block reaches past the end")
-    if wire.masked(wire.crc32c(block + trailer[:1])) != struct.unpack("<I", trailer[1:])[0]:
+    if wire.masked_crc32c(block + trailer[:1]) != struct.unpack("<I", trailer[1:])[0]:
         raise ValueError("a checksum does not match")
     if trailer[0] != 0:
         raise ValueError("its blocks are compressed, which is not supported")
@@ -196,7 +196,7 @@ def read_tensor(bundle: Bundle, key: str) -> np.ndarray:
         raise CheckpointError(f"{unescape(key)} in {bundle.prefix} has TensorFlow's type {entry.dtype}: not supported.")
     data = _read_bytes(bundle, key)
     values = np.frombuffer(data, dtype=dtype)
-    if wire.masked(wire.crc32c(data)) != entry.checksum or values.size != np.prod(entry.shape, dtype=int):
+    if wire.masked_crc32c(data) != entry.checksum or values.size != np.prod(entry.shape, dtype=int):
         raise CheckpointError(f"{bundle.prefix} is damaged: the checksum of {unescape(key)} does not match.")
     return values.reshape(entry.shape).copy()  # frombuffer gives an array that cannot be written to
 
@@ -264,7 +264,7 @@ def _full_names(bundle: Bundle) -> Iterator[tuple[str, str]]:
     try:
         length, position = wire.read_varint(data, 0)
         lengths, stored, graph = struct.pack("<I", length), data[position : position + 4], data[position + 4 :]
-        whole = wire.masked(wire.crc32c(lengths + stored + graph)) == bundle.entries[_GRAPH].checksum
+        whole = wire.masked_crc32c(lengths + stored + graph) == bundle.entries[_GRAPH].checksum
         if bundle.entries[_GRAPH].dtype != _STRING or len(graph) != length or not whole:
             raise ValueError("its checksum does not match")
         for number, node in wire.read_fields(graph):

@@ -16,7 +16,6 @@ from coltran.checkpoint import CheckpointError
 from coltran.cli import UsageError, UserError
 from coltran.image import PhotoError
 from coltran.place import place
-from coltran.records import RecordError
 from tests.tiny import upsampler_config
 
 CONFIG = "--config=coltran/test_configs/colorizer.py"
@@ -59,7 +58,6 @@ def test_the_exit_code_is_what_the_program_returns(returned, code):
         (UsageError("What went wrong"), 2),
         (PhotoError("What went wrong."), 1),
         (CheckpointError("What went wrong."), 1),
-        (RecordError("What went wrong."), 1),
         (OSError("What went wrong"), 1),
     ],
     ids=lambda value: type(value).__name__,

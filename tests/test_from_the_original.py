@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from coltran import checkpoint, cli, networks
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
@@ -94,15 +95,13 @@ def _read(path: Path, size: tuple[int, int]) -> list[Record]:
 
 def _scalars(folder: Path) -> dict[str, list[int]]:
     """{tag: steps} of the summaries in a folder, read by TensorBoard."""
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = events.EventAccumulator(str(folder))
+    found = EventAccumulator(str(folder))
     found.Reload()
     return {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
 def _images(folder: Path) -> dict[str, list[int]]:
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = events.EventAccumulator(str(folder))
+    found = EventAccumulator(str(folder))
     found.Reload()
     return {tag: [event.step for event in found.Images(tag)] for tag in found.Tags()["images"]}
 
@@ -246,7 +245,7 @@ def test_a_training_starts_from_trained_weights(run, workshop, tmp_path, source)
 
 BAD_RECORDS = {
     "missing": "gen0.tfrecords is missing",
-    "truncated": "was cut short in record 3",
+    "truncated": "was cut short or damaged in record 3",
     "size": "is no image of 8 x 8 pixels",
     "few": r"holds 3 records, 4 are needed",
     "labels": r"record 2 has the label 9, its photograph 2",

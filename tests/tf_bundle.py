@@ -26,8 +26,25 @@ def key(name: str) -> str:
     return f"{escape(name)}:0{VALUE}"
 
 
+def write_varint(value: int) -> bytes:
+    """A signed or unsigned integer of at most 64 bits, negative ones in two's complement."""
+    value &= 2**64 - 1
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def write_field(number: int, value: int | bytes) -> bytes:
+    """One field: an integer as a varint, bytes with their length."""
+    if isinstance(value, int):
+        return write_varint(number << 3 | wire.VARINT) + write_varint(value)
+    return write_varint(number << 3 | wire.BYTES) + write_varint(len(value)) + value
+
+
 def _field32(number: int, value: int) -> bytes:
-    return wire.write_varint(number << 3 | wire.FIXED32) + struct.pack("<I", value)
+    return write_varint(number << 3 | wire.FIXED32) + struct.pack("<I", value)
 
 
 def _block(entries: list[tuple[bytes, bytes]], whole_every: int) -> bytes:
@@ -39,7 +56,7 @@ def _block(entries: list[tuple[bytes, bytes]], whole_every: int) -> bytes:
         else:
             shared = len(os.path.commonprefix([previous, name]))
         for number in (shared, len(name) - shared, len(value)):
-            out += wire.write_varint(number)
+            out += write_varint(number)
         out += name[shared:] + value
         previous = name
     return bytes(out) + b"".join(struct.pack("<I", r) for r in [*restarts, len(restarts)])
@@ -49,8 +66,8 @@ def _table(entries: list[tuple[bytes, bytes]], size: int, whole_every: int) -> b
     file = bytearray()
 
     def add(block: bytes) -> bytes:
-        handle = wire.write_varint(len(file)) + wire.write_varint(len(block))
-        file.extend(block + b"\0" + struct.pack("<I", wire.masked(wire.crc32c(block + b"\0"))))
+        handle = write_varint(len(file)) + write_varint(len(block))
+        file.extend(block + b"\0" + struct.pack("<I", wire.masked_crc32c(block + b"\0")))
         return handle
 
     chunks = [entries[i : i + size] for i in range(0, len(entries), size)]
@@ -68,14 +85,14 @@ def write_bundle(
     entries = []
     for i, name in enumerate(sorted(tensors, key=str.encode)):
         array, shard = np.ascontiguousarray(tensors[name]), i % shards
-        dims = b"".join(wire.write_field(2, wire.write_field(1, int(n))) for n in tensors[name].shape)
+        dims = b"".join(write_field(2, write_field(1, int(n))) for n in tensors[name].shape)
         numbers = ((3, shard), (4, len(data[shard])), (5, array.nbytes))
-        places = b"".join(wire.write_field(number, value) for number, value in numbers if value)
-        kind = wire.write_field(1, NUMBERS[str(array.dtype)]) + wire.write_field(2, dims)
-        checksum = wire.masked(wire.crc32c(array.tobytes()))
+        places = b"".join(write_field(number, value) for number, value in numbers if value)
+        kind = write_field(1, NUMBERS[str(array.dtype)]) + write_field(2, dims)
+        checksum = wire.masked_crc32c(array.tobytes())
         entries.append((name.encode(), kind + places + _field32(6, checksum)))
         data[shard] += array.tobytes()
-    header = (b"", wire.write_field(1, shards) + wire.write_field(3, wire.write_field(1, 1)))
+    header = (b"", write_field(1, shards) + write_field(3, write_field(1, 1)))
     prefix.with_name(f"{prefix.name}.index").write_bytes(_table([header, *entries], size, whole_every))
     for shard, content in enumerate(data):
         prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}").write_bytes(content)
