@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import check, document, machine, record, sample_speed, scaling, timing
+from bench import check, document, machine, record, sample_speed, scaling, setting, timing
+from coltran_kernels.ops import IMPLEMENTATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """
@@ -41,6 +42,12 @@ def _quick_limits(monkeypatch):
     monkeypatch.setattr(machine, "MEMORY", 8 << 20)
     monkeypatch.setitem(machine.PRODUCT, "cpu", (64, 64, 64))
     monkeypatch.setattr(machine, "measure_limits", functools.partial(machine.measure_limits, seconds=0.001))
+
+
+@pytest.fixture(autouse=True)
+def _without_the_interpreter(monkeypatch):
+    """Nobody asks Triton whether it can sample: here it would, through the interpreter, for 10 seconds each time."""
+    monkeypatch.setattr(setting, "IMPLEMENTATIONS", tuple(name for name in IMPLEMENTATIONS if name != "triton"))
 
 
 @pytest.fixture
