@@ -14,11 +14,13 @@
 #include <thread>
 #include <vector>
 
+#include "axial.h"
 #include "linear.h"
 
 extern "C" void coltran_decode_row(const coltran::Row *row, int threads, int index);
 extern "C" void coltran_attend_columns(const coltran::Column *column, int threads, int index);
 extern "C" void coltran_linear(const coltran::Linear *linear, int threads, int index);
+extern "C" void coltran_axial(const coltran::Axial *axial, int threads, int index);
 
 namespace {
 
@@ -56,10 +58,12 @@ struct Target {
     coltran::AttendColumns attend_columns;
     coltran::ArrangeRows arrange_rows;
     coltran::Multiply multiply;
+    coltran::AttendLine attend_line;
 };
 
 #define TARGET_OF(name) \
-    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::arrange_rows, coltran::name::multiply }
+    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::arrange_rows, \
+      coltran::name::multiply, coltran::name::attend_line }
 
 std::vector<Target> targets() {
     std::vector<Target> found{TARGET_OF(plain)};
@@ -220,6 +224,40 @@ void check_linear(int64_t rows, int64_t outputs, int64_t depth, bool openmp) {
     if (openmp) run(nullptr, 2);
 }
 
+void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels, bool conditioned, bool causal,
+                 bool openmp) {
+    arrays.clear();
+    const int64_t hidden = heads * channels, batch = 2, size = batch * lines * length * hidden;
+    auto tensor = [&](bool there) -> coltran::Lines {
+        if (!there) return {};
+        return {numbers(size), lines * length * hidden, length * hidden, hidden, channels};
+    };
+    coltran::Axial axial{batch, lines, length, heads, channels};
+    axial.q = tensor(true), axial.k = tensor(true), axial.v = tensor(true), axial.out = tensor(true);
+    axial.q_scale = tensor(conditioned), axial.k_shift = tensor(conditioned), axial.v_scale = tensor(conditioned);
+    axial.v_shift = tensor(conditioned), axial.causal = causal;
+    axial.bias = conditioned ? numbers(heads * 2 * length) : nullptr, axial.bias_stride = 2 * length;
+    std::vector<float> expected;
+    auto run = [&](const Target *target, int threads) {
+        std::vector<float> out((size_t)size, NAN);
+        const size_t bytes = (size_t)round_up(threads * axial_scratch(axial), 16) * sizeof(float);
+        const std::unique_ptr<float, decltype(&free)> workspace((float *)aligned_alloc(64, bytes), free);
+        memset(workspace.get(), 0xff, bytes);  // NaN
+        axial.out.data = out.data(), axial.workspace = workspace.get();
+        if (target)
+            team(threads, [&](int thread) {
+                for (int64_t i = thread; i < tasks_of(axial); i += threads) target->attend_line(axial, i, thread);
+            });
+        else
+            coltran_axial(&axial, threads, -1);
+        if (expected.empty()) expected = out;
+        for (size_t i = 0; i < out.size(); ++i) expect(fabsf(out[i] - expected[i]) < 1e-4f, "the same attention");
+    };
+    for (const Target &target : targets())
+        for (int threads : {1, 3}) run(&target, threads);
+    if (openmp) run(nullptr, 2);
+}
+
 // More rows than one pass takes: the same as those of the first pass and the rest by themselves.
 void check_passes() {
     arrays.clear();
@@ -251,6 +289,10 @@ int main(int count, char **) {
     check_linear(33, 49, 17, openmp);
     check_linear(300, 100, 40, openmp);
     check_linear(9, 13, 600, openmp);
+    check_axial(1, 1, 1, 1, false, true, openmp);
+    check_axial(3, 33, 2, 5, true, false, openmp);
+    check_axial(2, 70, 1, 40, true, true, openmp);
+    check_axial(1, 20, 3, 64, false, false, openmp);
     if (openmp) check_passes();
     puts("sound");
 }

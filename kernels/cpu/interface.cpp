@@ -2,6 +2,7 @@
 // The C interface of the native kernels: chooses the instruction set that this processor has, and gathers the team.
 #include <omp.h>
 
+#include "axial.h"
 #include "decode.h"
 #include "linear.h"
 
@@ -13,10 +14,12 @@ struct Target {
     coltran::AttendColumns attend_columns;
     coltran::ArrangeRows arrange_rows;
     coltran::Multiply multiply;
+    coltran::AttendLine attend_line;
 };
 
 #define TARGET_OF(name) \
-    { #name, coltran::name::decode_row, coltran::name::attend_columns, coltran::name::arrange_rows, coltran::name::multiply }
+    { #name, coltran::name::decode_row, coltran::name::attend_columns, coltran::name::arrange_rows, \
+      coltran::name::multiply, coltran::name::attend_line }
 
 // The instruction sets that this processor has, the best last.
 int available(Target *targets) {
@@ -45,11 +48,11 @@ Target target(int index) {
 
 extern "C" {
 
-// Bytes of Term, Layer, Row, Column and Linear, for the loader to compare with its own.
+// Bytes of Term, Layer, Row, Column, Linear and Axial, for the loader to compare with its own.
 void coltran_sizes(int64_t *sizes) {
     sizes[0] = sizeof(coltran::Term), sizes[1] = sizeof(coltran::Layer);
     sizes[2] = sizeof(coltran::Row), sizes[3] = sizeof(coltran::Column);
-    sizes[4] = sizeof(coltran::Linear);
+    sizes[4] = sizeof(coltran::Linear), sizes[5] = sizeof(coltran::Axial);
 }
 
 // The name of the index-th instruction set that this processor has, the best last; null beyond.
@@ -84,6 +87,15 @@ void coltran_linear(const coltran::Linear *linear, int threads, int index) {
 #pragma omp for schedule(dynamic)
         for (int64_t task = 0; task < tasks; ++task) chosen.multiply(part, task);
     }
+}
+
+int64_t coltran_axial_scratch(const coltran::Axial *axial) { return coltran::axial_scratch(*axial); }
+
+void coltran_axial(const coltran::Axial *axial, int threads, int index) {
+    const coltran::AttendLine attend_line = target(index).attend_line;
+    const int64_t tasks = tasks_of(*axial);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t task = 0; task < tasks; ++task) attend_line(*axial, task, omp_get_thread_num());
 }
 
 }  // extern "C"

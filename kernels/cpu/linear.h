@@ -35,7 +35,7 @@ static constexpr int64_t panels_of(const Linear &l) { return (l.rows + PANEL - 1
 
 // A task is CHUNK outputs, enough that claiming it costs nothing and few enough that a row of pixels occupies some
 // threads, for as many panels, up to PANELS, as stay in the second-level cache, 512 KB, while the weights pass.
-constexpr int64_t CHUNK = 48, PANELS = 8;
+constexpr int64_t CHUNK = 24, PANELS = 8;
 static constexpr int64_t together(const Linear &l) {
     const int64_t fit = (1 << 17) / (PANEL * l.depth);
     return fit < 1 ? 1 : fit < PANELS ? fit : PANELS;

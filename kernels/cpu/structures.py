@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The structs and functions of decode.h, linear.h and interface.cpp for ctypes. What each field is: there."""
+"""The structs and functions of decode.h, linear.h, axial.h and interface.cpp for ctypes. What each field is: there."""
 
 from __future__ import annotations
 
@@ -45,6 +45,21 @@ class Column(Structure):
     ]
 
 
+class Lines(Structure):
+    _fields_ = [("data", c_void_p), *((name, c_int64) for name in ("image", "line", "position", "head"))]
+
+
+class Axial(Structure):
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "lines", "length", "heads", "channels")),
+        *((f"{x}{part}", Lines) for x in "qkv" for part in ("", "_scale", "_shift")),
+        ("out", Lines),
+        ("bias", c_void_p),
+        *((name, c_int64) for name in ("bias_stride", "causal")),
+        ("workspace", c_void_p),
+    ]
+
+
 class Linear(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("rows", "outputs", "depth")),
@@ -64,11 +79,11 @@ def declare(library: ctypes.CDLL) -> None:
     Raises:
         OSError: the library's structs are not those above.
     """
-    sizes = (c_int64 * 5)()
+    sizes = (c_int64 * 6)()
     library.coltran_sizes.argtypes = [POINTER(c_int64)]
     library.coltran_sizes.restype = None
     library.coltran_sizes(sizes)
-    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Linear)]
+    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Linear, Axial)]
     if list(sizes) != expected:
         raise OSError(f"{library._name} has structs of {list(sizes)} bytes, expected {expected}")
     library.coltran_target.argtypes, library.coltran_target.restype = [c_int], c_char_p
@@ -77,6 +92,8 @@ def declare(library: ctypes.CDLL) -> None:
     library.coltran_attend_columns.argtypes = [POINTER(Column), c_int, c_int]
     library.coltran_attend_columns.restype = None
     library.coltran_linear.argtypes, library.coltran_linear.restype = [POINTER(Linear), c_int, c_int], None
+    library.coltran_axial_scratch.argtypes, library.coltran_axial_scratch.restype = [POINTER(Axial)], c_int64
+    library.coltran_axial.argtypes, library.coltran_axial.restype = [POINTER(Axial), c_int, c_int], None
 
 
 def term(tensor: Tensor | None) -> Term:

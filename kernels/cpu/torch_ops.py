@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations by the fastest routes that torch has on the CPU; for attention see `attention.py`."""
+"""The operations by the fastest routes that there are on the CPU."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from coltran_kernels.cpu import axial, native
 from coltran_kernels.cpu.attention import attend
 from coltran_kernels.elementwise import affine
 from coltran_kernels.operators import may_train
@@ -26,7 +28,11 @@ def axial_attention(
     v_scale: Tensor | None = None,
     v_shift: Tensor | None = None,
 ) -> Tensor:
-    """See `coltran_kernels.axial_attention`."""
+    """See `coltran_kernels.axial_attention`. Without a gradient natively, where that can be, else by torch's products."""
+    operands = (q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift)
+    plain = not torch.compiler.is_compiling() and not may_train(*operands, bias)
+    if plain and axial.unsupported(operands, bias) is None and native.why_not() is None:
+        return axial.axial_attention(operands, bias, axis=axis, causal=causal)
     q, k, v = affine(q, q_scale, q_shift), affine(k, k_scale, k_shift), affine(v, v_scale, v_shift)
     train = may_train(q, k, v, bias)
     return attend(q, None, None, k, None, None, v, None, None, bias, axis, causal, train)[0]

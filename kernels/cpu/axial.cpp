@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention along one line of one head (ColTran section 3.2). Compiled once for each instruction set.
+//
+// Both products are tiles of `arithmetic.h`, sums in registers: scores of a block of queries with a panel of keys,
+//     scores[i, t] = sum over c of q[i, c] keys[t / 32][c][t % 32]
+// and, with their exponentials in place of the scores, sums of values
+//     out[i, c] = sum over t of p[i, t] values[c / 32][t][c % 32].
+// So the keys are turned round and the values laid out once a line, conditioned on the way. A causal line leaves out
+// the panels of keys that none of a block's queries sees.
+#include "axial.h"
+
+#include "arithmetic.h"
+
+namespace {
+
+using coltran::Axial;
+using coltran::Lines;
+using coltran::round_up;
+using coltran::stride_of;
+
+static_assert(IMAGES <= coltran::QUERIES, "the workspace has room for this many queries");
+
+// One line of one head of a tensor, and of what conditions it.
+struct Operand {
+    const float *x, *scale, *shift;
+    int64_t step, scale_step, shift_step, channels;
+
+    Operand(const Axial &a, const Lines &x, const Lines &scale, const Lines &shift, int64_t image, int64_t line,
+            int64_t head)
+        : x(start(x, image, line, head)), scale(start(scale, image, line, head)),
+          shift(start(shift, image, line, head)), step(x.position), scale_step(scale.position),
+          shift_step(shift.position), channels(a.channels) {}
+
+    static const float *start(const Lines &x, int64_t image, int64_t line, int64_t head) {
+        return x.data ? x.data + image * x.image + line * x.line + head * x.head : nullptr;
+    }
+
+    // Channels [from, from + n) of a position, conditioned.
+    void read(int64_t position, int64_t from, int64_t n, float *to) const {
+        const float *value = x + position * step + from;
+        const float *a = scale + position * scale_step + from, *b = shift + position * shift_step + from;
+        if (scale && shift) {
+            for (int64_t c = 0; c < n; ++c) to[c] = value[c] * a[c] + b[c];
+        } else if (scale) {
+            for (int64_t c = 0; c < n; ++c) to[c] = value[c] * a[c];
+        } else if (shift) {
+            for (int64_t c = 0; c < n; ++c) to[c] = value[c] + b[c];
+        } else {
+            memcpy(to, value, (size_t)n * sizeof(float));
+        }
+    }
+
+    // `count` whole positions, rows of `to_step` floats.
+    void read_rows(int64_t first, int64_t count, float *to, int64_t to_step) const {
+        for (int64_t i = 0; i < count; ++i) read(first + i, 0, channels, to + i * to_step);
+    }
+};
+
+// Rows [positions, C] -> panels [position / 32][C][position % 32], zeros beyond the last position.
+void turn(const Operand &rows, int64_t length, float *scratch, float *to) {
+    const int64_t step = stride_of(rows.channels);
+    for (int64_t first = 0; first < length; first += PANEL, to += rows.channels * PANEL) {
+        const int64_t count = length - first < PANEL ? length - first : PANEL;
+        rows.read_rows(first, count, scratch, step);
+        memset(scratch + count * step, 0, (size_t)((PANEL - count) * step) * sizeof(float));
+        for (int64_t c = 0; c < rows.channels; ++c)
+            for (int64_t t = 0; t < PANEL; ++t) to[c * PANEL + t] = scratch[t * step + c];
+    }
+}
+
+// Rows [positions, C] -> panels [channel / 32][position][channel % 32], zeros beyond the last channel.
+void lay_out(const Operand &rows, int64_t length, float *to) {
+    for (int64_t first = 0; first < rows.channels; first += PANEL) {
+        const int64_t n = rows.channels - first < PANEL ? rows.channels - first : PANEL;
+        for (int64_t t = 0; t < length; ++t, to += PANEL) {
+            rows.read(t, first, n, to);
+            for (int64_t c = n; c < PANEL; ++c) to[c] = 0;
+        }
+    }
+}
+
+// Scores of query `i` -> unnormalised attention over the first `seen` positions, zeros up to `length`; the sum.
+float softmax(float *scores, const float *bias, float scale, int64_t seen, int64_t length) {
+    if (bias) {
+        for (int64_t t = 0; t < seen; ++t) scores[t] = scores[t] * scale + bias[t];
+    } else {
+        for (int64_t t = 0; t < seen; ++t) scores[t] *= scale;
+    }
+    const float total = exponentials(scores, seen, 1.0f);
+    for (int64_t t = seen; t < length; ++t) scores[t] = 0;
+    return total;
+}
+
+}  // namespace
+
+namespace coltran::TARGET {
+
+void attend_line(const Axial &a, int64_t task, int thread) {
+    const int64_t head = task % a.heads, line = task / a.heads % a.lines, image = task / a.heads / a.lines;
+    const int64_t positions = stride_of(a.length), channels = stride_of(a.channels);
+    float *keys = a.workspace + thread * axial_scratch(a), *values = keys + positions * a.channels;
+    float *rows = values + channels * a.length, *scores = rows + PANEL * channels;
+    float *sums = scores + QUERIES * positions;
+    const Operand q(a, a.q, a.q_scale, a.q_shift, image, line, head);
+    turn(Operand(a, a.k, a.k_scale, a.k_shift, image, line, head), a.length, rows, keys);
+    lay_out(Operand(a, a.v, a.v_scale, a.v_shift, image, line, head), a.length, values);
+    const float *bias = a.bias ? a.bias + head * a.bias_stride + a.length - 1 : nullptr;
+    const float scale = 1.0f / sqrtf((float)a.channels);
+    const int64_t blocks = (a.length + IMAGES - 1) / IMAGES;
+    for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t from = a.length * block / blocks, to = a.length * (block + 1) / blocks, count = to - from;
+        const int64_t length = a.causal ? to : a.length;
+        q.read_rows(from, count, rows, channels);
+        for (int64_t t = 0; t < length; t += PANEL)
+            tile_of(count, rows, channels, keys + t * a.channels, a.channels, nullptr, 0, scores + t, positions);
+        float totals[IMAGES];
+        for (int64_t i = 0; i < count; ++i)
+            totals[i] = softmax(scores + i * positions, bias ? bias - (from + i) : bias, scale,
+                                a.causal ? from + i + 1 : a.length, length);
+        for (int64_t c = 0; c < a.channels; c += PANEL)
+            tile_of(count, scores, positions, values + c * a.length, length, nullptr, 0, sums + c, channels);
+        for (int64_t i = 0; i < count; ++i) {
+            float *out = a.out.data + image * a.out.image + line * a.out.line + (from + i) * a.out.position +
+                         head * a.out.head;
+            const float factor = 1.0f / totals[i];
+            for (int64_t c = 0; c < a.channels; ++c) out[c] = sums[i * channels + c] * factor;
+        }
+    }
+}
+
+}  // namespace coltran::TARGET

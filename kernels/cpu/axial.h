@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention along lines, shared by the code for each instruction set and the C interface.
+#pragma once
+
+#include "decode.h"
+
+namespace coltran {
+
+// A tensor [B, lines, L, h, C] with contiguous C; the strides count floats.
+struct Lines {
+    float *data;  // null: absent
+    int64_t image, line, position, head;
+};
+
+// softmax((q k^T) / sqrt(C) + bias) v along every line of every head, each of q, k and v conditioned first:
+// x * scale + shift. Mirrored in structures.py.
+struct Axial {
+    int64_t batch, lines, length, heads, channels;
+    Lines q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift, out;
+    const float *bias;  // [h, 2L], each head's `bias_stride` floats from the one before; or null
+    int64_t bias_stride;
+    int64_t causal;    // nonzero: a query sees positions up to its own
+    float *workspace;  // threads * axial_scratch(axial) floats, on a cache line
+};
+
+// A task is one line of one head.
+static constexpr int64_t tasks_of(const Axial &a) { return a.batch * a.lines * a.heads; }
+
+// Queries together, at most, on any processor.
+constexpr int64_t QUERIES = 12;
+
+// One thread's: keys and values in panels, a panel of rows as they were, and for a block of queries the scores and
+// the sums of values.
+static constexpr int64_t axial_scratch(const Axial &a) {
+    const int64_t positions = stride_of(a.length), channels = stride_of(a.channels);
+    return positions * a.channels + channels * a.length + PANEL * channels + QUERIES * (positions + channels);
+}
+
+using AttendLine = void (*)(const Axial &, int64_t task, int thread);
+
+namespace plain {
+void attend_line(const Axial &, int64_t task, int thread);
+}  // namespace plain
+namespace avx2 {
+void attend_line(const Axial &, int64_t task, int thread);
+}  // namespace avx2
+namespace avx512 {
+void attend_line(const Axial &, int64_t task, int thread);
+}  // namespace avx512
+
+}  // namespace coltran
