@@ -102,7 +102,7 @@ Result decode(coltran::Row row, const Target *target, int threads) {
     row.drawn = result.labels.data(), row.log_prob = result.log_prob.data();
     row.probabilities = result.probabilities.data(), row.workspace = workspace.get();
     if (target) {
-        coltran::start(row);
+        coltran::start(row, threads);
         team(threads, [&](int thread) { target->decode_row(row, thread, threads); });
     } else {
         coltran_decode_row(&row, threads, -1);

@@ -81,6 +81,20 @@ void tile_of(int64_t images, const float *x, int64_t x_stride, const float *w, i
         tile_of<M - 1>(images, x, x_stride, w, depth, start, start_stride, y, y_stride);
 }
 
+// Two neighbouring panels for one image, whose sums alone are too few to keep the multipliers busy.
+inline void two_panels(const float *x, const float *w, int64_t depth, const float *start, float *y) {
+    Vector sums[2][VECTORS];
+    const float *other = w + depth * PANEL;
+    for (int p = 0; p < 2; ++p)
+        for (int v = 0; v < VECTORS; ++v) sums[p][v] = start ? load(start + p * PANEL + v * LANES) : Vector{};
+    for (const float *end = other; w < end; w += PANEL, other += PANEL, ++x) {
+        for (int v = 0; v < VECTORS; ++v) sums[0][v] += load(w + v * LANES) * *x;
+        for (int v = 0; v < VECTORS; ++v) sums[1][v] += load(other + v * LANES) * *x;
+    }
+    for (int p = 0; p < 2; ++p)
+        for (int v = 0; v < VECTORS; ++v) store(y + p * PANEL + v * LANES, sums[p][v]);
+}
+
 // One panel of y = x W^T + bias for all images, in blocks of nearly equal size. With several blocks the inputs are
 // taken DEPTH at a time, so that their part of the panel, 16 KB, is read again from the first-level cache.
 inline void product(const float *x, int64_t x_stride, const float *panel, int64_t depth, const float *bias, float *y,

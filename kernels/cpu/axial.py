@@ -23,9 +23,7 @@ def _lines(tensor: Tensor | None, axis: str) -> structures.Lines:
     return structures.Lines(tensor.data_ptr(), image, line, position, head)
 
 
-def axial_attention(
-    operands: Operands, bias: Tensor | None, *, axis: str, causal: bool, target: int = -1
-) -> Tensor:
+def axial_attention(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool, target: int = -1) -> Tensor:
     """See `coltran_kernels.axial_attention`; `operands` are q, q_scale, q_shift, k, ..., v_shift.
 
     `target`, an index of `native.targets()`, is for the tests.

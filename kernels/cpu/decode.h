@@ -76,25 +76,30 @@ static constexpr int64_t groups_of(const Row &r) { return (r.batch + TOGETHER - 
 
 static constexpr int64_t scratch_size(const Row &r) { return round_up(r.width, 16) + 2 * round_up(r.labels, 16); }
 
-// One step that the team takes together: tasks 0, 1, ... are claimed one by one and counted when they are done.
+// One step that the team takes together: how many of its tasks are done, and who sleeps until all are.
 struct alignas(64) Stage {
-    int32_t claimed, done, sleepers;
+    int32_t done, sleepers;
 };
 
 // For each pixel of each group: its layers of at most seven stages, the logits, the draw with the next embedding.
 static constexpr int64_t stages_of(const Row &r) { return groups_of(r) * (r.width * (7 * r.layers + 1) + 1); }
 
-static constexpr int64_t stages_size(const Row &r) { return stages_of(r) * (int64_t)(sizeof(Stage) / sizeof(float)); }
+// Floats that the stages take, and for each thread and stage the number of its tasks that are claimed, an int32.
+static constexpr int64_t stages_size(const Row &r, int64_t threads) {
+    return stages_of(r) * (int64_t)(sizeof(Stage) / sizeof(float)) + round_up(threads * stages_of(r), 16);
+}
 
 static constexpr int64_t workspace_size(const Row &r, int64_t threads) {
     int64_t activations = 3 * stride_of(r.hidden) + stride_of(3 * r.hidden) + stride_of(r.ff) + stride_of(r.labels);
     int64_t caches = 2 * r.layers * r.width * r.hidden;
     int64_t images = r.batch < TOGETHER ? r.batch : TOGETHER;
-    return stages_size(r) + images * (activations + caches) + threads * scratch_size(r);
+    return stages_size(r, threads) + images * (activations + caches) + threads * scratch_size(r);
 }
 
 // To be called before the team starts: nothing is claimed yet. The workspace lies on a cache line.
-static inline void start(const Row &r) { memset(r.workspace, 0, (size_t)stages_size(r) * sizeof(float)); }
+static inline void start(const Row &r, int64_t threads) {
+    memset(r.workspace, 0, (size_t)stages_size(r, threads) * sizeof(float));
+}
 
 // One thread's part of a row: every thread of the team calls it once.
 using DecodeRow = void (*)(const Row &row, int thread, int threads);

@@ -65,7 +65,7 @@ int64_t coltran_workspace(const coltran::Row *row, int threads) { return coltran
 
 void coltran_decode_row(const coltran::Row *row, int threads, int index) {
     const coltran::DecodeRow decode_row = target(index).decode_row;
-    coltran::start(*row);
+    coltran::start(*row, threads);
 #pragma omp parallel num_threads(threads)
     decode_row(*row, omp_get_thread_num(), omp_get_num_threads());
 }

@@ -43,22 +43,15 @@ void condition(float *y, const float *scale, const float *shift, int64_t n) {
     }
 }
 
-struct Part {
-    int64_t from, to;
-};
-
-// The i-th of `parts` nearly equal parts of 0 .. n - 1.
-Part part_of(int64_t n, int64_t i, int64_t parts) { return {n * i / parts, n * (i + 1) / parts}; }
-
 // The buffers that a row's threads share, and one thread's own scratch.
 struct Buffers {
     float *x, *y, *attended, *qkv, *inner, *logits, *caches, *scores, *probabilities, *ranking;
     int64_t wide, hidden, ff, labels;  // strides from image to image
 
-    Buffers(const Row &row, int64_t count, int thread)
+    Buffers(const Row &row, int64_t count, int thread, int threads)
         : wide(stride_of(3 * row.hidden)), hidden(stride_of(row.hidden)), ff(stride_of(row.ff)),
           labels(stride_of(row.labels)) {
-        float *next = row.workspace + stages_size(row);
+        float *next = row.workspace + stages_size(row, threads);
         auto take = [&next](int64_t count) { return (next += count) - count; };
         x = take(count * hidden), y = take(count * hidden), attended = take(count * hidden);
         qkv = take(count * wide), inner = take(count * ff), logits = take(count * labels);
@@ -73,18 +66,22 @@ struct Buffers {
 struct Worker {
     const Row &row;
     const int64_t base, count;
-    const int threads;
-    Stage *stage;  // the next
+    const int thread, threads;
+    int64_t stage;  // the next
     const Buffers buffers;
 
-    Worker(const Row &row, Part group, Stage *stage, int thread, int threads)
-        : row(row), base(group.from), count(group.to - group.from), threads(threads), stage(stage),
-          buffers(row, count, thread) {}
+    Worker(const Row &row, Part group, int64_t stage, int thread, int threads)
+        : row(row), base(group.from), count(group.to - group.from), thread(thread), threads(threads), stage(stage),
+          buffers(row, count, thread, threads) {}
 
     // All tasks of the next stage, together with the other threads.
     template <typename Task>
     void share(int64_t tasks, Task task) {
-        if (threads > 1) return take_part(*stage++, tasks, task);
+        if (threads > 1) {
+            Stage *stages = (Stage *)row.workspace;
+            int32_t *claimed = (int32_t *)(stages + stages_of(row)) + stage;
+            return take_part(stages[stage++], claimed, stages_of(row), thread, threads, tasks, task);
+        }
         for (int64_t i = 0; i < tasks; ++i) task(i);
     }
 
@@ -97,14 +94,18 @@ struct Worker {
         return buffers.caches + ((2 * layer + which) * count + image) * row.width * row.hidden;
     }
 
-    // y = x W^T + bias; `finish(image, first column, columns)` follows each panel.
+    // y = x W^T + bias; `finish(image, first column, columns)` follows each task.
     template <typename Finish>
     void columns(const float *x, int64_t x_stride, const float *weights, int64_t depth, const float *bias, float *y,
                  int64_t y_stride, int64_t width, Finish finish) {
-        share((width + PANEL - 1) / PANEL, [&](int64_t panel) {
-            const int64_t first = panel * PANEL, n = width - first < PANEL ? width - first : PANEL;
-            product(x, x_stride, weights + first * depth, depth, bias ? bias + first : bias, y + first, y_stride,
-                    count);
+        const int64_t step = count == 1 ? 2 * PANEL : PANEL;
+        share((width + step - 1) / step, [&](int64_t task) {
+            const int64_t first = task * step, n = width - first < step ? width - first : step;
+            const float *panel = weights + first * depth, *start = bias ? bias + first : bias;
+            if (n > PANEL)
+                two_panels(x, panel, depth, start, y + first);
+            else
+                product(x, x_stride, panel, depth, start, y + first, y_stride, count);
             for (int64_t image = 0; image < count; ++image) finish(image, first, n);
         });
     }
@@ -195,7 +196,7 @@ struct Worker {
     }
 
     // The whole row of these images; returns the stage after its last.
-    Stage *run() {
+    int64_t run() {
         for (int64_t j = 0; j <= row.width; ++j) {
             share(count, [&](int64_t image) {
                 if (j > 0)
@@ -218,7 +219,7 @@ namespace coltran::TARGET {
 
 void decode_row(const Row &row, int thread, int threads) {
     const int64_t groups = groups_of(row);
-    Stage *stage = (Stage *)row.workspace;
+    int64_t stage = 0;
     for (int64_t group = 0; group < groups; ++group)
         stage = Worker(row, part_of(row.batch, group, groups), stage, thread, threads).run();
 }

@@ -28,7 +28,7 @@ def axial_attention(
     v_scale: Tensor | None = None,
     v_shift: Tensor | None = None,
 ) -> Tensor:
-    """See `coltran_kernels.axial_attention`. Without a gradient natively, where that can be, else by torch's products."""
+    """See `coltran_kernels.axial_attention`. Natively where that can be and no gradient is wanted."""
     operands = (q, q_scale, q_shift, k, k_scale, k_shift, v, v_scale, v_shift)
     plain = not torch.compiler.is_compiling() and not may_train(*operands, bias)
     if plain and axial.unsupported(operands, bias) is None and native.why_not() is None:
