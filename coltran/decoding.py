@@ -22,7 +22,6 @@ from coltran_kernels import (
     add_layer_norm,
     affine,
     cached_attention,
-    linear,
 )
 
 
@@ -51,30 +50,16 @@ def decoder_weights(colorizer: Colorizer) -> DecoderWeights:
     )
 
 
-Projected = tuple["list[Tensor | None]", "list[Tensor | None]"]  # [B, W, ...] of each attention, of each feed-forward
+Projected = tuple["list[Tensor | None]", "list[Tensor | None]"]  # [..., parts * D] of each attention, each feed-forward
 
 
-class ContextProjections:
-    """The conditioning of all layers of a decoder as one matrix product a row: their projections, stacked."""
+def project_context(decoder: OuterDecoder | InnerDecoder, context: Tensor, *, implementation: str | None) -> Projected:
+    """A context [..., E] as every attention and every feed-forward of a decoder sees it."""
 
-    def __init__(self, decoder: OuterDecoder | InnerDecoder) -> None:
-        modules: list[AxialAttention | FeedForward] = [*decoder.attention, *decoder.feed_forward]
-        projections = [module.condition for module in modules]
-        present = [p for p in projections if p is not None]
-        self.layers = len(decoder.attention)
-        self.sizes = [0 if p is None else p.out_features for p in projections]
-        if present:
-            self.weight = torch.cat([p.weight for p in present])
-            # The feed-forwards' projections have a bias, those of attention have none.
-            self.bias = torch.cat([p.weight.new_zeros(p.out_features) if p.bias is None else p.bias for p in present])
+    def project(module: AxialAttention | FeedForward) -> Tensor | None:
+        return None if module.condition is None else module.condition(context, implementation=implementation)
 
-    def __call__(self, context: Tensor, *, implementation: str | None) -> Projected:
-        """A row's context [B, W, E] -> the projected one [B, W, ...] of each attention, and of each feed-forward."""
-        if not any(self.sizes):
-            return [None] * self.layers, [None] * self.layers
-        parts = linear(context, self.weight, self.bias, implementation=implementation).split(self.sizes, -1)
-        found = [part if size else None for part, size in zip(parts, self.sizes, strict=True)]
-        return found[: self.layers], found[self.layers :]
+    return [project(module) for module in decoder.attention], [project(module) for module in decoder.feed_forward]
 
 
 def row_terms(
@@ -100,33 +85,37 @@ def row_terms(
     return RowTerms(inputs, tuple(layers))
 
 
+# Pixels whose gray context the outer decoder projects at once: rows are handed out one by one, but what conditions them
+# is known from the start, and the product of one row of one image is a tenth slower.
+TOGETHER = 256
+
+
 class InnerRows:
     """Prepares each row for `decode_row`: everything that depends on the gray image and the rows above."""
 
     def __init__(self, decoder: InnerDecoder, z: Tensor, *, norm: str) -> None:
         """z [B, H, W, D]; `norm` "exact" averages the whole image in conditional norms, "rowcontext" only the row."""
         self.decoder, self.z = decoder, z
-        self.project = ContextProjections(decoder)
         self.norms = [module.affine(z) for module in decoder.norms] if norm == "exact" else None
 
     def terms(self, row: int, upper: Tensor, *, implementation: str | None = None) -> RowTerms:
         """What conditions one row, given the summary of the rows above, [B, W, D]."""
         decoder, z = self.decoder, self.z[:, row]
         norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in decoder.norms]
-        projected = self.project(torch.cat((z, upper), -1), implementation=implementation)
+        projected = project_context(decoder, torch.cat((z, upper), -1), implementation=implementation)
         return row_terms(decoder, decoder.position.row[row], z, upper, projected, norms)
 
 
 def _stack_qkv(terms: dict[str, Tensor], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Scales and shifts of q, k and v side by side, [B, W, 3D]; ones and zeros where only some are conditioned."""
 
-    def stack(kind: str, absent: Tensor) -> Tensor | None:
+    def stack(kind: str, absent: Callable[[Tensor], Tensor]) -> Tensor | None:
         parts = [terms.get(f"{c}_{kind}") for c in "qkv"]
         if all(part is None for part in parts):
             return None
-        return torch.cat([absent if part is None else part.flatten(-2) for part in parts], -1)
+        return torch.cat([absent(like) if part is None else part.flatten(-2) for part in parts], -1)
 
-    return stack("scale", torch.ones_like(like)), stack("shift", torch.zeros_like(like))
+    return stack("scale", torch.ones_like), stack("shift", torch.zeros_like)
 
 
 def _per_image(affine: Tensor) -> Tensor:
@@ -140,13 +129,13 @@ AttendColumn = Callable[[int, AxialAttention, Tensor, "Tensor | None"], Tensor]
 def outer_row(
     decoder: OuterDecoder,
     x: Tensor,  # [B, 1, W, D]
-    projected: Projected,
+    projected: Projected,  # [B, 1, W, ...]
     norms: list[tuple[Tensor, Tensor]],
     attend_column: AttendColumn,  # (which of the column attentions, its module, x, its projected context) -> like x
     implementation: str | None,
 ) -> Tensor:
     """The layers of the outer decoder on one new row: [B, 1, W, D] -> [B, W, D]."""
-    of_attention, of_feed_forward = ([None if p is None else p[:, None] for p in found] for found in projected)
+    of_attention, of_feed_forward = projected
     for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
         if attention.axis == "row":
             y = attention.attend(x, of_attention[i], implementation=implementation)
@@ -176,14 +165,14 @@ class OuterRows:
     def __init__(self, decoder: OuterDecoder, z: Tensor) -> None:
         """z: the encoded gray image, [B, H, W, D]."""
         self.decoder, self.z = decoder, z
-        self.project = ContextProjections(decoder)
         self.norms = [module.affine(z) for module in decoder.norms]
         batch, height, width, _ = z.shape
+        self.together = max(1, TOGETHER // (batch * width))
         hidden = decoder.position.row.shape[1]
         heads = decoder.attention[0].heads if len(decoder.attention) else 1
         columns = len(decoder.attention) // 2
-        # Each column's rows lie together: that is how they are read, again and again.
-        self.cache = z.new_empty(columns, 2, batch, width, height, heads, hidden // heads)
+        # The rows of each head of a column lie together: that is how they are read, again and again.
+        self.cache = z.new_empty(columns, 2, batch, width, heads, height, hidden // heads)
 
     def push(self, row: int, embedded: Tensor, *, implementation: str | None = None) -> Tensor:
         """Embedded colours [B, W, D] of `row` -> the summary [B, W, D] of the rows up to and with it."""
@@ -191,9 +180,13 @@ class OuterRows:
         x = embedded[:, None] + decoder.position.row[row] + decoder.position.column
         if decoder.skip:
             x = x + z
-        projected = self.project(self.z[:, row], implementation=implementation)
+        if row % self.together == 0:
+            rows = self.z[:, row : row + self.together]
+            self.projected = project_context(decoder, rows, implementation=implementation)
+        of_row = slice(row % self.together, row % self.together + 1)
+        of_attention, of_feed_forward = ([None if p is None else p[:, of_row] for p in ps] for ps in self.projected)
         attend_column = partial(self._attend_column, row, implementation)
-        return outer_row(decoder, x, projected, self.norms, attend_column, implementation)
+        return outer_row(decoder, x, (of_attention, of_feed_forward), self.norms, attend_column, implementation)
 
     def _attend_column(
         self,
@@ -206,7 +199,7 @@ class OuterRows:
     ) -> Tensor:
         """Causal column attention of one row [B, 1, W, D] over the rows so far, whose keys and values it keeps."""
         q, k, v = conditioned_qkv(attention, x, projected, implementation)
-        keys, values = self.cache[layer].transpose(2, 3)[:, :, : row + 1]
+        keys, values = self.cache[layer].permute(0, 1, 4, 2, 3, 5)[:, :, : row + 1]
         keys[:, row], values[:, row] = k[:, 0], v[:, 0]
         height = attention.bias.shape[1] // 2
         bias = attention.bias[:, height - 1 - row : height]

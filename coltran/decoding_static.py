@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coltran.colorizer import Colorizer, InnerDecoder
-from coltran.decoding import ContextProjections, conditioned_qkv, outer_row, row_terms
+from coltran.decoding import conditioned_qkv, outer_row, project_context, row_terms
 from coltran.layers import AxialAttention
 from coltran_kernels import RowTerms, cached_attention
 
@@ -28,8 +28,6 @@ class Image(NamedTuple):
     """What stays the same for all rows of B images."""
 
     z: Tensor  # [B, H, W, D], the encoded gray image
-    outer: ContextProjections
-    inner: ContextProjections
     outer_norms: list[Affine]
     inner_norms: list[Affine] | None  # None where each row has its own
 
@@ -47,8 +45,6 @@ def begin(colorizer: Colorizer, z: Tensor, *, norm: str, implementation: str | N
     batch, height, width, _ = z.shape
     image = Image(
         z,
-        ContextProjections(outer),
-        ContextProjections(inner),
         [module.affine(z) for module in outer.norms],
         [module.affine(z) for module in inner.norms] if norm == "exact" else None,
     )
@@ -68,7 +64,7 @@ def advance(colorizer: Colorizer, image: Image, rows: Rows, labels: Tensor, *, i
     if decoder.skip:
         x = x + z
     attend_column = partial(_attend_column, rows, implementation)
-    projected = image.outer(z[:, 0], implementation=implementation)
+    projected = project_context(decoder, z, implementation=implementation)
     upper = outer_row(decoder, x, projected, image.outer_norms, attend_column, implementation)
     row += 1
     return _terms(colorizer.inner_decoder, image, row, upper, implementation)
@@ -78,7 +74,7 @@ def _terms(decoder: InnerDecoder, image: Image, row: Tensor, upper: Tensor, impl
     """What conditions one row, given the summary of the rows above, [B, W, D]."""
     z = image.z.index_select(1, row)
     norms = image.inner_norms or [module.affine(z) for module in decoder.norms]
-    projected = image.inner(torch.cat((z[:, 0], upper), -1), implementation=implementation)
+    projected = project_context(decoder, torch.cat((z[:, 0], upper), -1), implementation=implementation)
     return row_terms(decoder, decoder.position.row.index_select(0, row)[0], z[:, 0], upper, projected, norms)
 
 

@@ -170,7 +170,7 @@ void check_columns(int64_t batch, int64_t width, int64_t heads, int64_t channels
     const int64_t hidden = heads * channels;
     coltran::Column column{};
     column.batch = batch, column.width = width, column.heads = heads, column.channels = channels;
-    column.length = length, column.step = hidden;
+    column.length = length, column.head = channels, column.step = hidden;
     column.q = {numbers(batch * width * hidden), width * hidden, hidden};
     column.keys = {numbers(batch * width * length * hidden), width * length * hidden, length * hidden};
     column.values = {numbers(batch * width * length * hidden), width * length * hidden, length * hidden};

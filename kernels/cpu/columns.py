@@ -13,9 +13,8 @@ def unsupported(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> str | None:
     """Why the kernel cannot serve these tensors, or None."""
     if (reason := native.unsuited(q, k, v, bias)) is not None:
         return reason
-    channels = q.shape[-1]
-    if any(t.stride()[-2:] != (channels, 1) for t in (k, v)) or k.stride(1) != v.stride(1):
-        return "it needs keys and values whose heads lie side by side, rows equally far apart"
+    if k.stride(-1) != 1 or k.stride() != v.stride():
+        return "it needs contiguous channels, and keys that lie as the values do"
     return None
 
 
@@ -32,7 +31,7 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, target: i
     column = structures.Column(
         batch=batch, width=width, heads=heads, channels=channels, length=length,
         q=structures.term(q[..., 0, :]), keys=structures.term(k[:, 0, :, 0]), values=structures.term(v[:, 0, :, 0]),
-        step=k.stride(1), bias=bias.data_ptr(), bias_stride=bias.stride(0),
+        head=k.stride(3), step=k.stride(1), bias=bias.data_ptr(), bias_stride=bias.stride(0),
         out=out.data_ptr(), workspace=workspace.data_ptr(),
     )  # fmt: skip
     library.coltran_attend_columns(column, threads, target)

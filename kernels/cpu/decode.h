@@ -55,8 +55,8 @@ struct Row {
 struct Column {
     int64_t batch, width, heads, channels, length;
     Term q;             // [B, W, h C]
-    Term keys, values;  // [B, W, h C] of the first of `length` rows; the rows lie `step` floats apart
-    int64_t step;
+    Term keys, values;  // [B, W, h, C] of the first of `length` rows; the heads lie `head` floats apart, the rows `step`
+    int64_t head, step;
     const float *bias;  // [h, length], each head's `bias_stride` floats from the one before
     int64_t bias_stride;
     float *out;        // [B, W, h C]

@@ -232,8 +232,8 @@ void attend_columns(const Column &c, int thread, int threads) {
             return term.data + task / c.width * term.image + task % c.width * term.pixel;
         };
         for (int64_t head = 0; head < c.heads; ++head) {
-            const int64_t offset = head * c.channels;
-            attend(at(c.q) + offset, at(c.keys) + offset, at(c.values) + offset, c.step, c.bias + head * c.bias_stride,
+            const int64_t offset = head * c.channels, kept = head * c.head;
+            attend(at(c.q) + offset, at(c.keys) + kept, at(c.values) + kept, c.step, c.bias + head * c.bias_stride,
                    c.length, c.channels, c.workspace + thread * round_up(c.length, 16),
                    c.out + task * hidden + offset);
         }

@@ -38,7 +38,7 @@ class Column(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("batch", "width", "heads", "channels", "length")),
         *((name, Term) for name in ("q", "keys", "values")),
-        ("step", c_int64),
+        *((name, c_int64) for name in ("head", "step")),
         ("bias", c_void_p),
         ("bias_stride", c_int64),
         *((name, c_void_p) for name in ("out", "workspace")),
