@@ -163,7 +163,8 @@ def test_another_error_of_an_implementation_is_not_taken_for_a_refusal():
         setting.ask(call)
 
 
-def test_the_default_and_the_reference_can_sample_and_upsample_anywhere():
+def test_the_default_and_the_reference_can_sample_and_upsample_anywhere(monkeypatch):
+    monkeypatch.setattr(setting, "IMPLEMENTATIONS", ("reference",))  # Triton's would go through the interpreter
     sampling = setting.ask_sampling(colorizer_config(), CPU, torch.float32)
     upsampling = setting.ask_upsampling(upsampler_config("color_upsampler"), CPU, torch.float32)
     assert all(answers[name] is None for answers in (sampling, upsampling) for name in ("default", "reference"))
