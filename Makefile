@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo small test test-xla triton-grid tpu-aot bench lint format wheel-test tf-test sanitize clean
+.PHONY: help demo small test test-xla decode-grid tpu-aot bench lint format wheel-test tf-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -46,8 +46,8 @@ XLA_TESTS := tests/xla $(addprefix tests/test_,xla_parts.py networks.py sampling
 test-xla: $(XLA)/.installed  ## run the tests of the XLA path on the CPU, with torch 2.9 in an environment of its own (7 GB)
 	OMP_NUM_THREADS=1 $(XLA)/bin/python -m pytest -n 2 $(XLA_TESTS)
 
-triton-grid: $(READY)  ## compare Triton's row decoder with the specification at every size, in the interpreter (half an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/triton_grid.py
+decode-grid: $(READY)  ## compare the row decoder's kernels with the specification at every size (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/decode_grid.py
 
 tpu-aot: $(XLA)/.installed  ## compile the graphs of a row for a TPU, with jax and libtpu in an environment of their own (1 GB)
 	test -x build/tpu-venv/bin/python || $(PYTHON) -m venv build/tpu-venv

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from coltran_kernels import DecoderLayer, DecoderWeights, RowLayer, RowTerms
+from coltran_kernels import DecoderLayer, DecoderWeights, RowLayer, RowTerms, reference
 
+SETTINGS: dict[str, Any] = {
+    "given": None, "mode": "sample", "temperature": 1.0, "top_p": 1.0, "eps": 1e-3, "return_probabilities": True,
+}  # fmt: skip
 SWITCHES = {
     "all": {},
     "added only": {"scales": False},
@@ -68,3 +73,30 @@ def random_row(
     )
     rows = tuple(RowLayer(*pair(3 * hidden), *pair(hidden), *norm(), *norm()) for _ in range(layers))
     return weights, RowTerms(normal(batch, width, hidden, std=0.5), rows), torch.rand(batch, width)
+
+
+def as_double(value: Any) -> Any:
+    """Weights or terms with their numbers in float64."""
+    if isinstance(value, Tensor):
+        return value.double() if value.is_floating_point() else value
+    if hasattr(value, "_fields"):
+        return type(value)(*map(as_double, value))
+    return tuple(map(as_double, value)) if isinstance(value, tuple) else value
+
+
+def away_from_boundaries(
+    weights: DecoderWeights, terms: RowTerms, uniforms: Tensor, settings: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Uniforms in the middle of the interval of the label that `uniforms` draw: rounding cannot draw another.
+
+    With them the labels and the probabilities, all by the specification in float64.
+    """
+    labels, _, probabilities = reference.decode_row(as_double(weights), as_double(terms), uniforms, **settings)
+    drawn_from = probabilities ** (1 / settings["temperature"])
+    drawn_from = drawn_from / drawn_from.sum(-1, keepdim=True)
+    ranked, order = drawn_from.sort(dim=-1, descending=True, stable=True)
+    beyond = torch.zeros_like(drawn_from, dtype=torch.bool)
+    beyond.scatter_(-1, order, ranked.cumsum(-1) - ranked >= settings["top_p"])
+    drawn_from = drawn_from.masked_fill(beyond, 0)
+    middles = (drawn_from.cumsum(-1) - drawn_from / 2) / drawn_from.sum(-1, keepdim=True)
+    return middles.gather(-1, labels[..., None])[..., 0].float(), labels, probabilities

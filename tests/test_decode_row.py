@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from decoder_of_tests import SETTINGS, as_double, away_from_boundaries
 from torch import Tensor
 
 from coltran_kernels import DecoderLayer, DecoderWeights, RowLayer, RowTerms, decode_row, prepare_decoder, reference
 from coltran_kernels.cpu import decode, native
-
-SETTINGS: dict[str, Any] = {
-    "given": None, "mode": "sample", "temperature": 1.0, "top_p": 1.0, "eps": 1e-3, "return_probabilities": True,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -62,38 +59,10 @@ def _terms(batch: int, width: int, hidden: int, layers: int, absent: str = "", p
     return RowTerms(torch.randn(batch, width, hidden), tuple(layer() for _ in range(layers)))
 
 
-def _double(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
-    if hasattr(value, "_fields"):
-        return type(value)(*map(_double, value))
-    return tuple(map(_double, value)) if isinstance(value, tuple) else value
-
-
-def _away_from_boundaries(
-    weights: DecoderWeights, terms: RowTerms, uniforms: Tensor, settings: dict[str, Any]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Uniforms in the middle of the interval of the label that `uniforms` draw: rounding cannot draw another.
-
-    With them the labels and the probabilities, all by the specification in float64.
-    """
-    labels, _, probabilities = reference.decode_row(_double(weights), _double(terms), uniforms, **settings)
-    drawn_from = probabilities ** (1 / settings["temperature"])
-    drawn_from = drawn_from / drawn_from.sum(-1, keepdim=True)
-    ranked, order = drawn_from.sort(dim=-1, descending=True, stable=True)
-    beyond = torch.zeros_like(drawn_from, dtype=torch.bool)
-    beyond.scatter_(-1, order, ranked.cumsum(-1) - ranked >= settings["top_p"])
-    drawn_from = drawn_from.masked_fill(beyond, 0)
-    middles = (drawn_from.cumsum(-1) - drawn_from / 2) / drawn_from.sum(-1, keepdim=True)
-    return middles.gather(-1, labels[..., None])[..., 0].float(), labels, probabilities
-
-
 def _check_against_reference(weights: DecoderWeights, terms: RowTerms, count: int, **changed: Any) -> None:
     """All instruction sets and one to two threads, against the specification in float64 and in float32."""
     settings = SETTINGS | changed
-    uniforms, labels, probabilities = _away_from_boundaries(
-        weights, terms, torch.rand(terms.inputs.shape[:2]), settings
-    )
+    uniforms, labels, probabilities = away_from_boundaries(weights, terms, torch.rand(terms.inputs.shape[:2]), settings)
     log_prob = probabilities.gather(-1, labels[..., None])[..., 0].log()
     assert torch.equal(reference.decode_row(weights, terms, uniforms, **settings)[0], labels)
     packed = decode.pack(weights)
@@ -165,7 +134,7 @@ def test_terms_may_have_any_strides(targets):
 @pytest.mark.parametrize("hidden", [32, 256])
 def test_an_image_is_drawn_alike_in_any_batch(targets, hidden):
     weights, terms = _weights(hidden, 2, ff=hidden, heads=2, width=8), _terms(33, 8, hidden, 2)
-    uniforms, labels, _ = _away_from_boundaries(weights, terms, torch.rand(33, 8), SETTINGS)
+    uniforms, labels, _ = away_from_boundaries(weights, terms, torch.rand(33, 8), SETTINGS)
     packed = decode.pack(weights)
     for size in (1, 8, 12, 20, 32):
         layers = tuple(RowLayer(*(t[:size] for t in layer)) for layer in terms.layers)  # type: ignore[index]
@@ -252,7 +221,7 @@ def test_prepared_weights_that_have_changed_are_refused(targets):
 def test_the_native_decoder_says_what_it_cannot_serve(targets):
     weights, terms, uniforms = _weights(16, 1, ff=20, heads=2, width=4), _terms(2, 4, 16, 1), torch.rand(2, 4)
     with pytest.raises(NotImplementedError, match="float32, not in torch.float64"):
-        decode_row(_double(weights), _double(terms), uniforms.double(), implementation="cpu")
+        decode_row(as_double(weights), as_double(terms), uniforms.double(), implementation="cpu")
     with pytest.raises(ValueError, match="given holds label 600"):
         decode_row(weights, terms, uniforms, given=torch.full((2, 4), 600), implementation="cpu")
 
