@@ -50,7 +50,7 @@ def measurement(
     batch: int,
     timings: list[Timing],
     work: Mapping[str, float],
-    limits: Limits,
+    limits: list[Limits],
     dtype: str,
     *,
     read: Mapping[str, float],
@@ -64,7 +64,7 @@ def measurement(
         batch: images a run.
         timings: at least one.
         work: floating-point operations an image, by stage.
-        limits: of the machine.
+        limits: of the machine, round each run.
         dtype: whose rate counts.
         read: as for `seconds_at_limit`.
         rows: (timed, all) where the runs are extrapolated.
@@ -72,6 +72,23 @@ def measurement(
     seconds = [timing.seconds for timing in timings]
     stages = median_stages(timings)
     per_image = statistics.median(seconds) / batch
+    rates = [of_run.flops[dtype] for of_run in limits]
+    shares = {
+        stage: [
+            seconds_at_limit(stage, work, batch, of_run, dtype, read) / timing.stages[stage]
+            for timing, of_run in zip(timings, limits, strict=True)
+            if timing.stages[stage] > 0
+        ]
+        for stage in stages
+    }
+    over_read = {
+        stage: [
+            timing.stages[stage] / (size / of_run.cache_bandwidth)
+            for timing, of_run in zip(timings, limits, strict=True)
+        ]
+        for stage, size in read.items()
+        if stage in stages
+    }
     peaks = [timing.peak_bytes for timing in timings if timing.peak_bytes is not None]
     return {
         "network": network,
@@ -81,17 +98,14 @@ def measurement(
         "seconds_an_image": per_image,
         "spread": [min(seconds) / batch, max(seconds) / batch],
         "images_a_second": 1 / per_image,
-        "share_of_limit": sum(work.values()) / limits.flops[dtype] / per_image,
+        "share_of_limit": statistics.median(
+            batch * sum(work.values()) / rate / run for rate, run in zip(rates, seconds, strict=True)
+        ),
+        "rates": rates,
         "peak_bytes": max(peaks) if peaks else None,
         "stages": stages,
-        "stage_shares": {
-            stage: seconds_at_limit(stage, work, batch, limits, dtype, read) / taken
-            for stage, taken in stages.items()
-            if taken > 0
-        },
-        "over_read_time": {
-            stage: stages[stage] / (size / limits.cache_bandwidth) for stage, size in read.items() if stage in stages
-        },
+        "stage_shares": {stage: statistics.median(found) for stage, found in shares.items() if found},
+        "over_read_time": {stage: statistics.median(found) for stage, found in over_read.items()},
         "extrapolated_rows": rows,
     }
 

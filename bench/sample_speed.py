@@ -110,6 +110,7 @@ class Measuring:
         self.dtype = DTYPES[options.dtype]
         self.models = setting.load_models(options.config, list(dict.fromkeys(options.stages)))
         self.timings: dict[Key, list[timing.Timing]] = {}
+        self.limits_of_runs: dict[Key, list[machine.Limits]] = {}
         self.checks: dict[str, Any] = {}
         self.answers: dict[str, str | None] = {}
         self.rows: tuple[int, int] | None = None
@@ -130,7 +131,6 @@ class Measuring:
                 self.run_colorizer(model, network)
             else:
                 self.run_upsampler(stage, model, network)
-        self.limits = machine.best(self.limits, machine.measure_limits(self.device, self.step_bytes))
 
     def run_colorizer(self, model: dict[str, Any], network: Colorizer) -> None:
         assert self.rows is not None
@@ -157,11 +157,19 @@ class Measuring:
         self.time(stage, 1, upsampler_sides(stage, network, implementations))
 
     def time(self, network: str, batch: int, sides: dict[str, timing.Run]) -> None:
+        before = None
         for name, run in timing.alternate(sides, self.device, self.options.repeats):
+            # The machine is not the same from minute to minute, so each run has the limits just before and after it.
+            after = machine.measure_limits(self.device, self.step_bytes)
+            of_run = after if before is None else machine.best(before, after)
+            self.limits, before = machine.best(self.limits, after), after
+            if run is None:
+                continue
             if name == record.RECOMPUTING:
                 assert self.rows is not None
                 run = record.extrapolate(run, *self.rows)
             self.timings.setdefault((network, name, batch), []).append(run)
+            self.limits_of_runs.setdefault((network, name, batch), []).append(of_run)
             self.console.print(
                 f"{network}, batch {batch}, {name}: {run.seconds / batch:.3g} s an image", highlight=False
             )
@@ -176,7 +184,8 @@ class Measuring:
     def result(self, interrupted: bool) -> dict[str, Any]:
         """The record of what there is."""
         found = []
-        for (network, name, batch), timings in self.timings.items():
+        for key, timings in self.timings.items():
+            network, name, batch = key
             recomputing = name == record.RECOMPUTING
             read: dict[str, float] = {}
             if network != "colorizer":
@@ -189,7 +198,7 @@ class Measuring:
             rows = self.rows if recomputing and self.rows and self.rows[0] < self.rows[1] else None
             found.append(
                 record.measurement(
-                    network, name, batch, timings, work, self.limits, self.options.dtype, read=read, rows=rows
+                    *key, timings, work, self.limits_of_runs[key], self.options.dtype, read=read, rows=rows
                 )
             )
         record.add_ratios(found)

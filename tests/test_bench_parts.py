@@ -29,7 +29,7 @@ def _side(order: list[str], name: str) -> timing.Run:
 def test_sides_take_turns_and_the_first_round_is_not_counted():
     order: list[str] = []
     sides = {name: _side(order, name) for name in "AB"}
-    given = [name for name, _ in timing.alternate(sides, CPU, repeats=2)]
+    given = [name for name, run in timing.alternate(sides, CPU, repeats=2) if run is not None]
     assert order == list("ABABAB")
     assert given == list("ABAB")
 
@@ -78,12 +78,23 @@ def test_a_whole_run_is_not_extrapolated():
 def test_a_measurement_is_the_median_and_its_share_is_of_the_work_at_the_rate():
     timings = [timing.Timing(seconds, {"row decoding": seconds}, 7) for seconds in (4.0, 9.0, 5.0)]
     work, read = {"row decoding": 100.0}, {"row decoding": 25.0}
-    found = record.measurement("colorizer", "default", 2, timings, work, LIMITS, "float32", read=read, rows=None)
+    limits = [LIMITS] * 3
+    found = record.measurement("colorizer", "default", 2, timings, work, limits, "float32", read=read, rows=None)
     assert found["seconds_an_image"] == 2.5 and found["spread"] == [2.0, 4.5]
     assert found["share_of_limit"] == pytest.approx(100 / 100 / 2.5)
     assert found["stage_shares"]["row decoding"] == pytest.approx(max(2 * 100 / 100, 25 / 10) / 5)
     assert found["over_read_time"]["row decoding"] == pytest.approx(5 / 2.5)
     assert found["peak_bytes"] == 7
+
+
+def test_a_share_is_of_the_limits_round_each_run():
+    timings = [timing.Timing(seconds, {"row decoding": seconds}, None) for seconds in (2.0, 4.0, 4.0)]
+    half = LIMITS._replace(flops={"float32": 50.0}, cache_bandwidth=5.0)  # the machine slowed down after the first run
+    arguments = ("colorizer", "default", 1, timings, {"row decoding": 100.0}, [LIMITS, half, half], "float32")
+    found = record.measurement(*arguments, read={"row decoding": 10.0}, rows=None)
+    assert found["share_of_limit"] == found["stage_shares"]["row decoding"] == pytest.approx(0.5)
+    assert found["over_read_time"]["row decoding"] == pytest.approx(2.0)
+    assert found["rates"] == [100.0, 50.0, 50.0]
 
 
 def test_a_ratio_is_to_the_original_s_way_on_the_same_batch():
