@@ -57,8 +57,6 @@ def export(folder: Path) -> None:
         with torch.no_grad():
             z = empty(batch, height, width, config["hidden_size"])
             image, rows, terms = decoding_static.begin(network, z, norm="exact", implementation=None)
-            for projections in (image.outer, image.inner):
-                projections.weight, projections.bias = placeholder(projections.weight), placeholder(projections.bias)
             image, rows, terms = tree_map(placeholder, (image, rows, terms))
             uniforms = empty(batch, height, width).index_select(1, rows.row)[:, 0]
             found = decode_row(decoder_weights(network), terms, uniforms)
