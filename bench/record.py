@@ -50,7 +50,7 @@ def measurement(
     batch: int,
     timings: list[Timing],
     work: Mapping[str, float],
-    limits: list[Limits],
+    limits: Limits,
     dtype: str,
     *,
     read: Mapping[str, float],
@@ -64,7 +64,7 @@ def measurement(
         batch: images a run.
         timings: at least one.
         work: floating-point operations an image, by stage.
-        limits: of the machine, round each run.
+        limits: of the machine.
         dtype: whose rate counts.
         read: as for `seconds_at_limit`.
         rows: (timed, all) where the runs are extrapolated.
@@ -72,23 +72,6 @@ def measurement(
     seconds = [timing.seconds for timing in timings]
     stages = median_stages(timings)
     per_image = statistics.median(seconds) / batch
-    rates = [of_run.flops[dtype] for of_run in limits]
-    shares = {
-        stage: [
-            seconds_at_limit(stage, work, batch, of_run, dtype, read) / timing.stages[stage]
-            for timing, of_run in zip(timings, limits, strict=True)
-            if timing.stages[stage] > 0
-        ]
-        for stage in stages
-    }
-    over_read = {
-        stage: [
-            timing.stages[stage] / (size / of_run.cache_bandwidth)
-            for timing, of_run in zip(timings, limits, strict=True)
-        ]
-        for stage, size in read.items()
-        if stage in stages
-    }
     peaks = [timing.peak_bytes for timing in timings if timing.peak_bytes is not None]
     return {
         "network": network,
@@ -98,14 +81,17 @@ def measurement(
         "seconds_an_image": per_image,
         "spread": [min(seconds) / batch, max(seconds) / batch],
         "images_a_second": 1 / per_image,
-        "share_of_limit": statistics.median(
-            batch * sum(work.values()) / rate / run for rate, run in zip(rates, seconds, strict=True)
-        ),
-        "rates": rates,
+        "share_of_limit": sum(work.values()) / limits.flops[dtype] / per_image,
         "peak_bytes": max(peaks) if peaks else None,
         "stages": stages,
-        "stage_shares": {stage: statistics.median(found) for stage, found in shares.items() if found},
-        "over_read_time": {stage: statistics.median(found) for stage, found in over_read.items()},
+        "stage_shares": {
+            stage: seconds_at_limit(stage, work, batch, limits, dtype, read) / taken
+            for stage, taken in stages.items()
+            if taken > 0
+        },
+        "over_read_time": {
+            stage: stages[stage] / (size / limits.cache_bandwidth) for stage, size in read.items() if stage in stages
+        },
         "extrapolated_rows": rows,
     }
 
@@ -125,10 +111,28 @@ def append(record: Mapping[str, Any], path: Path) -> None:
         file.write(json.dumps(record) + "\n")
 
 
+def _where(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What has to be the same for two records to complete each other; a commit may have had changes on it ("+")."""
+    described = record["machine"]
+    return described["commit"].rstrip("+"), described["processor"], described["threads"]
+
+
 def newest(path: Path) -> dict[str, Any] | None:
-    """The last record of a file that was not interrupted; None where there is none."""
+    """The last record of a file that was not interrupted; None where there is none.
+
+    What it did not measure comes from the records before it of the same commit and processor, the later first: a few
+    sizes can be measured again by themselves.
+    """
     if not path.is_file():
         return None
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     whole = [record for record in records if not record["interrupted"]]
-    return whole[-1] if whole else None
+    if not whole or "measurements" not in whole[-1]:
+        return whole[-1] if whole else None
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in reversed(whole):
+        if _where(record) == _where(whole[-1]):
+            for m in record["measurements"]:
+                found.setdefault((m["network"], m["batch"], m["implementation"]), m)
+    order = sorted(found, key=lambda key: (key[0] != "colorizer", *key[:2], key[2] != RECOMPUTING))
+    return whole[-1] | {"measurements": [found[key] for key in order]}

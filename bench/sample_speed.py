@@ -110,7 +110,6 @@ class Measuring:
         self.dtype = DTYPES[options.dtype]
         self.models = setting.load_models(options.config, list(dict.fromkeys(options.stages)))
         self.timings: dict[Key, list[timing.Timing]] = {}
-        self.limits_of_runs: dict[Key, list[machine.Limits]] = {}
         self.checks: dict[str, Any] = {}
         self.answers: dict[str, str | None] = {}
         self.rows: tuple[int, int] | None = None
@@ -157,19 +156,15 @@ class Measuring:
         self.time(stage, 1, upsampler_sides(stage, network, implementations))
 
     def time(self, network: str, batch: int, sides: dict[str, timing.Run]) -> None:
-        before = None
         for name, run in timing.alternate(sides, self.device, self.options.repeats):
-            # The machine is not the same from minute to minute, so each run has the limits just before and after it.
-            after = machine.measure_limits(self.device, self.step_bytes)
-            of_run = after if before is None else machine.best(before, after)
-            self.limits, before = machine.best(self.limits, after), after
+            # The machine is not the same from minute to minute: what counts is the best that it did in all of them.
+            self.limits = machine.best(self.limits, machine.measure_limits(self.device, self.step_bytes))
             if run is None:
                 continue
             if name == record.RECOMPUTING:
                 assert self.rows is not None
                 run = record.extrapolate(run, *self.rows)
             self.timings.setdefault((network, name, batch), []).append(run)
-            self.limits_of_runs.setdefault((network, name, batch), []).append(of_run)
             self.console.print(
                 f"{network}, batch {batch}, {name}: {run.seconds / batch:.3g} s an image", highlight=False
             )
@@ -196,11 +191,7 @@ class Measuring:
                 height, width = self.models[network]["resolution"]
                 read = {} if recomputing else {"row decoding": height * width * self.step_bytes}
             rows = self.rows if recomputing and self.rows and self.rows[0] < self.rows[1] else None
-            found.append(
-                record.measurement(
-                    *key, timings, work, self.limits_of_runs[key], self.options.dtype, read=read, rows=rows
-                )
-            )
+            found.append(record.measurement(*key, timings, work, self.limits, self.options.dtype, read=read, rows=rows))
         record.add_ratios(found)
         options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self.options).items()}
         return {

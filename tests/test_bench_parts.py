@@ -78,23 +78,12 @@ def test_a_whole_run_is_not_extrapolated():
 def test_a_measurement_is_the_median_and_its_share_is_of_the_work_at_the_rate():
     timings = [timing.Timing(seconds, {"row decoding": seconds}, 7) for seconds in (4.0, 9.0, 5.0)]
     work, read = {"row decoding": 100.0}, {"row decoding": 25.0}
-    limits = [LIMITS] * 3
-    found = record.measurement("colorizer", "default", 2, timings, work, limits, "float32", read=read, rows=None)
+    found = record.measurement("colorizer", "default", 2, timings, work, LIMITS, "float32", read=read, rows=None)
     assert found["seconds_an_image"] == 2.5 and found["spread"] == [2.0, 4.5]
     assert found["share_of_limit"] == pytest.approx(100 / 100 / 2.5)
     assert found["stage_shares"]["row decoding"] == pytest.approx(max(2 * 100 / 100, 25 / 10) / 5)
     assert found["over_read_time"]["row decoding"] == pytest.approx(5 / 2.5)
     assert found["peak_bytes"] == 7
-
-
-def test_a_share_is_of_the_limits_round_each_run():
-    timings = [timing.Timing(seconds, {"row decoding": seconds}, None) for seconds in (2.0, 4.0, 4.0)]
-    half = LIMITS._replace(flops={"float32": 50.0}, cache_bandwidth=5.0)  # the machine slowed down after the first run
-    arguments = ("colorizer", "default", 1, timings, {"row decoding": 100.0}, [LIMITS, half, half], "float32")
-    found = record.measurement(*arguments, read={"row decoding": 10.0}, rows=None)
-    assert found["share_of_limit"] == found["stage_shares"]["row decoding"] == pytest.approx(0.5)
-    assert found["over_read_time"]["row decoding"] == pytest.approx(2.0)
-    assert found["rates"] == [100.0, 50.0, 50.0]
 
 
 def test_a_ratio_is_to_the_original_s_way_on_the_same_batch():
@@ -231,6 +220,23 @@ def test_the_newest_record_that_was_not_interrupted_is_found(tmp_path):
     for i, interrupted in enumerate((False, False, True)):
         record.append({"number": i, "interrupted": interrupted}, path)
     assert record.newest(path) == {"number": 1, "interrupted": False}
+
+
+def test_sizes_measured_again_replace_those_of_the_same_commit_only(tmp_path):
+    def write(commit: str, seconds: dict[int, float]) -> None:
+        measured = [
+            {"network": "colorizer", "batch": batch, "implementation": "default", "seconds_an_image": value}
+            for batch, value in seconds.items()
+        ]
+        described = {"commit": commit, "processor": "p", "threads": 2}
+        record.append({"interrupted": False, "machine": described, "measurements": measured}, tmp_path / "x.jsonl")
+
+    write("old", {1: 9.0, 4: 9.0})
+    write("new", {1: 3.0, 8: 2.0})
+    write("new+", {1: 1.0})
+    found = record.newest(tmp_path / "x.jsonl")
+    assert found is not None
+    assert [(m["batch"], m["seconds_an_image"]) for m in found["measurements"]] == [(1, 1.0), (8, 2.0)]
 
 
 @pytest.mark.parametrize(
