@@ -91,14 +91,39 @@ void expect(bool holds, const char *what) {
     exit(1);
 }
 
+struct Free {
+    void operator()(float *p) const { free(p); }
+};
+
+// Room for `count` floats on a cache line, filled with NaN.
+std::unique_ptr<float[], Free> poisoned(int64_t count) {
+    void *room = nullptr;
+    expect(posix_memalign(&room, 64, (size_t)count * sizeof(float)) == 0, "room");  // for any size, as it is
+    memset(room, 0xff, (size_t)count * sizeof(float));
+    return std::unique_ptr<float[], Free>((float *)room);
+}
+
+// All instruction sets and team sizes, and OpenMP if asked (`target` null), put the same numbers into `out`.
+template <typename Run>
+void expect_the_same(int64_t count, float tolerance, const char *what, bool openmp, Run run) {
+    std::vector<float> expected;
+    auto compare = [&](const Target *target, int threads) {
+        std::vector<float> out((size_t)count, NAN);
+        run(out.data(), target, threads);
+        if (expected.empty()) expected = out;
+        for (size_t i = 0; i < out.size(); ++i) expect(fabsf(out[i] - expected[i]) < tolerance, what);
+    };
+    for (const Target &target : targets())
+        for (int threads : {1, 3}) compare(&target, threads);
+    if (openmp) compare(nullptr, 2);
+}
+
 // `target` null: by way of the C interface and OpenMP.
 Result decode(coltran::Row row, const Target *target, int threads) {
     const size_t pixels = (size_t)(row.batch * row.width);
     Result result{std::vector<int64_t>(pixels), std::vector<float>(pixels),
                   std::vector<float>(pixels * (size_t)row.labels)};
-    const std::unique_ptr<float, decltype(&free)> workspace(
-        (float *)aligned_alloc(64, (size_t)coltran::workspace_size(row, threads) * sizeof(float)), free);
-    memset(workspace.get(), 0xff, (size_t)coltran::workspace_size(row, threads) * sizeof(float));  // NaN
+    const auto workspace = poisoned(coltran::workspace_size(row, threads));
     row.drawn = result.labels.data(), row.log_prob = result.log_prob.data();
     row.probabilities = result.probabilities.data(), row.workspace = workspace.get();
     if (target) {
@@ -175,21 +200,15 @@ void check_columns(int64_t batch, int64_t width, int64_t heads, int64_t channels
     column.keys = {numbers(batch * width * length * hidden), width * length * hidden, length * hidden};
     column.values = {numbers(batch * width * length * hidden), width * length * hidden, length * hidden};
     column.bias = numbers(heads * length), column.bias_stride = length;
-    std::vector<float> expected;
-    auto run = [&](const Target *target, int threads) {
-        std::vector<float> out((size_t)(batch * width * hidden), NAN);
-        std::vector<float> workspace((size_t)(threads * round_up(length, 16)), NAN);
-        column.out = out.data(), column.workspace = workspace.data();
+    const int64_t size = batch * width * hidden;
+    expect_the_same(size, 1e-5f, "the same attention", openmp, [&](float *out, const Target *target, int threads) {
+        const auto workspace = poisoned(threads * round_up(length, 16));
+        column.out = out, column.workspace = workspace.get();
         if (target)
             team(threads, [&](int thread) { target->attend_columns(column, thread, threads); });
         else
             coltran_attend_columns(&column, threads, -1);
-        if (expected.empty()) expected = out;
-        for (size_t i = 0; i < out.size(); ++i) expect(fabsf(out[i] - expected[i]) < 1e-5f, "the same attention");
-    };
-    for (const Target &target : targets())
-        for (int threads : {1, 3}) run(&target, threads);
-    if (openmp) run(nullptr, 2);
+    });
 }
 
 void check_linear(int64_t rows, int64_t outputs, int64_t depth, bool openmp) {
@@ -199,13 +218,10 @@ void check_linear(int64_t rows, int64_t outputs, int64_t depth, bool openmp) {
     linear.x = numbers(rows * depth), linear.x_stride = depth;
     linear.weight = numbers(outputs * depth), linear.weight_stride = depth;
     linear.bias = numbers(outputs), linear.y_stride = outputs, linear.relu = 1;
-    std::vector<float> expected;
-    auto run = [&](const Target *target, int threads) {
-        std::vector<float> y((size_t)(rows * outputs), NAN);
-        const size_t size = (size_t)(round_up(rows, coltran::PANEL) * depth) * sizeof(float);
-        const std::unique_ptr<float, decltype(&free)> workspace((float *)aligned_alloc(64, size), free);
-        memset(workspace.get(), 0xff, size);  // NaN
-        linear.y = y.data(), linear.workspace = workspace.get();
+    const int64_t size = rows * outputs;
+    expect_the_same(size, 1e-5f, "the same product", openmp, [&](float *y, const Target *target, int threads) {
+        const auto workspace = poisoned(round_up(rows, coltran::PANEL) * depth);
+        linear.y = y, linear.workspace = workspace.get();
         if (target) {
             team(threads, [&](int thread) {
                 for (int64_t i = thread; i < panels_of(linear); i += threads) target->arrange_rows(linear, i);
@@ -216,12 +232,7 @@ void check_linear(int64_t rows, int64_t outputs, int64_t depth, bool openmp) {
         } else {
             coltran_linear(&linear, threads, -1);
         }
-        if (expected.empty()) expected = y;
-        for (size_t i = 0; i < y.size(); ++i) expect(fabsf(y[i] - expected[i]) < 1e-5f, "the same product");
-    };
-    for (const Target &target : targets())
-        for (int threads : {1, 3}) run(&target, threads);
-    if (openmp) run(nullptr, 2);
+    });
 }
 
 void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels, bool conditioned, bool causal,
@@ -237,25 +248,16 @@ void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels,
     axial.q_scale = tensor(conditioned), axial.k_shift = tensor(conditioned), axial.v_scale = tensor(conditioned);
     axial.v_shift = tensor(conditioned), axial.causal = causal;
     axial.bias = conditioned ? numbers(heads * 2 * length) : nullptr, axial.bias_stride = 2 * length;
-    std::vector<float> expected;
-    auto run = [&](const Target *target, int threads) {
-        std::vector<float> out((size_t)size, NAN);
-        const size_t bytes = (size_t)round_up(threads * axial_scratch(axial), 16) * sizeof(float);
-        const std::unique_ptr<float, decltype(&free)> workspace((float *)aligned_alloc(64, bytes), free);
-        memset(workspace.get(), 0xff, bytes);  // NaN
-        axial.out.data = out.data(), axial.workspace = workspace.get();
+    expect_the_same(size, 1e-4f, "the same attention", openmp, [&](float *out, const Target *target, int threads) {
+        const auto workspace = poisoned(threads * axial_scratch(axial));
+        axial.out.data = out, axial.workspace = workspace.get();
         if (target)
             team(threads, [&](int thread) {
                 for (int64_t i = thread; i < tasks_of(axial); i += threads) target->attend_line(axial, i, thread);
             });
         else
             coltran_axial(&axial, threads, -1);
-        if (expected.empty()) expected = out;
-        for (size_t i = 0; i < out.size(); ++i) expect(fabsf(out[i] - expected[i]) < 1e-4f, "the same attention");
-    };
-    for (const Target &target : targets())
-        for (int threads : {1, 3}) run(&target, threads);
-    if (openmp) run(nullptr, 2);
+    });
 }
 
 // More rows than one pass takes: the same as those of the first pass and the rest by themselves.

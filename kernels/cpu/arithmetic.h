@@ -3,6 +3,7 @@
 //
 //     product     y = x W^T + bias, weights in panels, images blocked in registers
 //     attend      softmax(q k^T + bias) v for one query of one head
+//     condition   scale and shift
 //     normalise   layer norm with scale and shift
 //     exp_all     e^x over an array
 //
@@ -18,6 +19,7 @@
 namespace {
 
 using coltran::PANEL;
+using coltran::part_of;
 
 // IMAGES at a time: their sums over a panel, PANEL / LANES vectors each, fill most of the registers.
 #if defined(__AVX512F__)
@@ -104,7 +106,8 @@ inline void product(const float *x, int64_t x_stride, const float *panel, int64_
     for (int64_t k = 0; k < depth; k += step) {
         const int64_t part = depth - k < step ? depth - k : step;
         for (int64_t block = 0; block < blocks; ++block) {
-            const int64_t from = images * block / blocks, count = images * (block + 1) / blocks - from;
+            const auto [from, to_image] = part_of(images, block, blocks);
+            const int64_t count = to_image - from;
             float *to = y + from * y_stride;
             tile_of(count, x + from * x_stride + k, x_stride, panel + k * PANEL, part, k ? to : bias,
                     k ? y_stride : 0, to, y_stride);
@@ -190,6 +193,17 @@ inline void attend(const float *q, const float *keys, const float *values, int64
         float one = 0;
         for (int64_t t = 0; t < length; ++t) one += scores[t] * values[t * stride + c];
         out[c] = one / total;
+    }
+}
+
+// y = y * scale + shift over n channels; scale and shift may be null.
+inline void condition(float *y, const float *scale, const float *shift, int64_t n) {
+    if (scale && shift) {
+        for (int64_t i = 0; i < n; ++i) y[i] = y[i] * scale[i] + shift[i];
+    } else if (scale) {
+        for (int64_t i = 0; i < n; ++i) y[i] *= scale[i];
+    } else if (shift) {
+        for (int64_t i = 0; i < n; ++i) y[i] += shift[i];
     }
 }
 

@@ -37,17 +37,9 @@ struct Operand {
 
     // Channels [from, from + n) of a position, conditioned.
     void read(int64_t position, int64_t from, int64_t n, float *to) const {
-        const float *value = x + position * step + from;
-        const float *a = scale + position * scale_step + from, *b = shift + position * shift_step + from;
-        if (scale && shift) {
-            for (int64_t c = 0; c < n; ++c) to[c] = value[c] * a[c] + b[c];
-        } else if (scale) {
-            for (int64_t c = 0; c < n; ++c) to[c] = value[c] * a[c];
-        } else if (shift) {
-            for (int64_t c = 0; c < n; ++c) to[c] = value[c] + b[c];
-        } else {
-            memcpy(to, value, (size_t)n * sizeof(float));
-        }
+        memcpy(to, x + position * step + from, (size_t)n * sizeof(float));
+        condition(to, scale ? scale + position * scale_step + from : nullptr,
+                  shift ? shift + position * shift_step + from : nullptr, n);
     }
 
     // `count` whole positions, rows of `to_step` floats.
@@ -108,7 +100,8 @@ void attend_line(const Axial &a, int64_t task, int thread) {
     const float scale = 1.0f / sqrtf((float)a.channels);
     const int64_t blocks = (a.length + IMAGES - 1) / IMAGES;
     for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t from = a.length * block / blocks, to = a.length * (block + 1) / blocks, count = to - from;
+        const auto [from, to] = part_of(a.length, block, blocks);
+        const int64_t count = to - from;
         const int64_t length = a.causal ? to : a.length;
         q.read_rows(from, count, rows, channels);
         for (int64_t t = 0; t < length; t += PANEL)

@@ -65,6 +65,13 @@ struct Column {
 
 static constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
+struct Part {
+    int64_t from, to;
+};
+
+// The i-th of `parts` nearly equal parts of 0 .. n - 1.
+static constexpr Part part_of(int64_t n, int64_t i, int64_t parts) { return {n * i / parts, n * (i + 1) / parts}; }
+
 // Rows of activations: filled up to whole panels, plus a cache line so that rows do not fall on the same cache sets.
 static constexpr int64_t stride_of(int64_t columns) { return round_up(columns, PANEL) + 16; }
 

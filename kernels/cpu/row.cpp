@@ -26,22 +26,12 @@ namespace {
 using coltran::Column;
 using coltran::Layer;
 using coltran::PANEL;
+using coltran::Part;
 using coltran::Row;
 using coltran::Stage;
 using coltran::Term;
 using coltran::round_up;
 using coltran::stride_of;
-
-// y = y * scale + shift over n channels; scale and shift may be null.
-void condition(float *y, const float *scale, const float *shift, int64_t n) {
-    if (scale && shift) {
-        for (int64_t i = 0; i < n; ++i) y[i] = y[i] * scale[i] + shift[i];
-    } else if (scale) {
-        for (int64_t i = 0; i < n; ++i) y[i] *= scale[i];
-    } else if (shift) {
-        for (int64_t i = 0; i < n; ++i) y[i] += shift[i];
-    }
-}
 
 // The buffers that a row's threads share, and one thread's own scratch.
 struct Buffers {

@@ -44,13 +44,6 @@ inline void wake(int32_t *number) {
 #endif
 }
 
-struct Part {
-    int64_t from, to;
-};
-
-// The i-th of `parts` nearly equal parts of 0 .. n - 1.
-inline Part part_of(int64_t n, int64_t i, int64_t parts) { return {n * i / parts, n * (i + 1) / parts}; }
-
 // Awake for some microseconds; whether all of a stage's tasks were done by then.
 inline bool await(const coltran::Stage &stage, int64_t tasks) {
     for (int spins = 0; spins < 500; ++spins) {
@@ -71,7 +64,7 @@ template <typename Task>
 void take_part(coltran::Stage &stage, int32_t *claimed, int64_t stride, int thread, int threads, int64_t tasks,
                Task task) {
     const auto work = [&](int owner) {
-        const Part share = part_of(tasks, owner, threads);
+        const coltran::Part share = coltran::part_of(tasks, owner, threads);
         int32_t finished = 0;
         for (;; ++finished) {
             const int64_t next = share.from + __atomic_fetch_add(&claimed[owner * stride], 1, __ATOMIC_RELAXED);
