@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=record.RESULTS, help="where the records are")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     options = parser.parse_args(argv)
-    speed = record.newest(options.results / "sample_speed.jsonl")
+    speed = record.completed(options.results / "sample_speed.jsonl")
     growth = record.newest(options.results / "scaling.jsonl")
     text = options.document.read_text(encoding="utf-8")
     filled = sections(speed, growth, options.document.parent / "images")

@@ -111,28 +111,34 @@ def append(record: Mapping[str, Any], path: Path) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def _where(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What has to be the same for two records to complete each other; a commit may have had changes on it ("+")."""
-    described = record["machine"]
-    return described["commit"].rstrip("+"), described["processor"], described["threads"]
+def _whole(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that were not interrupted; none where there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [record for record in map(json.loads, lines) if not record["interrupted"]]
 
 
 def newest(path: Path) -> dict[str, Any] | None:
-    """The last record of a file that was not interrupted; None where there is none.
+    """The last record of a file that was not interrupted; None where there is none."""
+    return next(reversed(_whole(path)), None)
 
-    What it did not measure comes from the records before it of the same commit and processor, the later first: a few
-    sizes can be measured again by themselves.
+
+def _where(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What has to be the same for two records to complete each other; a commit may have had changes on it ("+")."""
+    described = record["machine"]
+    return (described["commit"] or "").rstrip("+"), described["processor"], described["threads"]
+
+
+def completed(path: Path) -> dict[str, Any] | None:
+    """The newest record of `sample_speed`, and what it did not measure from those before it, the later first.
+
+    Only of the same commit, processor and number of threads: a few sizes can be measured again by themselves.
     """
-    if not path.is_file():
+    last = newest(path)
+    if last is None:
         return None
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    whole = [record for record in records if not record["interrupted"]]
-    if not whole or "measurements" not in whole[-1]:
-        return whole[-1] if whole else None
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in reversed(whole):
-        if _where(record) == _where(whole[-1]):
-            for m in record["measurements"]:
-                found.setdefault((m["network"], m["batch"], m["implementation"]), m)
+    for record in reversed(_whole(path)):
+        for m in record["measurements"] if _where(record) == _where(last) else ():
+            found.setdefault((m["network"], m["batch"], m["implementation"]), m)
     order = sorted(found, key=lambda key: (key[0] != "colorizer", *key[:2], key[2] != RECOMPUTING))
-    return whole[-1] | {"measurements": [found[key] for key in order]}
+    return last | {"measurements": [found[key] for key in order]}

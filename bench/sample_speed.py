@@ -159,8 +159,6 @@ class Measuring:
         for name, run in timing.alternate(sides, self.device, self.options.repeats):
             # The machine is not the same from minute to minute: what counts is the best that it did in all of them.
             self.limits = machine.best(self.limits, machine.measure_limits(self.device, self.step_bytes))
-            if run is None:
-                continue
             if name == record.RECOMPUTING:
                 assert self.rows is not None
                 run = record.extrapolate(run, *self.rows)
@@ -179,8 +177,7 @@ class Measuring:
     def result(self, interrupted: bool) -> dict[str, Any]:
         """The record of what there is."""
         found = []
-        for key, timings in self.timings.items():
-            network, name, batch = key
+        for (network, name, batch), timings in self.timings.items():
             recomputing = name == record.RECOMPUTING
             read: dict[str, float] = {}
             if network != "colorizer":
@@ -191,7 +188,11 @@ class Measuring:
                 height, width = self.models[network]["resolution"]
                 read = {} if recomputing else {"row decoding": height * width * self.step_bytes}
             rows = self.rows if recomputing and self.rows and self.rows[0] < self.rows[1] else None
-            found.append(record.measurement(*key, timings, work, self.limits, self.options.dtype, read=read, rows=rows))
+            found.append(
+                record.measurement(
+                    network, name, batch, timings, work, self.limits, self.options.dtype, read=read, rows=rows
+                )
+            )
         record.add_ratios(found)
         options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self.options).items()}
         return {

@@ -111,8 +111,6 @@ def measure_point(
     found: dict[str, list[float]] = {}
     sides = colorizer_sides(network, batch, implementations, rows=1)
     for name, run in timing.alternate(sides, device, repeats):
-        if run is None:
-            continue
         if name == record.RECOMPUTING:
             run = record.extrapolate(run, 1, height)
         found.setdefault(name, []).append(run.seconds)

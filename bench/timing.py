@@ -80,12 +80,13 @@ def time_run(run: Run, device: torch.device) -> Timing:
     return Timing(seconds, clock.seconds(), _peak(device) if reset else None)
 
 
-def alternate(sides: Mapping[str, Run], device: torch.device, repeats: int) -> Iterator[tuple[str, Timing | None]]:
-    """Runs the sides in turn (A B A B ...); gives each run as it ends, None for those of a first round, to warm up."""
+def alternate(sides: Mapping[str, Run], device: torch.device, repeats: int) -> Iterator[tuple[str, Timing]]:
+    """Runs the sides in turn (A B A B ...); gives each run as it ends. A first round warms up and is not given."""
     for round_ in range(repeats + 1):
         for name, run in sides.items():
             timing = time_run(run, device)
-            yield name, timing if round_ > 0 else None
+            if round_ > 0:
+                yield name, timing
 
 
 def median_stages(timings: Sequence[Timing]) -> dict[str, float]:

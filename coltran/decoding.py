@@ -175,7 +175,10 @@ class OuterRows:
         self.cache = z.new_empty(columns, 2, batch, width, heads, height, hidden // heads)
 
     def push(self, row: int, embedded: Tensor, *, implementation: str | None = None) -> Tensor:
-        """Embedded colours [B, W, D] of `row` -> the summary [B, W, D] of the rows up to and with it."""
+        """Embedded colours [B, W, D] of `row` -> the summary [B, W, D] of the rows up to and with it.
+
+        Rows come in order, from 0.
+        """
         decoder, z = self.decoder, self.z[:, row : row + 1]
         x = embedded[:, None] + decoder.position.row[row] + decoder.position.column
         if decoder.skip:

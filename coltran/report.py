@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from coltran.cli import UserError
 from coltran.colorizer import Colorizer
@@ -36,6 +35,8 @@ class Board:
     """
 
     def __init__(self, folder: Path, first_step: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # most runs do without, and it takes a while
+
         self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:

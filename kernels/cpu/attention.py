@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Axial attention as batched matrix products on views, a few lines at a time: for training on the CPU.
+"""Axial attention as batched matrix products on views, a few lines at a time: for training on the CPU, and where
+the native kernel (`axial.py`) cannot serve.
 
 One head of one image is a batch of lines [n, L, C] that lie in the input with some stride, along rows and columns
 alike, and the matrix products of torch read such batches as they are: no input is transposed or copied. They write
