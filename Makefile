@@ -42,7 +42,7 @@ test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k b
 XLA := build/xla-venv
 # Besides the XLA path itself: what depends most on the version of torch.
 XLA_TESTS := tests/xla $(addprefix tests/test_,xla_parts.py networks.py sampling.py decode_row.py cpu_attention.py checkpoint.py) \
-    $(addprefix tests/test_,optim.py train.py resume.py evaluate.py)
+    $(addprefix tests/test_,optimizer.py train.py resume.py evaluate.py)
 test-xla: $(XLA)/.installed  ## run the tests of the XLA path on the CPU, with torch 2.9 in an environment of its own (7 GB)
 	OMP_NUM_THREADS=1 $(XLA)/bin/python -m pytest -n 2 $(XLA_TESTS)
 

@@ -34,10 +34,11 @@ if __name__ == "__main__":
 
 from bench import machine, setting, tables
 from bench.timing import synchronize
-from coltran import cli, layers
+from coltran import cli
 from coltran.cli import at_least
 from coltran.configs import colorizer as paper
-from coltran.losses import compute_losses
+from coltran.networks import layers
+from coltran.networks.losses import compute_losses
 from coltran_kernels import affine, axial_attention, reference
 from coltran_kernels.ops import IMPLEMENTATIONS
 from coltran_kernels.reference import relative_bias
@@ -140,7 +141,7 @@ def measure_attention(
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, axis: str, causal: bool, **terms: Any) -> Tensor:
-    """What `coltran.layers` calls, written directly with torch's own attention."""
+    """What `coltran.networks.layers` calls, written directly with torch's own attention."""
     terms.pop("implementation")
     q, k, v = (
         affine(x, terms.get(f"{name}_scale"), terms.get(f"{name}_shift"))

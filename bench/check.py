@@ -18,8 +18,8 @@ from torch import Tensor
 
 from bench import reference
 from bench.setting import build, draw, random_gray, small
-from coltran.cli import UserError
-from coltran.colorizer import Colorizer
+from coltran.errors import UserError
+from coltran.networks.colorizer import Colorizer
 from coltran.sampling import Sample, uniforms
 
 SEED = 3

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from coltran import networks
-from coltran.colorizer import Colorizer
-from coltran.layers import AxialAttention, AxialEncoder, ConditionalNorm, FeedForward
-from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.layers import AxialAttention, AxialEncoder, ConditionalNorm, FeedForward
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 
 FLOPS_A_MAC = 2
 

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from bench import estimates, plots, record, scaling, tables
 from coltran import cli
-from coltran.cli import UserError
+from coltran.errors import UserError
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import RECOMPUTING
-from coltran.cli import UserError
+from coltran.errors import UserError
 
 
 def pyplot() -> Any:

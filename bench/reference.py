@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coltran.colorizer import Colorizer, InnerDecoder
 from coltran.image import labels_to_colors
-from coltran.layers import EPS, choose, shift_right
+from coltran.networks.colorizer import Colorizer, InnerDecoder
+from coltran.networks.layers import EPS, choose, shift_right
 from coltran.sampling import Sample, uniforms
 from coltran_kernels import add_layer_norm
 from coltran_kernels.reference import draw

@@ -30,7 +30,7 @@ if __name__ == "__main__":
 from bench import check, counting, machine, plots, record, reference, setting, tables, timing
 from coltran import cli
 from coltran.cli import at_least
-from coltran.colorizer import Colorizer
+from coltran.networks.colorizer import Colorizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 PAPER = Path(__file__).resolve().parent.parent / "coltran" / "configs" / "colorizer.py"

@@ -29,7 +29,7 @@ from bench import counting, machine, plots, record, setting, tables, timing
 from bench.sample_speed import PAPER, colorizer_sides
 from coltran import cli
 from coltran.cli import at_least
-from coltran.colorizer import Colorizer
+from coltran.networks.colorizer import Colorizer
 
 BASE = {"side": 32, "batch": 1, "hidden size": 256}
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from coltran import networks
-from coltran.cli import UserError
-from coltran.colorizer import Colorizer
+from coltran.errors import UserError
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling import Sample, sample, upsample_color, upsample_space
-from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran_kernels.ops import IMPLEMENTATIONS
 
 DEFAULT = "default"  # what is used where no implementation is named

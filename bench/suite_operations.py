@@ -18,8 +18,8 @@ from torch import Tensor
 
 from bench.setting import build
 from coltran.configs import colorizer as paper
-from coltran.decoding import InnerRows, decoder_weights
 from coltran.networks import model_config
+from coltran.sampling.decoding import InnerRows, decoder_weights
 from coltran_kernels import add_layer_norm, axial_attention, cached_attention, decode_row
 from coltran_kernels.ops import IMPLEMENTATIONS
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from coltran.train import start, take_step
+from coltran.training.step import start, take_step
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -5,9 +5,9 @@ from coltran._checkout import find_kernels
 
 find_kernels()
 
-from coltran.colorizer import Colorizer  # noqa: E402
+from coltran.networks.colorizer import Colorizer  # noqa: E402
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler  # noqa: E402
 from coltran.pipeline import Pipeline, from_pretrained  # noqa: E402
-from coltran.upsamplers import ColorUpsampler, SpatialUpsampler  # noqa: E402
 
 __version__ = "0.1.0"
 

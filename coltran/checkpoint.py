@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from coltran import networks
 from coltran.files import WRITING, written_whole
-from coltran.layers import plain
+from coltran.networks.layers import plain
 
 _NUMBERED = re.compile(r"checkpoint-(\d{6,})")
 

@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import NoReturn
 
 import torch
@@ -19,19 +18,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from coltran.checkpoint import CheckpointError
+from coltran.devices.choose import device, import_xla
+from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
-
-
-class UserError(Exception):
-    """Something that the person at the keyboard can mend; its message is one sentence for them."""
-
-    exit_code = 1
-
-
-class UsageError(UserError):
-    """A command line that makes no sense."""
-
-    exit_code = 2
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -67,39 +56,6 @@ def _fail(sentence: str, code: int) -> int:
 
 def _show_warning(message: Warning | str, *_: object) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-def device(name: str) -> torch.device:
-    """The torch device of that name.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name.split(":")[0] == "xla":
-        return import_xla().device(name)
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return torch.device(name)
-
-
-def import_xla() -> ModuleType:
-    """`coltran.xla`, which imports torch_xla.
-
-    Raises:
-        UserError: torch_xla is not installed, or does not fit the installed torch.
-    """
-    try:
-        from coltran import xla
-    except ModuleNotFoundError as error:
-        if error.name != "torch_xla":
-            raise
-        raise UserError("The device xla needs the package torch_xla: pip install coltran[xla].") from error
-    except ImportError as error:
-        reason = f"{torch.__version__}: {str(error).splitlines()[0]}"
-        raise UserError(f"torch_xla cannot be used with torch {reason}.") from error
-    return xla
 
 
 def define_machine_flags(values: flags.FlagValues) -> None:

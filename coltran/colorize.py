@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from coltran import cli
-from coltran.cli import UserError
+from coltran.errors import UserError
 from coltran.files import written_whole
 from coltran.image import PhotoError, list_photos, load_photo
 from coltran.pipeline import STAGES, Colorized, Pipeline, from_pretrained

@@ -27,11 +27,11 @@ import torch
 from absl import flags
 
 from coltran import cli
-from coltran.cli import UserError
 from coltran.colorize import check_output, write_png
+from coltran.errors import UserError
 from coltran.image import PhotoError, area_resize, center_square, list_photos, load_photo, photo_to_gray, rgb_to_gray
-from coltran.restore import restore
 from coltran.sample import Source, colour, image_size
+from coltran.training.restore import restore
 
 STAGES = {"coltran_core": "stage1", "color_upsampler": "stage2", "spatial_upsampler": "final"}
 BATCH_SIZES = {"coltran_core": 20, "color_upsampler": 5, "spatial_upsampler": 5}

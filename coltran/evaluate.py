@@ -23,10 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from coltran import checkpoint, cli
-from coltran.colorizer import LABELS
-from coltran.data import Batch, eval_batches
+from coltran.errors import UserError
 from coltran.image import colors_to_labels, rgb_to_gray, to_bits
-from coltran.losses import compute_losses
+from coltran.networks.colorizer import LABELS
+from coltran.networks.losses import compute_losses
+from coltran.training.data import Batch, eval_batches
 
 GRAYS = 256
 
@@ -37,7 +38,7 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], config: Mapping[str, 
 
     Args:
         network: in evaluation mode.
-        batches: as `coltran.data.eval_batches` yields them.
+        batches: as `coltran.training.data.eval_batches` yields them.
         config: whole configuration.
 
     Returns:
@@ -116,9 +117,9 @@ def evaluate_checkpoint(
     config = checkpoint.load_config(path)
     name = config["model"]["name"]
     if missing := [key for key in ("resolution", "eval_batch_size") if key not in config]:
-        raise cli.UserError(f"{path / 'config.yaml'} lacks {' and '.join(missing)}, which the evaluation needs.")
+        raise UserError(f"{path / 'config.yaml'} lacks {' and '.join(missing)}, which the evaluation needs.")
     if train_dir is not None and name != "coltran_core":
-        raise cli.UserError(f"{path} holds a {name}: the baseline of --train_dir is for the colorizer.")
+        raise UserError(f"{path} holds a {name}: the baseline of --train_dir is for the colorizer.")
     batches = eval_batches(config, data_dir, name, batch_size, limit, workers)
     if train_dir is None:
         return {"model": name, "checkpoint": str(path), **evaluate(network, batches, config)}

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from coltran import checkpoint
 from coltran.checkpoint import CheckpointError
-from coltran.colorizer import Colorizer
 from coltran.image import PhotoError, area_resize, center_square, image_to_rgb, load_photo, photo_to_gray
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling import sample, upsample_color, upsample_space
-from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
 
 STAGES = ("coarse", "color", "final")
 NETWORKS: dict[str, type[nn.Module]] = {

@@ -27,12 +27,12 @@ from absl import flags
 
 from coltran import cli
 from coltran.checkpoint import CheckpointError, numbered
-from coltran.data import eval_batches
-from coltran.datasets import VALID, photographs
 from coltran.evaluate import evaluate
-from coltran.report import Board
-from coltran.restore import newest, restore
 from coltran.train import define_training_flags, train_by_flags
+from coltran.training.data import eval_batches
+from coltran.training.datasets import VALID, photographs
+from coltran.training.report import Board
+from coltran.training.restore import newest, restore
 
 SUBSETS = {"train": "train", "eval_train": "train", "eval_valid": "valid", "eval_test": "test"}
 POLL = 1.0  # seconds between looks for a checkpoint

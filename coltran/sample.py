@@ -26,15 +26,15 @@ from absl import flags
 from torch import Tensor, nn
 
 from coltran import cli, networks
-from coltran.cli import UserError
-from coltran.colorizer import Colorizer
-from coltran.data import prepare
-from coltran.datasets import labels, photographs
+from coltran.errors import UserError
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
-from coltran.records import Record, RecordError, generated_files, read_generated, write_records
-from coltran.restore import restore
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran.original.records import Record, RecordError, generated_files, read_generated, write_records
 from coltran.sampling import sample, uniforms, upsample_color, upsample_space
-from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran.training.data import prepare
+from coltran.training.datasets import labels, photographs
+from coltran.training.restore import restore
 
 SUBSETS = {"sample_valid": "valid", "sample_test": "test", "sample_train": "eval_train"}
 
@@ -150,7 +150,7 @@ def write_samples(
     Args:
         config: whole configuration.
         logdir: with the network's checkpoint; the records go to its folder `config.sample.log_dir`.
-        data_dir: see `coltran.datasets.photographs`.
+        data_dir: see `coltran.training.datasets.photographs`.
         subset: "valid", "test" or "eval_train".
         seed: 0 or above; image n of the data set draws from its own stream, whatever the run.
         norm: of the colorizer, see `coltran.sampling.sample`.

@@ -16,212 +16,35 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from absl import flags
-from torch import Tensor, nn
 
-from coltran import checkpoint, cli, networks, tf_checkpoint
-from coltran.checkpoint import CheckpointError
-from coltran.cli import UserError
-from coltran.convert import convert
-from coltran.data import Batch, Photos, train_batches
-from coltran.layers import plain
-from coltran.losses import compute_losses
-from coltran.optim import MovingAverage, build_average, build_optimizer
-from coltran.place import PRECISIONS, Place, place
-from coltran.report import Board, Report
-from coltran.restore import restore
-from coltran.start import prepare
-
-
-@dataclass
-class Training:
-    """All that a checkpoint keeps of a training, and where it computes."""
-
-    config: dict[str, Any]
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: MovingAverage | None
-    seed: int
-    place: Place
-    step: int = 0
-
-
-def start(config: Mapping[str, Any], seed: int, device: torch.device, precision: str | None = None) -> Training:
-    """A training before its first step: the network with fresh weights drawn from `seed`.
-
-    Args:
-        precision: of the matrix products, see `coltran.place.place`.
-
-    Raises:
-        UserError: the configuration builds no network, no optimizer or no moving average; or the device is not served
-            with that precision, or the batches cannot be shared evenly.
-    """
-    for key in ("batch_size", "max_train_steps"):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise UserError(f"config.{key} must be a whole number from 1 on, not {config.get(key)!r}.")
-    where = place(device, precision)
-    if config["batch_size"] % where.count:
-        raise UserError(f"config.batch_size must be a multiple of {where.count}, the number of devices.")
-    torch.manual_seed(seed)
-    try:
-        network = networks.build(networks.model_config(config)).to(device).train()
-        optimizer = build_optimizer(config, network.parameters())
-        average = build_average(config, network)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"The configuration cannot be trained: {reason}.") from error
-    whole = plain(config) | {"model": network.config}
-    return Training(whole, network, optimizer, average, seed, where)
-
-
-def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
-    """One step of gradient descent on one batch; the losses before it, as scalars on the network's device.
-
-    Dropout is drawn from (seed, step) alone.
-    """
-    mixed = np.random.SeedSequence([training.seed, training.step]).generate_state(1, np.uint64)
-    with training.place.step():
-        batch = {name: training.place.put(tensor) for name, tensor in batch.items()}
-        training.place.seed(int(mixed[0]))
-        one_channel = "channel_index" in batch  # an upsampler without config.random_channel learns all three
-        with training.place.forward():
-            losses = compute_losses(training.network, batch, training.config, training=one_channel)
-        losses["total_loss"].backward()
-        training.optimizer.step()
-        training.optimizer.zero_grad(set_to_none=True)
-        if training.average is not None:
-            training.average.update()
-    training.step += 1
-    return {name: loss.detach() for name, loss in losses.items()}
-
-
-def save(training: Training, logdir: Path, keep: int) -> Path:
-    """Writes `checkpoint-NNNNNN` of the present step, then deletes all but the `keep` newest.
-
-    Raises:
-        UserError: a weight is not a finite number: the checkpoints that there are remain.
-        OSError: it cannot be written: the checkpoints that there are remain.
-    """
-    tensors = {f"weights/{name}": tensor.cpu() for name, tensor in training.network.state_dict().items()}
-    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
-        raise UserError(
-            f"After step {training.step} some weights are not finite numbers, so they are not saved; "
-            "a smaller config.optimizer.learning_rate may help."
-        )
-    for name, parameter in training.network.named_parameters():
-        for slot, value in training.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{slot}"] = value
-    state = {"step": training.step, "seed": training.seed, "torch": str(torch.__version__)}
-    path = logdir / f"checkpoint-{training.step:06d}"
-    checkpoint.save(
-        training.network,
-        path,
-        config=training.config,
-        weights=training.average.averages if training.average else None,
-        training=(tensors, state),
-    )
-    checkpoint.prune(logdir, keep)
-    return path
-
-
-def resume(training: Training, path: Path) -> None:
-    """Brings a fresh training to the state that was saved in `path`.
-
-    Raises:
-        UserError: it was saved by a training of another model, optimizer or seed; the sentence names the
-            differences.
-        CheckpointError: it is damaged or incomplete.
-    """
-    saved_config = checkpoint.load_config(path)
-    tensors, state = checkpoint.load_training(path)
-    there = _identity(saved_config, state.get("seed"))
-    here = _identity(training.config, training.seed)
-    differences = [
-        f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
-    ]
-    if differences:
-        raise UserError(f"{path} belongs to another training, it differs in {', '.join(differences)}.")
-    source = path / "training.safetensors"
-    weights = {name.removeprefix("weights/"): t for name, t in tensors.items() if name.startswith("weights/")}
-    checkpoint.load_tensors(training.network, weights, source)
-    if training.average is not None:
-        training.average.load(dict(checkpoint.load(path).named_parameters()))
-    parameters = dict(training.network.named_parameters())
-    for key, value in tensors.items():
-        if key.startswith("optimizer/"):
-            name, _, slot = key.removeprefix("optimizer/").rpartition("/")
-            if name not in parameters or value.shape not in ((), parameters[name].shape):
-                raise CheckpointError(f"{source} does not fit its network: {key}.")
-            # torch keeps Adam's step counts on the CPU
-            target = parameters[name].device if value.shape else torch.device("cpu")
-            training.optimizer.state[parameters[name]][slot] = value.to(target, copy=True)
-    if not isinstance(state.get("step"), int):
-        raise CheckpointError(f"{path / 'training.yaml'} names no step.")
-    training.step = state["step"]
-
-
-def _identity(config: Mapping[str, Any], seed: Any) -> dict[str, Any]:
-    """What must not change between the runs of one training, as a flat mapping."""
-
-    def flatten(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, Mapping):
-            for key, item in value.items():
-                yield from flatten(f"{prefix}.{key}", item)
-        else:
-            yield prefix, value
-
-    optimizer = (config.get("optimizer") or {}).get("type")
-    return dict(flatten("model", config["model"])) | {"optimizer.type": optimizer, "seed": seed}
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Gives a list that gets the number of a SIGINT or SIGTERM; one that comes a second later acts as usual.
-
-    Within the second it counts as the same one: `timeout` and a terminal's group of processes deliver it twice.
-    """
-    caught: list[int] = []
-    first = 0.0
-    previous: dict[int, Any] = {}
-
-    def note(number: int, _: Any) -> None:
-        nonlocal first
-        first = first or time.monotonic()
-        caught.append(number)
-        if time.monotonic() > first + 1:
-            as_before()
-            signal.raise_signal(number)
-
-    def as_before() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, note)
-    try:
-        yield caught
-    finally:
-        as_before()
+from coltran import checkpoint, cli
+from coltran.devices.choose import PRECISIONS
+from coltran.original import bundle
+from coltran.original.load import convert
+from coltran.training.data import Photos, train_batches
+from coltran.training.first_weights import prepare
+from coltran.training.optimizer import build_average
+from coltran.training.report import Board, Report
+from coltran.training.restore import restore
+from coltran.training.resume import resume, save
+from coltran.training.signals import caught_signals
+from coltran.training.step import start, take_step
 
 
 def _converted(config: Mapping[str, Any], logdir: Path, seed: int) -> list[Path]:
     """The original's newest checkpoint in a log directory, made one of ours beside it; none where there is none."""
-    prefix = tf_checkpoint.latest(logdir) if logdir.is_dir() else None
+    prefix = bundle.latest(logdir) if logdir.is_dir() else None
     if prefix is None:
         return []
-    step = tf_checkpoint.read_step(tf_checkpoint.open_bundle(prefix)) or 0
+    step = bundle.read_step(bundle.open_bundle(prefix)) or 0
     convert(prefix, logdir / f"checkpoint-{step:06d}", config=config, optimizer=True, seed=seed)
     return checkpoint.numbered(logdir)
 
@@ -256,7 +79,7 @@ def train(
             0: none.
         workers: processes that read photographs.
         device: torch device; "xla" is all devices of torch_xla's runtime.
-        precision: of the matrix products, see `coltran.place.place`.
+        precision: of the matrix products, see `coltran.devices.choose.place`.
 
     Returns:
         0 when the last step is reached, 128 + the signal's number after a SIGINT or SIGTERM.
@@ -298,7 +121,7 @@ def train(
     )
     last_save = time.monotonic()
     path = None
-    with _signals() as caught, report, contextlib.closing(batches):
+    with caught_signals() as caught, report, contextlib.closing(batches):
         for batch in batches:
             losses = take_step(training, batch)
             report.add(training.step, losses)

@@ -23,8 +23,8 @@ SIDE, COUNT, STEP = 8, 5, 450_000
 
 def write(folder: Path) -> None:
     """Writes our files, and as arrays what TensorFlow has to find in them and in the original's checkpoints."""
-    from coltran import tf_checkpoint, tf_variables
-    from coltran.records import Record, write_records
+    from coltran.original import bundle, variables
+    from coltran.original.records import Record, write_records
     from tests.tf_bundle import numbered, tensors_of, write_bundle
     from tests.tiny import tiny_networks
 
@@ -37,12 +37,12 @@ def write(folder: Path) -> None:
     networks = tiny_networks()
     write_bundle(folder / "tiny" / "model-1", tensors_of(networks[0]), shards=2)
     for source in [folder / "tiny", *(sorted(p for p in PARITY.glob("*") if p.is_dir()) if PARITY.is_dir() else [])]:
-        bundle = tf_checkpoint.open_bundle(source)
+        bundle = bundle.open_bundle(source)
         keys = [key for key in bundle.entries if key != "_CHECKPOINTABLE_OBJECT_GRAPH"]
-        arrays = {f"array{n}": tf_checkpoint.read_tensor(bundle, key) for n, key in enumerate(keys)}
+        arrays = {f"array{n}": bundle.read_tensor(bundle, key) for n, key in enumerate(keys)}
         np.savez(folder / f"{source.name}.bundle.npz", prefix=str(bundle.prefix), keys=np.array(keys), **arrays)
     for n, network in enumerate(networks):
-        layout = tf_variables.to_tf_layout(network, network.state_dict())
+        layout = variables.to_tf_layout(network, network.state_dict())
         np.savez(folder / f"network{n}.npz", **{numbered(name): array for name, array in layout.items()})
 
 
@@ -51,10 +51,10 @@ def _write_samples(folder: Path) -> None:
     import torch
 
     from coltran import checkpoint, networks
-    from coltran.data import prepare
     from coltran.image import center_square, load_photo, rgb_to_gray
     from coltran.sample import write_samples
     from coltran.sampling import sample
+    from coltran.training.data import prepare
     from tests.tiny_training import whole_config, write_photos
 
     photos = write_photos(folder / "photos", COUNT)
@@ -136,9 +136,10 @@ def _write_checkpoint(folder: Path, arrays: dict[str, np.ndarray], optimizer: An
 
 def read(folder: Path) -> None:
     """Raises AssertionError at the first thing that we read differently from what TensorFlow says it wrote."""
-    from coltran import checkpoint, tf_variables
+    from coltran import checkpoint
     from coltran.convert import convert
-    from coltran.records import read_records
+    from coltran.original import variables
+    from coltran.original.records import read_records
 
     records = list(read_records(folder / "tensorflow.tfrecords", (SIDE, SIDE)))
     images = np.load(folder / "gen0.records.npz")["images"]
@@ -157,11 +158,11 @@ def read(folder: Path) -> None:
         squares = {name: tensors.get(f"optimizer/{name}/mean_square") for name in weights}
         found = {}
         for kind, state in (("raw", weights), ("average", averages), ("square", squares)):
-            layout = tf_variables.to_tf_layout(network, {n: t for n, t in state.items() if t is not None})
+            layout = variables.to_tf_layout(network, {n: t for n, t in state.items() if t is not None})
             found |= {f"{kind} {name}": array for name, array in layout.items()}
         for kind in ("raw", "average", "square"):
             names = [key.removeprefix(f"{kind} ") for key in expected if key.startswith(f"{kind} ")]
-            canonical = tf_variables.canonical_names(names)
+            canonical = variables.canonical_names(names)
             for name in names:
                 np.testing.assert_array_equal(found[f"{kind} {canonical[name]}"], expected[f"{kind} {name}"])
         print(f"{source.name}: we find the same {len(expected)} tensors")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ find_kernels()
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # triton reads it once, when it is imported
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup, or in the background of a script
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # child processes then get the usual one as well
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from coltran import convert, networks
-from coltran.colorizer import Colorizer
 from coltran.image import rgb_to_gray
+from coltran.networks.colorizer import Colorizer
 from coltran.sampling import sample
 
 COLORIZERS = ("colorizer_affine", "colorizer_shift_tanh", "colorizer_plain_ln")

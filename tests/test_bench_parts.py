@@ -11,7 +11,7 @@ from tiny import colorizer_config, upsampler_config
 from torch import nn
 
 from bench import check, counting, machine, plots, record, reference, setting, tables, timing
-from coltran.cli import UserError
+from coltran.errors import UserError
 from coltran.sampling import sample, uniforms
 
 CPU = torch.device("cpu")

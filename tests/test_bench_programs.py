@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from bench import check, document, machine, record, sample_speed, scaling, setting, timing
+from coltran.errors import UserError
 from coltran_kernels.ops import IMPLEMENTATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,12 +159,12 @@ def test_ctrl_c_before_anything_was_measured_writes_nothing(config, monkeypatch)
 
 
 def test_an_implementation_that_cannot_run_is_one_sentence(config):
-    with pytest.raises(sample_speed.cli.UserError, match="'xla' cannot run here"):
+    with pytest.raises(UserError, match="'xla' cannot run here"):
         _run(config, "--implementation", "xla")
 
 
 def test_a_configuration_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(sample_speed.cli.UserError, match="no configuration file"):
+    with pytest.raises(UserError, match="no configuration file"):
         _run(tmp_path / "colorizer.py")
 
 
@@ -243,5 +244,5 @@ def test_the_document_s_estimates_are_those_that_are_counted():
 
 
 def test_a_document_without_its_marks_is_one_sentence():
-    with pytest.raises(sample_speed.cli.UserError, match="needs the marks 'begin results'"):
+    with pytest.raises(UserError, match="needs the marks 'begin results'"):
         document.fill("text", "results", "table")

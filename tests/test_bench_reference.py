@@ -10,7 +10,7 @@ from tiny import colorizer_config
 from torch import nn
 
 from bench import reference
-from coltran.colorizer import Colorizer
+from coltran.networks.colorizer import Colorizer
 from coltran.sampling import sample
 
 OPTIONS = {

@@ -13,9 +13,9 @@ from absl import flags
 
 from coltran import checkpoint, cli, evaluate, networks, train
 from coltran.checkpoint import CheckpointError
-from coltran.cli import UsageError, UserError
+from coltran.devices.choose import place
+from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
-from coltran.place import place
 from tests.tiny import upsampler_config
 
 CONFIG = "--config=coltran/test_configs/colorizer.py"
@@ -105,8 +105,8 @@ def test_xla_without_its_package_is_one_sentence(monkeypatch, capsys, tmp_path, 
         train: [CONFIG, f"--logdir={tmp_path / 'log'}", f"--data_dir={tmp_path}"],
         evaluate: ["--checkpoint", str(tmp_path / "saved"), "--data_dir", str(tmp_path)],
     }
-    monkeypatch.delitem(sys.modules, "coltran.xla", raising=False)
-    monkeypatch.delattr("coltran.xla", raising=False)
+    monkeypatch.delitem(sys.modules, "coltran.devices.xla", raising=False)
+    monkeypatch.delattr("coltran.devices.xla", raising=False)
     monkeypatch.setitem(sys.modules, "torch_xla", None)  # as if it were not installed
     monkeypatch.setattr(sys, "argv", ["program", *flags[program], "--device=xla"])
     assert _exit_code(program.main) == 1

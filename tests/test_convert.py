@@ -15,9 +15,10 @@ import torch
 import yaml
 from torch import nn
 
-from coltran import checkpoint, cli, convert, networks, tf_variables
+from coltran import checkpoint, cli, convert, networks
 from coltran.checkpoint import CheckpointError
 from coltran.image import to_bits
+from coltran.original.variables import to_tf_layout
 from tests.networks_of_parity import relative_error
 from tests.tf_bundle import changed, key, numbered, tensors_of, write_bundle
 from tests.tiny import colorizer_config, tiny_networks
@@ -72,7 +73,7 @@ def test_sizes_and_weights_come_back_without_a_configuration(network, tmp_path):
 @pytest.mark.parametrize("index", range(5))
 def test_every_size_and_switch_that_has_tensors_is_found_from_them_alone(index):
     network = tiny_networks()[index]
-    variables = {numbered(n): a for n, a in tf_variables.to_tf_layout(network, network.state_dict()).items()}
+    variables = {numbered(n): a for n, a in to_tf_layout(network, network.state_dict()).items()}
     found = convert.find_config("nowhere", variables)
     built = networks.build(found["model"])
     assert type(built) is type(network)
@@ -84,7 +85,7 @@ def test_a_switch_that_the_original_left_out_stays_left_out():
     for option in ("q", "k", "v", "scale"):
         del section["decoder"][f"cond_att_{option}"]
     network = networks.build(section)
-    found = convert.find_config("nowhere", tf_variables.to_tf_layout(network, network.state_dict()))
+    found = convert.find_config("nowhere", to_tf_layout(network, network.state_dict()))
     assert not [option for option in found["model"]["decoder"] if option.startswith("cond_att_") and "_q" in option]
     assert networks.build(found["model"]).state_dict().keys() == network.state_dict().keys()
 

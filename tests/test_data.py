@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from coltran import image
-from coltran.data import Batch, eval_batches, train_batches
+from coltran.training.data import Batch, eval_batches, train_batches
 from tests.tiny_training import whole_config, write_photo, write_photos
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from coltran.cli import UserError
-from coltran.datasets import labels, photographs
+from coltran.errors import UserError
 from coltran.image import PhotoError
+from coltran.training.datasets import labels, photographs
 from tests.tiny_training import write_photo, write_photos
 
 

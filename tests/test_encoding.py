@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coltran import encoding
-from coltran.colorizer import Colorizer
-from coltran.upsamplers import SpatialUpsampler
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.upsamplers import SpatialUpsampler
+from coltran.sampling import encoding
 from tests.tiny import colorizer_config, upsampler_config
 
 

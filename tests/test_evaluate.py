@@ -12,10 +12,11 @@ import torch
 
 from coltran import checkpoint, cli, networks
 from coltran import evaluate as program
-from coltran.data import eval_batches
+from coltran.errors import UserError
 from coltran.evaluate import baseline_bits, evaluate, evaluate_checkpoint, gray_counts
 from coltran.image import colors_to_labels, rgb_to_gray
-from coltran.losses import compute_losses
+from coltran.networks.losses import compute_losses
+from coltran.training.data import eval_batches
 from tests.tiny_training import whole_config, write_photos
 
 NAMES = ["coltran_core", "color_upsampler", "spatial_upsampler"]
@@ -101,13 +102,13 @@ def test_the_baseline_stands_beside_the_colorizer(photos_dir, tmp_path):
 
 
 def test_the_baseline_is_the_colorizers_alone(photos_dir, tmp_path):
-    with pytest.raises(cli.UserError, match="color_upsampler"):
+    with pytest.raises(UserError, match="color_upsampler"):
         evaluate_checkpoint(_saved(tmp_path, "color_upsampler"), photos_dir, train_dir=photos_dir)
 
 
 def test_weights_without_a_whole_configuration_cannot_be_evaluated(photos_dir, tmp_path):
     checkpoint.save(_network(), tmp_path / "bare")
-    with pytest.raises(cli.UserError, match="lacks resolution and eval_batch_size"):
+    with pytest.raises(UserError, match="lacks resolution and eval_batch_size"):
         evaluate_checkpoint(tmp_path / "bare", photos_dir)
 
 

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from coltran import checkpoint, cli, networks
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
-from coltran.records import Record, read_records, write_records
+from coltran.original.records import Record, read_records, write_records
 from tests.tf_bundle import changed, tensors_of, write_bundle
 from tests.tiny_training import whole_config, write_photo, write_photos
 

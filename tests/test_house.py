@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,22 +22,21 @@ PACKAGES = {"coltran_kernels": "kernels", "coltran": "coltran", "bench": "bench"
 
 # Storeys, from the ground. A module stands on the storey of the longest name here that is a prefix of its
 # own, and imports from its own storey and from those below.
-KERNELS, NETWORKS, SAMPLING, PROGRAMS, ROOF = range(5)
+KERNELS, FOUNDATIONS, NETWORKS, USES, TRAINING, PROGRAMS, ROOF = range(7)
 STOREYS = {
     "coltran_kernels": KERNELS,
-    "coltran._checkout": NETWORKS,
-    "coltran.configs": NETWORKS,
-    "coltran.test_configs": NETWORKS,
-    "coltran.image": NETWORKS,
-    "coltran.layers": NETWORKS,
-    "coltran.colorizer": NETWORKS,
-    "coltran.upsamplers": NETWORKS,
+    "coltran._checkout": FOUNDATIONS,
+    "coltran.configs": FOUNDATIONS,
+    "coltran.devices": FOUNDATIONS,
+    "coltran.errors": FOUNDATIONS,
+    "coltran.files": FOUNDATIONS,
+    "coltran.image": FOUNDATIONS,
+    "coltran.test_configs": FOUNDATIONS,
     "coltran.networks": NETWORKS,
-    "coltran.losses": NETWORKS,
-    "coltran.decoding": SAMPLING,
-    "coltran.decoding_static": SAMPLING,
-    "coltran.encoding": SAMPLING,
-    "coltran.sampling": SAMPLING,
+    "coltran.checkpoint": USES,
+    "coltran.original": USES,
+    "coltran.sampling": USES,
+    "coltran.training": TRAINING,
     "coltran": PROGRAMS,
     "bench": ROOF,
     "tests": ROOF,
@@ -116,6 +115,57 @@ def test_nothing_imports_upwards() -> None:
     assert not upwards
 
 
+def import_graph(files: Iterable[Path]) -> dict[str, set[str]]:
+    """{module: the modules that it imports, anywhere in it}; a name counts for the module that holds it."""
+    modules = {module_name(file): imports_of(file) for file in files}
+
+    def holder(name: str) -> str | None:
+        return next((found for found in (name, name.rpartition(".")[0]) if found in modules), None)
+
+    # Every module of a package runs after the package's __init__ began, so `coltran` itself is no import of theirs.
+    return {m: {h for name in names if (h := holder(name)) is not None} for m, names in modules.items()}
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next and the last the first; empty where there are none."""
+    done: set[str] = set()
+
+    def visit(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return way[way.index(module) :]
+        if module in done:
+            return []
+        for name in sorted(graph[module]):
+            if found := visit(name, [*way, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(graph) if (found := visit(module, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert find_circle(import_graph(source_files(*PACKAGES))) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "circle"),
+    [
+        ({"a": {"b"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b", "c"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"a"}}, ["a"]),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}}, ["b", "c"]),
+    ],
+)
+def test_a_circle_is_found(graph: dict[str, set[str]], circle: list[str]) -> None:
+    assert find_circle(graph) == circle
+
+
+def test_every_package_says_what_belongs_there() -> None:
+    packages = sorted((ROOT / "coltran").glob("*/__init__.py"))
+    assert not [file for file in packages if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))]
+
+
 def test_one_file_of_each_package_imports_torch_xla() -> None:
     importing = {
         module_name(file)
@@ -123,7 +173,7 @@ def test_one_file_of_each_package_imports_torch_xla() -> None:
         for name in imports_of(file)
         if name.split(".")[0] == "torch_xla"
     }
-    assert importing == {"coltran.xla", "coltran_kernels.xla.device"}
+    assert importing == {"coltran.devices.xla", "coltran_kernels.xla.device"}
 
 
 def test_bench_does_not_import_the_tests() -> None:

@@ -10,9 +10,9 @@ import torch
 from ml_collections import ConfigDict
 
 from coltran import networks
-from coltran.colorizer import Colorizer
-from coltran.layers import shift_down, shift_right
-from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.layers import shift_down, shift_right
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from tests.tiny import colorizer_config, upsampler_config
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from coltran import cli
 from coltran.image import load_photo
-from coltran.records import Record, read_records
+from coltran.original.records import Record, read_records
 from tests.tiny_training import write_photo
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from coltran.image import colors_to_labels, labels_to_colors, to_bits
-from coltran.losses import compute_losses
+from coltran.networks.losses import compute_losses
 from coltran.sampling import sample, upsample_color, upsample_space
 from tests.networks_of_parity import COLORIZERS, UPSAMPLERS, load_network, relative_error
 

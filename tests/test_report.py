@@ -9,7 +9,7 @@ import torch
 
 from coltran import networks
 from coltran.image import labels_to_colors, rgb_to_gray
-from coltran.report import image_grid
+from coltran.training.report import image_grid
 from tests.tiny_training import whole_config
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from coltran.colorizer import Colorizer
 from coltran.image import colors_to_labels
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.upsamplers import ColorUpsampler
 from coltran.sampling import sample, uniforms, upsample_color
-from coltran.upsamplers import ColorUpsampler
 from tests.tiny import colorizer_config, upsampler_config
 
 OPTIONS = {

@@ -12,7 +12,7 @@ import torch
 import torch._inductor.config as inductor
 
 from coltran import networks
-from coltran.losses import bits
+from coltran.networks.losses import bits
 from tests.tiny import colorizer_config, upsampler_config
 
 HEIGHT, WIDTH = 2, 3  # the interpreter is slow

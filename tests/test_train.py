@@ -13,9 +13,12 @@ from PIL import Image
 
 from coltran import checkpoint, cli
 from coltran import train as program
-from coltran.cli import UserError
+from coltran.errors import UserError
 from coltran.image import PhotoError
-from coltran.train import save, start, take_step, train
+from coltran.train import train
+from coltran.training import signals
+from coltran.training.resume import save
+from coltran.training.step import start, take_step
 from tests.tiny_training import whole_config, write_photos
 
 CPU = torch.device("cpu")
@@ -201,7 +204,7 @@ def test_a_number_that_must_be_whole_and_positive_is_named(key, value):
 
 
 def test_a_signal_delivered_twice_at_once_is_one():
-    with program._signals() as caught:
+    with signals.caught_signals() as caught:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
     assert caught[0] == signal.SIGTERM
@@ -209,8 +212,8 @@ def test_a_signal_delivered_twice_at_once_is_one():
 
 def test_a_second_signal_later_acts_as_usual(monkeypatch):
     clock = iter([10.0, 10.0, 12.0])
-    monkeypatch.setattr(program.time, "monotonic", lambda: next(clock))
-    with pytest.raises(KeyboardInterrupt), program._signals():
+    monkeypatch.setattr(signals.time, "monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), signals.caught_signals():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from coltran import convert, networks
-from coltran.losses import compute_losses
-from coltran.optim import build_average, build_optimizer
+from coltran.networks.losses import compute_losses
+from coltran.training.optimizer import build_average, build_optimizer
 
 STEPS = 3
 EXCERPT = Path(__file__).resolve().parent / "fixtures" / "training.npz"  # of the data: all but the results

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from coltran.colorizer import Colorizer
+from coltran.networks.colorizer import Colorizer
 from coltran.sampling import sample
 from coltran_kernels import cached_attention, reference
 from tests.tiny import colorizer_config

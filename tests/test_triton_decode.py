@@ -14,8 +14,8 @@ from concurrent_programs import concurrent_programs
 from decoder_of_tests import SWITCHES, random_row
 from tiny import colorizer_config
 
-from coltran.colorizer import Colorizer
-from coltran.decoding import InnerRows, decoder_weights
+from coltran.networks.colorizer import Colorizer
+from coltran.sampling.decoding import InnerRows, decoder_weights
 from coltran_kernels import DecoderWeights, RowTerms, decode_row, reference
 from coltran_kernels.triton import decode_launch, tiles
 from coltran_kernels.triton.decode_launch import Plan

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from coltran import decoding_static
-from coltran.decoding import InnerRows, OuterRows
+from coltran.sampling import decoding_static
+from coltran.sampling.decoding import InnerRows, OuterRows
 from coltran_kernels import add_layer_norm, axial_attention, cached_attention, decode_row, reference
 from coltran_kernels.xla import operations, step
 from tests.attention_cases import OPERANDS, make_operands

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from coltran import tf_variables, wire
+from coltran.original import variables, wire
 
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 NUMBERS = {"float32": 1, "int64": 9}
@@ -110,8 +110,8 @@ def tensors_of(network: nn.Module, raw: nn.Module | None = None, step: int = 7) 
 
     The optimizer's slots are those of older versions of TensorFlow, the averages squared.
     """
-    averages = tf_variables.to_tf_layout(network, network.state_dict())
-    weights = tf_variables.to_tf_layout(network, (raw or network).state_dict())
+    averages = variables.to_tf_layout(network, network.state_dict())
+    weights = variables.to_tf_layout(network, (raw or network).state_dict())
     found: dict[str, np.ndarray] = {f"optimizer/iter{VALUE}": np.array(step, dtype=np.int64)}
     for name, array in averages.items():
         found[key(numbered(name))] = weights[name]

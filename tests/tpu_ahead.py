@@ -30,9 +30,10 @@ def export(folder: Path) -> None:
     from torch.utils._pytree import tree_map
     from torch_xla.core import xla_builder, xla_model
 
-    from coltran import decoding_static, networks
+    from coltran import networks
     from coltran.configs import colorizer
-    from coltran.decoding import decoder_weights
+    from coltran.sampling import decoding_static
+    from coltran.sampling.decoding import decoder_weights
     from coltran_kernels import decode_row
 
     def placeholder(value: Any) -> Any:

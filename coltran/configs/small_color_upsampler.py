@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
             "max_train_steps": 1500,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
-            "prepare_photographs": 256,  # coltran.start: what the first frequencies are counted on
+            "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
             "polyak_decay": 0.99,
             "eval_batch_size": 16,
             "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},

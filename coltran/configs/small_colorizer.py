@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
             "max_train_steps": 1500,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
-            "prepare_photographs": 512,  # coltran.start: what the first frequencies are counted on
+            "prepare_photographs": 512,  # coltran.training.first_weights: what the first frequencies are counted on
             "polyak_decay": 0.995,
             "eval_batch_size": 16,
             "loss_factor": 0.99,

@@ -11,7 +11,7 @@ import torch
 
 from coltran import checkpoint, cli, networks
 from coltran import sample as program
-from coltran.records import read_records
+from coltran.original.records import read_records
 from tests.tiny_training import whole_config, write_photos
 
 CONFIG = """

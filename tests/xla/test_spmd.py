@@ -27,7 +27,7 @@ from torch_xla.debug import metrics
 from coltran._checkout import find_kernels
 find_kernels()
 from coltran import train as program
-from coltran.cli import UserError
+from coltran.errors import UserError
 from tests.tiny_training import whole_config
 
 folder, out = map(Path, sys.argv[1:])

@@ -22,10 +22,11 @@ from safetensors.torch import load_file
 from torch_xla.debug import metrics
 
 from coltran import cli
-from coltran.data import Batch, train_batches
 from coltran.evaluate import evaluate_checkpoint
 from coltran.image import LUMA, rgb_to_gray
-from coltran.train import Training, start, take_step, train
+from coltran.train import train
+from coltran.training.data import Batch, train_batches
+from coltran.training.step import Training, start, take_step
 from tests.tiny_training import whole_config, write_photos
 
 ROOT = Path(__file__).resolve().parent.parent.parent

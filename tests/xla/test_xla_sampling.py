@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from coltran.colorizer import Colorizer
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling import sample, upsample_color, upsample_space
-from coltran.upsamplers import ColorUpsampler, SpatialUpsampler
 from tests.test_sampling import OPTIONS, _network
 from tests.tiny import upsampler_config
 from tests.xla.conftest import compilations

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a training computes, and what it does in a way of its own there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device, or several that work as one."""
+
+    device: torch.device
+    count: int  # devices that share a batch
+    put: Callable[[Tensor], Tensor]  # a batch's tensor to the device: its share of the images to each of several
+    seed: Callable[[int], object]  # seeds what is drawn on the device, with 0 .. 2**64 - 1
+    forward: Callable[[], AbstractContextManager[object]]  # holds around the losses: the precision of products
+    step: Callable[[], AbstractContextManager[object]]  # holds around a whole step of training
+    eager: bool  # whether looking at a result costs no more than waiting for it
+    text: str  # for the person who watches; empty where there is nothing to say
+
+
+def on_torch(device: torch.device) -> Place:
+    """A CPU or a GPU: torch computes what it is told, as it is told."""
+    return Place(
+        device=device,
+        count=1,
+        put=lambda tensor: tensor.to(device, non_blocking=True),
+        seed=torch.manual_seed,
+        forward=contextlib.nullcontext,
+        step=contextlib.nullcontext,
+        eager=True,
+        text="",
+    )

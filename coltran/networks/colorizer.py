@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The autoregressive colorizer (ColTran section 4.1): 512 coarse colours, one pixel after another.
+
+Sizes: B images of H x W pixels, D hidden size, S = 512 labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from coltran.image import colors_to_labels, rgb_to_gray, to_bits
+from coltran.networks.layers import (
+    AxialAttention,
+    AxialEncoder,
+    ConditionalNorm,
+    FeedForward,
+    Norm,
+    PositionEmbedding,
+    choose,
+    dense,
+    embedding,
+    plain,
+    shift_down,
+    shift_right,
+    stack,
+)
+
+LABELS = 512
+
+
+class ColorizerOutput(NamedTuple):
+    """Unnormalised log-probabilities of each coarse colour."""
+
+    logits: Tensor  # [B, H, W, 512]
+    parallel_logits: Tensor | None  # [B, H, W, 512], of the auxiliary head
+
+
+class GrayEncoder(nn.Module):
+    """A gray image of 256 levels, embedded and encoded."""
+
+    def __init__(self, config: Mapping[str, Any], height: int, width: int) -> None:
+        super().__init__()
+        hidden = config["hidden_size"]
+        self.embedding = embedding(256, hidden)
+        self.bias = nn.Parameter(torch.zeros(hidden))
+        self.encoder = AxialEncoder(
+            height,
+            width,
+            hidden=hidden,
+            ff_size=config["ff_size"],
+            heads=config["num_heads"],
+            layers=config["num_encoder_layers"],
+            dropout=config.get("dropout", 0.0),
+        )
+
+    def forward(self, gray: Tensor, *, implementation: str | None = None) -> Tensor:
+        """Integer [B, H, W] in 0..255 -> [B, H, W, D]."""
+        return self.encoder(self.embedding(gray.long()) + self.bias, implementation=implementation)
+
+
+class _Decoder(nn.Module):
+    """What the outer and the inner decoder share: position embedding and conditioned residual layers."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        height: int,
+        width: int,
+        *,
+        layers: int,
+        attention: list[tuple[str, bool]],  # (axis, causal) of the attentions of one layer
+        encoded: int,  # channels of the gray context z
+        context: int,  # channels that condition attention and feed-forward
+        condition_attention: bool,  # what a missing cond_att_* key means
+    ) -> None:
+        super().__init__()
+        hidden, heads = config["hidden_size"], config["num_heads"]
+        self.skip = config.get("skip", True)
+        if self.skip and encoded != hidden:
+            raise ValueError(f"skip needs encoder.hidden_size {encoded} equal to decoder.hidden_size {hidden}")
+        self.position = PositionEmbedding(height, width, hidden)
+        conditioned = "".join(c for c in "qkv" if config.get(f"cond_att_{c}", condition_attention))
+        self.attention = stack(
+            AxialAttention(
+                hidden,
+                heads,
+                axis=axis,
+                length=width if axis == "row" else height,
+                causal=causal,
+                context=context,
+                conditioned=conditioned,
+                cond_scale=config.get("cond_att_scale", condition_attention),
+                act=config.get("cond_att_act", "identity"),
+                init=config.get("cond_att_init", "glorot_uniform"),
+            )
+            for axis, causal in attention * layers
+        )
+        self.feed_forward = stack(
+            FeedForward(
+                hidden,
+                config["ff_size"],
+                context=context,
+                cond_mlp=config.get("cond_mlp", "affine"),
+                act=config.get("cond_mlp_act", "identity"),
+            )
+            for _ in self.attention
+        )
+        self.norms = stack(self._norm(config, height, width, hidden, encoded) for _ in range(2 * len(self.attention)))
+        self.dropout = nn.Dropout(config.get("dropout", 0.0))
+
+    @staticmethod
+    def _norm(config: Mapping[str, Any], height: int, width: int, hidden: int, encoded: int) -> Norm | ConditionalNorm:
+        if not config.get("cond_ln", True):
+            return Norm(hidden)
+        return ConditionalNorm(
+            height,
+            width,
+            hidden,
+            encoded,
+            sequence=config.get("cond_ln_seq", "sc"),
+            average=config.get("cond_ln_sp_ave", "learnable"),
+            act=config.get("cond_ln_act", "identity"),
+            init=config.get("cond_ln_init", "glorot_uniform"),
+        )
+
+    def run_layers(self, x: Tensor, z: Tensor, context: Tensor, *, implementation: str | None) -> Tensor:
+        """The residual layers on x [B, H, W, D]; norms see z, attention and feed-forward the context."""
+        for i, (attention, feed_forward) in enumerate(zip(self.attention, self.feed_forward, strict=True)):
+            y = self.dropout(attention(x, context, implementation=implementation))
+            x = self.norms[2 * i](y, x, z, implementation=implementation)
+            y = self.dropout(feed_forward(x, context, implementation=implementation))
+            x = self.norms[2 * i + 1](y, x, z, implementation=implementation)
+        return x
+
+
+class OuterDecoder(_Decoder):
+    """Summarises all rows above: layers of unmasked row and masked column attention, shifted down one row."""
+
+    def __init__(self, config: Mapping[str, Any], height: int, width: int, encoded: int) -> None:
+        super().__init__(
+            config,
+            height,
+            width,
+            layers=config["num_outer_layers"],
+            attention=[("row", False), ("column", True)],
+            encoded=encoded,
+            context=encoded,
+            condition_attention=True,
+        )
+
+    def forward(self, e: Tensor, z: Tensor, *, implementation: str | None = None) -> Tensor:
+        """Embedded colours e and encoded gray z [B, H, W, D] -> [B, H, W, D], where row i knows rows < i only."""
+        x = self.position(e)
+        if self.skip:
+            x = x + z
+        return shift_down(self.run_layers(x, z, z, implementation=implementation))
+
+
+class InnerDecoder(_Decoder):
+    """Decodes each row from left to right: layers of masked row attention on the colours shifted right."""
+
+    def __init__(self, config: Mapping[str, Any], height: int, width: int, encoded: int) -> None:
+        super().__init__(
+            config,
+            height,
+            width,
+            layers=config["num_inner_layers"],
+            attention=[("row", True)],
+            encoded=encoded,
+            context=encoded + config["hidden_size"],
+            condition_attention=False,
+        )
+
+    def forward(self, e: Tensor, upper: Tensor, z: Tensor, *, implementation: str | None = None) -> Tensor:
+        """Embedded colours e, rows above and encoded gray, all [B, H, W, D] -> [B, H, W, D]."""
+        x = self.position(shift_right(e))
+        if self.skip:
+            x = x + z + upper
+        return self.run_layers(x, z, torch.cat((z, upper), -1), implementation=implementation)
+
+
+class Colorizer(nn.Module):
+    """Draws a coarse colour, one of 8 x 8 x 8, for each pixel of a gray image.
+
+    Args:
+        config: the `model` section of a configuration; keys and defaults of the original program.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = plain(config)
+        encoder, decoder = self.config["encoder"], self.config["decoder"]
+        height, width = self.config.get("resolution", [64, 64])
+        hidden = self.config.get("hidden_size", decoder["hidden_size"])
+        if hidden != decoder["hidden_size"]:
+            raise ValueError(f"hidden_size {hidden} differs from decoder.hidden_size {decoder['hidden_size']}")
+        has_parallel = choose({"decoder": False, "encoder_decoder": True}, self.config.get("stage", "decoder"), "stage")
+        encoded = encoder["hidden_size"]
+        self.gray_encoder = GrayEncoder(encoder, height, width)
+        self.parallel_logits = dense(encoded, LABELS, bias=False) if has_parallel else None
+        self.embedding = embedding(LABELS, hidden)
+        self.outer_decoder = OuterDecoder(decoder, height, width, encoded)
+        self.inner_decoder = InnerDecoder(decoder, height, width, encoded)
+        self.norm = Norm(hidden)
+        self.logits = dense(hidden, LABELS)
+
+    def encode(self, gray: Tensor, *, implementation: str | None = None) -> Tensor:
+        """Integer gray image [B, H, W] in 0..255 -> z [B, H, W, D]."""
+        return self.gray_encoder(gray, implementation=implementation)
+
+    def decode(self, labels: Tensor, z: Tensor, *, implementation: str | None = None) -> Tensor:
+        """Teacher forcing: labels [B, H, W] in 0..511 and encoded gray z -> logits [B, H, W, 512]."""
+        e = F.embedding(labels, self.embedding.weight)
+        upper = self.outer_decoder(e, z, implementation=implementation)
+        inner = self.inner_decoder(e, upper, z, implementation=implementation)
+        return self.logits(self.norm(inner, implementation=implementation), implementation=implementation)
+
+    def forward(self, rgb: Tensor, *, implementation: str | None = None) -> ColorizerOutput:
+        """Integer colours [B, H, W, 3] in 0..255 -> logits of each pixel given its predecessors in raster order."""
+        z = self.encode(rgb_to_gray(rgb), implementation=implementation)
+        head = self.parallel_logits
+        parallel = None if head is None else head(z, implementation=implementation)
+        labels = colors_to_labels(to_bits(rgb, 8, 3)).long()
+        return ColorizerOutput(self.decode(labels, z, implementation=implementation), parallel)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to the network that it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.layers import choose, plain
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
+
+NETWORKS: dict[str, type[Colorizer] | type[ColorUpsampler] | type[SpatialUpsampler]] = {
+    "coltran_core": Colorizer,
+    "color_upsampler": ColorUpsampler,
+    "spatial_upsampler": SpatialUpsampler,
+}
+
+
+def build(model_config: Mapping[str, Any]) -> nn.Module:
+    """The network of a `model` section, by its `name`, with fresh weights from torch's generator.
+
+    Raises:
+        ValueError: an unknown name or option.
+        KeyError: a size without a default is missing.
+    """
+    return choose(NETWORKS, model_config.get("name", ""), "model.name")(model_config)
+
+
+def model_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The `model` section of a whole configuration, with `resolution` set to what its data delivers.
+
+    The original sizes its networks by their input and ignores `model.resolution`: the spatial upsampler works at
+    `config.resolution`, the others at `downsample_res` where `downsample` is set.
+    """
+    whole = plain(config)
+    model = whole["model"]
+    side = whole.get("downsample_res", 64)
+    low = whole.get("downsample", False) and model.get("name") != "spatial_upsampler"
+    return model | {"resolution": [side, side] if low else whole["resolution"]}

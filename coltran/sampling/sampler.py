@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sampling: the colorizer row by row with its keys and values kept, the upsamplers in one pass.
+
+The only randomness is one uniform number a pixel, from a generator that belongs to (seed, index of the image). So an
+image's sample does not depend on the images beside it, on the device, or on the implementation, save where a uniform
+number falls within rounding error of a boundary of the cumulative distribution.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from coltran.image import labels_to_colors, to_bits
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.layers import EPS, choose
+from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran.sampling import decoding_static
+from coltran.sampling.decoding import InnerRows, OuterRows, decoder_weights
+from coltran.sampling.encoding import encode_gray, most_probable
+from coltran_kernels import decode_row, prepare_decoder
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Coarse colourings of B gray images."""
+
+    rgb: Tensor  # uint8 [B, H, W, 3], multiples of 32
+    labels: Tensor  # int64 [B, H, W] in 0..511
+    log_prob: Tensor  # [B, H, W], natural log of the drawn label under the untempered model
+    probabilities: Tensor | None = None  # [B, H, W, 512] when asked for
+
+
+def uniforms(seed: int, indices: Sequence[int], height: int, width: int) -> Tensor:
+    """One number in [0, 1) for each pixel: float32 [B, H, W].
+
+    Image b gets the raster-order stream of a Philox generator keyed by (seed, indices[b]), the upper 24 of each 64
+    bits: the same on every platform.
+
+    Raises:
+        ValueError: a seed or index outside 0 .. 2**64 - 1.
+    """
+    if not all(0 <= number < 2**64 for number in (seed, *indices)):
+        raise ValueError(f"seed and image indices must lie in 0 .. 2**64 - 1, got seed {seed}, indices {indices}")
+    streams = [np.random.Philox(key=[seed, index]).random_raw(height * width) >> np.uint64(40) for index in indices]
+    numbers = np.stack(streams).astype(np.float32) * np.float32(2**-24)
+    return torch.from_numpy(numbers.reshape(len(indices), height, width))
+
+
+@torch.no_grad()
+def sample(
+    colorizer: Colorizer,
+    gray: Tensor,
+    *,
+    mode: str = "sample",
+    norm: str = "exact",
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    image_index: Sequence[int] | None = None,
+    given: Tensor | None = None,
+    return_probabilities: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    finished: Callable[[str], None] = lambda stage: None,
+    implementation: str | None = None,
+) -> Sample:
+    """Draw a coarse colour for every pixel of B gray images (ColTran section 4.1).
+
+    Each position is computed once: the encoder once an image, the outer decoder once a row over the kept keys and
+    values of its columns, the inner decoder once a pixel over those of its row.
+
+    Args:
+        colorizer: the network; its dropout is not applied.
+        gray: integers [B, H, W] in 0..255.
+        mode: "sample" draws, "argmax" takes the most probable colour of each pixel.
+        norm: "exact" averages conditional norms over the whole image, as in training, so that sampling and teacher
+            forcing are one distribution; "rowcontext" over the row alone, as the original program samples.
+        temperature: divides the logits before the draw; > 0.
+        top_p: draw from the most probable colours that together hold this probability; in (0, 1].
+        seed: 0 .. 2**64 - 1; None takes a fresh one from the system.
+        image_index: which stream of the seed each image draws from; default 0 .. B - 1.
+        given: labels [B, H, W] to impose, -1 where a pixel is to be drawn.
+        return_probabilities: keep all untempered distributions, [B, H, W, 512] (8 MB an image of 64 x 64).
+        progress: called with (rows done, rows) after each row.
+        finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
+            for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
+        implementation: passed to the kernels.
+
+    Raises:
+        ValueError: an argument out of its range, or an image of another size than the network's.
+    """
+    choose({"exact": True, "rowcontext": True}, norm, "norm")
+    batch, height, width = gray.shape
+    expected = (colorizer.outer_decoder.position.row.shape[0], colorizer.outer_decoder.position.column.shape[0])
+    if (height, width) != expected:
+        raise ValueError(f"this colorizer works at {expected[0]} x {expected[1]} pixels, got {height} x {width}")
+    indices = range(batch) if image_index is None else [int(i) for i in image_index]
+    if len(indices) != batch:
+        raise ValueError(f"{len(indices)} image indices for {batch} images")
+    z = encode_gray(colorizer, gray, implementation=implementation)
+    finished("encoder")
+    numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
+    in_graphs = z.device.type == "xla" and implementation in (None, "xla")
+    decode = _decode_in_graphs if in_graphs else _decode
+    return decode(
+        colorizer, z, numbers, given, norm, progress, finished, implementation,
+        mode=mode, temperature=temperature, top_p=top_p, return_probabilities=return_probabilities,
+    )  # fmt: skip
+
+
+def _decode(
+    colorizer: Colorizer,
+    z: Tensor,  # [B, H, W, D]
+    numbers: Tensor,  # [B, H, W]
+    given: Tensor | None,
+    norm: str,
+    progress: Callable[[int, int], None] | None,
+    finished: Callable[[str], None],
+    implementation: str | None,
+    **options: object,
+) -> Sample:
+    """The loop over the rows. Nothing in it waits for the device."""
+    batch, height, width = numbers.shape
+    weights = decoder_weights(colorizer)
+    prepared = prepare_decoder(weights, implementation=implementation)
+    inner, outer = InnerRows(colorizer.inner_decoder, z, norm=norm), OuterRows(colorizer.outer_decoder, z)
+    labels = torch.empty(batch, height, width, dtype=torch.int64, device=z.device)
+    log_prob = z.new_empty(batch, height, width)
+    probabilities = []
+    upper = z.new_zeros(batch, width, weights.embedding.shape[1])
+    for row in range(height):
+        terms = inner.terms(row, upper, implementation=implementation)
+        finished("conditioning")
+        labels[:, row], log_prob[:, row], distributions = decode_row(
+            weights,
+            terms,
+            numbers[:, row],
+            given=None if given is None else given[:, row],
+            eps=EPS,
+            prepared=prepared,
+            implementation=implementation,
+            **options,  # type: ignore[arg-type]
+        )
+        finished("row decoding")
+        if distributions is not None:
+            probabilities.append(distributions)
+        if row + 1 < height:
+            upper = outer.push(row, F.embedding(labels[:, row], weights.embedding), implementation=implementation)
+            finished("outer decoder")
+        if progress is not None:
+            progress(row + 1, height)
+    kept = torch.stack(probabilities, 1) if probabilities else None
+    return Sample(labels_to_colors(labels), labels, log_prob, kept)
+
+
+def _decode_in_graphs(
+    colorizer: Colorizer,
+    z: Tensor,
+    numbers: Tensor,
+    given: Tensor | None,
+    norm: str,
+    progress: Callable[[int, int], None] | None,
+    finished: Callable[[str], None],
+    implementation: str | None,
+    **options: object,
+) -> Sample:
+    """`_decode` where a compiler takes whole graphs: two a row, compiled for the first and used for all."""
+    from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
+
+    height = z.shape[1]
+    weights = decoder_weights(colorizer)
+    found = []
+    with one_graph("beginning"):
+        image, rows, terms = decoding_static.begin(colorizer, z, norm=norm, implementation=implementation)
+    finished("conditioning")
+    for row in range(height):
+        with one_graph("row decoding"):
+            number, imposed = (None if t is None else t.index_select(1, rows.row)[:, 0] for t in (numbers, given))
+            drawn = decode_row(
+                weights,
+                terms,
+                number,  # type: ignore[arg-type]
+                given=imposed,
+                eps=EPS,
+                implementation=implementation,
+                **options,  # type: ignore[arg-type]
+            )
+        found.append(drawn)
+        finished("row decoding")
+        if row + 1 < height:
+            with one_graph("outer decoder"):
+                terms = decoding_static.advance(colorizer, image, rows, drawn[0], implementation=implementation)
+            finished("outer decoder")
+        if progress is not None:
+            progress(row + 1, height)
+    with one_graph("image"):
+        labels, log_prob = torch.stack([f[0] for f in found], 1), torch.stack([f[1] for f in found], 1)
+        distributions = [f[2] for f in found if f[2] is not None]
+        kept = torch.stack(distributions, 1) if distributions else None
+        rgb = labels_to_colors(labels)
+    return Sample(rgb, labels, log_prob, kept)
+
+
+def upsample_color(
+    network: ColorUpsampler, coarse: Tensor, gray: Tensor, *, implementation: str | None = None
+) -> Tensor:
+    """Coarse colours, integers [B, 64, 64, 3] in 0..255 of which 3 bits are read, and gray -> uint8 [B, 64, 64, 3]."""
+    return most_probable(network, to_bits(coarse, 8, 3), gray, implementation=implementation)
+
+
+def upsample_space(
+    network: SpatialUpsampler, rgb: Tensor, gray: Tensor, *, implementation: str | None = None
+) -> Tensor:
+    """A 64 x 64 image resized to [B, 256, 256, 3] and the gray image at 256 x 256 -> uint8 [B, 256, 256, 3]."""
+    return most_probable(network, rgb, gray, implementation=implementation)

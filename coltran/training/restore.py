@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network that a configuration describes, with the weights in a log directory: ours, or the original's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from coltran import checkpoint, networks
+from coltran.checkpoint import CheckpointError
+from coltran.errors import UserError
+from coltran.networks.layers import plain
+from coltran.original import bundle
+from coltran.original.load import load_tf_network
+
+# Keys of a `model` section that change nothing in a trained network.
+_WITHOUT_EFFECT = ("dropout", "resolution", "cond_ln_init", "cond_att_init")
+
+
+class Restored(NamedTuple):
+    """A trained network."""
+
+    network: nn.Module  # in evaluation mode
+    step: int  # training steps behind it; 0 where that was not saved
+    source: Path
+
+
+def newest(logdir: str | Path) -> Path | None:
+    """The newest checkpoint in a log directory, or the one that it is; one of ours before the original's."""
+    directory = Path(logdir)
+    if (directory / "model.safetensors").exists():
+        return directory
+    if found := checkpoint.numbered(directory):
+        return found[-1]
+    return bundle.latest(directory)
+
+
+def restore(config: Mapping[str, Any], logdir: str | Path, device: torch.device) -> Restored:
+    """The network of a whole configuration with the newest weights in `logdir`.
+
+    Of a checkpoint of the original, the moving averages where `config.polyak_decay` is set, as it does itself.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged, or (the original's) a tensor does not fit.
+        UserError: the checkpoint is of another network than the configuration's, or the configuration of none.
+    """
+    path = newest(logdir)
+    if path is None:
+        raise CheckpointError(f"{logdir} holds no checkpoint, neither of this program nor of the original.")
+    section = _section(config)
+    if not path.is_dir():
+        network, _, step = load_tf_network(path, config, ema=bool(config.get("polyak_decay", 0.0)))
+        return Restored(network.to(device), step or 0, path)
+    network = checkpoint.load(path)
+    there = plain(network.config)  # type: ignore[arg-type]
+    if differences := list(_differences(there, section)):
+        raise UserError(f"{path} is of another network than the configuration: {', '.join(differences)}.")
+    return Restored(network.to(device), checkpoint.load_step(path) or 0, path)
+
+
+def _section(config: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return networks.model_config(config)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"The configuration describes no network: it has no {error}.") from error
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "model") -> Iterator[str]:
+    """What differs between two sections, in keys that both have and that matter."""
+    for key in sorted(there.keys() & here.keys()):
+        if isinstance(there[key], Mapping) and isinstance(here[key], Mapping):
+            yield from _differences(there[key], here[key], f"{prefix}.{key}")
+        elif there[key] != here[key] and (key not in _WITHOUT_EFFECT or (prefix, key) == ("model", "resolution")):
+            yield f"{prefix}.{key} ({there[key]!r} there, {here[key]!r} here)"

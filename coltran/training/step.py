@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training: what it consists of, how it starts, and one step of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coltran import networks
+from coltran.devices.choose import place
+from coltran.devices.place import Place
+from coltran.errors import UserError
+from coltran.networks.layers import plain
+from coltran.networks.losses import compute_losses
+from coltran.training.data import Batch
+from coltran.training.optimizer import MovingAverage, build_average, build_optimizer
+
+
+@dataclass
+class Training:
+    """All that a checkpoint keeps of a training, and where it computes."""
+
+    config: dict[str, Any]
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: MovingAverage | None
+    seed: int
+    place: Place
+    step: int = 0
+
+
+def start(config: Mapping[str, Any], seed: int, device: torch.device, precision: str | None = None) -> Training:
+    """A training before its first step: the network with fresh weights drawn from `seed`.
+
+    Args:
+        precision: of the matrix products, see `coltran.devices.choose.place`.
+
+    Raises:
+        UserError: the configuration builds no network, no optimizer or no moving average; or the device is not served
+            with that precision, or the batches cannot be shared evenly.
+    """
+    for key in ("batch_size", "max_train_steps"):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise UserError(f"config.{key} must be a whole number from 1 on, not {config.get(key)!r}.")
+    where = place(device, precision)
+    if config["batch_size"] % where.count:
+        raise UserError(f"config.batch_size must be a multiple of {where.count}, the number of devices.")
+    torch.manual_seed(seed)
+    try:
+        network = networks.build(networks.model_config(config)).to(device).train()
+        optimizer = build_optimizer(config, network.parameters())
+        average = build_average(config, network)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"The configuration cannot be trained: {reason}.") from error
+    whole = plain(config) | {"model": network.config}
+    return Training(whole, network, optimizer, average, seed, where)
+
+
+def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
+    """One step of gradient descent on one batch; the losses before it, as scalars on the network's device.
+
+    Dropout is drawn from (seed, step) alone.
+    """
+    mixed = np.random.SeedSequence([training.seed, training.step]).generate_state(1, np.uint64)
+    with training.place.step():
+        batch = {name: training.place.put(tensor) for name, tensor in batch.items()}
+        training.place.seed(int(mixed[0]))
+        one_channel = "channel_index" in batch  # an upsampler without config.random_channel learns all three
+        with training.place.forward():
+            losses = compute_losses(training.network, batch, training.config, training=one_channel)
+        losses["total_loss"].backward()
+        training.optimizer.step()
+        training.optimizer.zero_grad(set_to_none=True)
+        if training.average is not None:
+            training.average.update()
+    training.step += 1
+    return {name: loss.detach() for name, loss in losses.items()}
