@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from coltran.sampling import decoding_static
+from coltran.sampling import decoding_graphs
 from coltran.sampling.decoding import InnerRows, OuterRows
 from coltran_kernels import add_layer_norm, axial_attention, cached_attention, decode_row, reference
 from coltran_kernels.xla import operations, step
@@ -96,14 +96,14 @@ def test_a_later_column_moves_no_earlier_one():
 def test_a_row_whose_number_is_a_tensor_is_the_same_row(options, norm):
     network, z, labels = _network(**options).double(), torch.randn(2, 6, 8, 16).double(), torch.randint(512, (2, 6, 8))
     inner, outer = InnerRows(network.inner_decoder, z, norm=norm), OuterRows(network.outer_decoder, z)
-    image, rows, terms = decoding_static.begin(network, z, norm=norm, implementation="reference")
+    image, rows, terms = decoding_graphs.begin(network, z, norm=norm, implementation="reference")
     upper = z.new_zeros(2, 8, 16)
     for row in range(6):
         expected = inner.terms(row, upper, implementation="reference")
         tree_map(lambda a, b: a is b or torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9), terms, expected)
         if row < 5:
             upper = outer.push(row, network.embedding(labels[:, row]), implementation="reference")
-            terms = decoding_static.advance(network, image, rows, labels[:, row], implementation="reference")
+            terms = decoding_graphs.advance(network, image, rows, labels[:, row], implementation="reference")
     assert rows.row.item() == 5
 
 

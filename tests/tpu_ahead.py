@@ -32,7 +32,7 @@ def export(folder: Path) -> None:
 
     from coltran import networks
     from coltran.configs import colorizer
-    from coltran.sampling import decoding_static
+    from coltran.sampling import decoding_graphs
     from coltran.sampling.decoding import decoder_weights
     from coltran_kernels import decode_row
 
@@ -57,13 +57,13 @@ def export(folder: Path) -> None:
     for batch in BATCHES:
         with torch.no_grad():
             z = empty(batch, height, width, config["hidden_size"])
-            image, rows, terms = decoding_static.begin(network, z, norm="exact", implementation=None)
+            image, rows, terms = decoding_graphs.begin(network, z, norm="exact", implementation=None)
             image, rows, terms = tree_map(placeholder, (image, rows, terms))
             uniforms = empty(batch, height, width).index_select(1, rows.row)[:, 0]
             found = decode_row(decoder_weights(network), terms, uniforms)
             write("row decoding", batch, [tensor for tensor in found if tensor is not None])
             labels = empty(batch, width, dtype=torch.int64)
-            terms = decoding_static.advance(network, image, rows, labels, implementation=None)
+            terms = decoding_graphs.advance(network, image, rows, labels, implementation=None)
             made = [tensor for layer in terms.layers for tensor in layer if tensor is not None]
             write("outer decoder", batch, [terms.inputs, *made, *rows.caches, rows.row])
 

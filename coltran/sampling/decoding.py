@@ -7,9 +7,11 @@ Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from coltran.networks.colorizer import Colorizer, InnerDecoder, OuterDecoder
@@ -208,3 +210,40 @@ class OuterRows:
         bias = attention.bias[:, height - 1 - row : height]
         y = cached_attention(q[:, 0], keys, values, bias, implementation=implementation)
         return attention.out(y.flatten(-2), implementation=implementation)[:, None]
+
+
+class Rows:
+    """The rows of B images in turn, on a device that runs each operation as it comes.
+
+    `coltran.sampling.decoding_graphs.GraphRows` is the same for a compiler of whole graphs.
+    """
+
+    def __init__(
+        self, colorizer: Colorizer, z: Tensor, *, norm: str, finished: Callable[[str], None], implementation: str | None
+    ) -> None:
+        """z: the encoded gray images, [B, H, W, D]; `norm` and `finished` as in `coltran.sampling.sample`."""
+        self.inner, self.outer = InnerRows(colorizer.inner_decoder, z, norm=norm), OuterRows(colorizer.outer_decoder, z)
+        self.embedding = colorizer.embedding.weight
+        self.finished, self.implementation = finished, implementation
+        self.row = 0
+        self._condition(z.new_zeros(z.shape[0], z.shape[2], self.embedding.shape[1]))
+
+    def graph(self, name: str) -> AbstractContextManager[None]:
+        """Holds around what a compiler would take as one graph: nothing here."""
+        return nullcontext()
+
+    def pick(self, x: Tensor) -> Tensor:
+        """The present row of x [B, H, W]: [B, W]."""
+        return x[:, self.row]
+
+    def advance(self, labels: Tensor) -> None:
+        """Goes to the next row, given the labels [B, W] of the present one; `terms` is then what conditions it."""
+        embedded = F.embedding(labels, self.embedding)
+        upper = self.outer.push(self.row, embedded, implementation=self.implementation)
+        self.finished("outer decoder")
+        self.row += 1
+        self._condition(upper)
+
+    def _condition(self, upper: Tensor) -> None:
+        self.terms = self.inner.terms(self.row, upper, implementation=self.implementation)
+        self.finished("conditioning")

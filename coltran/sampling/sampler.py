@@ -14,15 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from coltran.image import labels_to_colors, to_bits
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import EPS, choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
-from coltran.sampling import decoding_static
-from coltran.sampling.decoding import InnerRows, OuterRows, decoder_weights
+from coltran.sampling.decoding import Rows, decoder_weights
+from coltran.sampling.decoding_graphs import GraphRows
 from coltran.sampling.encoding import encode_gray, most_probable
 from coltran_kernels import decode_row, prepare_decoder
 
@@ -107,104 +106,38 @@ def sample(
     finished("encoder")
     numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
     in_graphs = z.device.type == "xla" and implementation in (None, "xla")
-    decode = _decode_in_graphs if in_graphs else _decode
-    return decode(
-        colorizer, z, numbers, given, norm, progress, finished, implementation,
-        mode=mode, temperature=temperature, top_p=top_p, return_probabilities=return_probabilities,
-    )  # fmt: skip
-
-
-def _decode(
-    colorizer: Colorizer,
-    z: Tensor,  # [B, H, W, D]
-    numbers: Tensor,  # [B, H, W]
-    given: Tensor | None,
-    norm: str,
-    progress: Callable[[int, int], None] | None,
-    finished: Callable[[str], None],
-    implementation: str | None,
-    **options: object,
-) -> Sample:
-    """The loop over the rows. Nothing in it waits for the device."""
-    batch, height, width = numbers.shape
+    rows = (GraphRows if in_graphs else Rows)(colorizer, z, norm=norm, finished=finished, implementation=implementation)
     weights = decoder_weights(colorizer)
-    prepared = prepare_decoder(weights, implementation=implementation)
-    inner, outer = InnerRows(colorizer.inner_decoder, z, norm=norm), OuterRows(colorizer.outer_decoder, z)
-    labels = torch.empty(batch, height, width, dtype=torch.int64, device=z.device)
-    log_prob = z.new_empty(batch, height, width)
-    probabilities = []
-    upper = z.new_zeros(batch, width, weights.embedding.shape[1])
-    for row in range(height):
-        terms = inner.terms(row, upper, implementation=implementation)
-        finished("conditioning")
-        labels[:, row], log_prob[:, row], distributions = decode_row(
-            weights,
-            terms,
-            numbers[:, row],
-            given=None if given is None else given[:, row],
-            eps=EPS,
-            prepared=prepared,
-            implementation=implementation,
-            **options,  # type: ignore[arg-type]
-        )
-        finished("row decoding")
-        if distributions is not None:
-            probabilities.append(distributions)
-        if row + 1 < height:
-            upper = outer.push(row, F.embedding(labels[:, row], weights.embedding), implementation=implementation)
-            finished("outer decoder")
-        if progress is not None:
-            progress(row + 1, height)
-    kept = torch.stack(probabilities, 1) if probabilities else None
-    return Sample(labels_to_colors(labels), labels, log_prob, kept)
-
-
-def _decode_in_graphs(
-    colorizer: Colorizer,
-    z: Tensor,
-    numbers: Tensor,
-    given: Tensor | None,
-    norm: str,
-    progress: Callable[[int, int], None] | None,
-    finished: Callable[[str], None],
-    implementation: str | None,
-    **options: object,
-) -> Sample:
-    """`_decode` where a compiler takes whole graphs: two a row, compiled for the first and used for all."""
-    from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
-
-    height = z.shape[1]
-    weights = decoder_weights(colorizer)
-    found = []
-    with one_graph("beginning"):
-        image, rows, terms = decoding_static.begin(colorizer, z, norm=norm, implementation=implementation)
-    finished("conditioning")
-    for row in range(height):
-        with one_graph("row decoding"):
-            number, imposed = (None if t is None else t.index_select(1, rows.row)[:, 0] for t in (numbers, given))
-            drawn = decode_row(
+    prepared = None if in_graphs else prepare_decoder(weights, implementation=implementation)
+    labels, log_prob, probabilities = [], [], []
+    for row in range(height):  # nothing in this loop waits for the device
+        with rows.graph("row decoding"):
+            of_row = decode_row(
                 weights,
-                terms,
-                number,  # type: ignore[arg-type]
-                given=imposed,
+                rows.terms,
+                rows.pick(numbers),
+                mode=mode,
+                temperature=temperature,
+                top_p=top_p,
+                given=None if given is None else rows.pick(given),
+                return_probabilities=return_probabilities,
                 eps=EPS,
+                prepared=prepared,
                 implementation=implementation,
-                **options,  # type: ignore[arg-type]
             )
-        found.append(drawn)
         finished("row decoding")
+        labels.append(of_row[0])
+        log_prob.append(of_row[1])
+        if of_row[2] is not None:
+            probabilities.append(of_row[2])
         if row + 1 < height:
-            with one_graph("outer decoder"):
-                terms = decoding_static.advance(colorizer, image, rows, drawn[0], implementation=implementation)
-            finished("outer decoder")
+            rows.advance(of_row[0])
         if progress is not None:
             progress(row + 1, height)
-    with one_graph("image"):
-        labels, log_prob = torch.stack([f[0] for f in found], 1), torch.stack([f[1] for f in found], 1)
-        distributions = [f[2] for f in found if f[2] is not None]
-        kept = torch.stack(distributions, 1) if distributions else None
-        rgb = labels_to_colors(labels)
-    return Sample(rgb, labels, log_prob, kept)
+    with rows.graph("image"):
+        whole = torch.stack(labels, 1)
+        kept = torch.stack(probabilities, 1) if probabilities else None
+        return Sample(labels_to_colors(whole), whole, torch.stack(log_prob, 1), kept)
 
 
 def upsample_color(

@@ -9,6 +9,7 @@ Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -32,14 +33,14 @@ class Image(NamedTuple):
     inner_norms: list[Affine] | None  # None where each row has its own
 
 
-class Rows(NamedTuple):
+class State(NamedTuple):
     """What one row leaves to the next, changed in place."""
 
     row: Tensor  # [1] int64, the row whose colours are drawn next
     caches: list[Tensor]  # for each column attention, the keys and values of all rows: [2, B, H, W, h, C]
 
 
-def begin(colorizer: Colorizer, z: Tensor, *, norm: str, implementation: str | None) -> tuple[Image, Rows, RowTerms]:
+def begin(colorizer: Colorizer, z: Tensor, *, norm: str, implementation: str | None) -> tuple[Image, State, RowTerms]:
     """What all rows need, and what conditions the first; `norm` as in `coltran.sampling.sample`."""
     outer, inner = colorizer.outer_decoder, colorizer.inner_decoder
     batch, height, width, _ = z.shape
@@ -51,19 +52,21 @@ def begin(colorizer: Colorizer, z: Tensor, *, norm: str, implementation: str | N
     columns = [attention for attention in outer.attention if attention.axis == "column"]
     hidden = outer.position.row.shape[1]
     caches = [z.new_zeros(2, batch, height, width, a.heads, hidden // a.heads) for a in columns]
-    rows = Rows(torch.zeros(1, dtype=torch.int64, device=z.device), caches)
-    return image, rows, _terms(inner, image, rows.row, z.new_zeros(batch, width, hidden), implementation)
+    state = State(torch.zeros(1, dtype=torch.int64, device=z.device), caches)
+    return image, state, _terms(inner, image, state.row, z.new_zeros(batch, width, hidden), implementation)
 
 
-def advance(colorizer: Colorizer, image: Image, rows: Rows, labels: Tensor, *, implementation: str | None) -> RowTerms:
+def advance(
+    colorizer: Colorizer, image: Image, state: State, labels: Tensor, *, implementation: str | None
+) -> RowTerms:
     """Takes a row's colours, [B, W], through the outer decoder; gives what conditions the row below it."""
-    decoder, row = colorizer.outer_decoder, rows.row
+    decoder, row = colorizer.outer_decoder, state.row
     z = image.z.index_select(1, row)
     x = F.embedding(labels, colorizer.embedding.weight)[:, None]
     x = x + decoder.position.row.index_select(0, row) + decoder.position.column
     if decoder.skip:
         x = x + z
-    attend_column = partial(_attend_column, rows, implementation)
+    attend_column = partial(_attend_column, state, implementation)
     projected = project_context(decoder, z, implementation=implementation)
     upper = outer_row(decoder, x, projected, image.outer_norms, attend_column, implementation)
     row += 1
@@ -79,7 +82,7 @@ def _terms(decoder: InnerDecoder, image: Image, row: Tensor, upper: Tensor, impl
 
 
 def _attend_column(
-    rows: Rows,
+    state: State,
     implementation: str | None,
     layer: int,
     attention: AxialAttention,
@@ -87,7 +90,7 @@ def _attend_column(
     projected: Tensor | None,
 ) -> Tensor:
     """Causal column attention of one row over all rows, those to come hidden; keeps its keys and values."""
-    row, cache = rows.row, rows.caches[layer]
+    row, cache = state.row, state.caches[layer]
     q, k, v = conditioned_qkv(attention, x, projected, implementation)
     cache.index_copy_(2, row, torch.stack((k, v)))
     height = attention.bias.shape[1] // 2
@@ -97,3 +100,32 @@ def _attend_column(
     keys, values = cache.unbind()
     y = cached_attention(q[:, 0], keys, values, bias, implementation=implementation)
     return attention.out(y.flatten(-2), implementation=implementation)[:, None]
+
+
+class GraphRows:
+    """The rows of B images in turn, in graphs that are compiled for the first row and used for all.
+
+    `coltran.sampling.decoding.Rows` is the same for a device that runs each operation as it comes.
+    """
+
+    def __init__(
+        self, colorizer: Colorizer, z: Tensor, *, norm: str, finished: Callable[[str], None], implementation: str | None
+    ) -> None:
+        """As of `coltran.sampling.decoding.Rows`."""
+        from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
+
+        self.graph = one_graph
+        self.colorizer, self.finished, self.implementation = colorizer, finished, implementation
+        with self.graph("beginning"):
+            self.image, self.state, self.terms = begin(colorizer, z, norm=norm, implementation=implementation)
+        finished("conditioning")
+
+    def pick(self, x: Tensor) -> Tensor:
+        """The present row of x [B, H, W]: [B, W]."""
+        return x.index_select(1, self.state.row)[:, 0]
+
+    def advance(self, labels: Tensor) -> None:
+        """Goes to the next row, given the labels [B, W] of the present one; `terms` is then what conditions it."""
+        with self.graph("outer decoder"):
+            self.terms = advance(self.colorizer, self.image, self.state, labels, implementation=self.implementation)
+        self.finished("outer decoder")
