@@ -145,7 +145,7 @@ def axial_attention(
 
 
 def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implementation: str | None = None) -> Tensor:
-    """Column attention for one new row, over the keys and values kept of the rows so far.
+    """Column attention for one new row, over the KV cache of the rows so far.
 
     Args:
         q: [B, W, h, C], the queries of the row at position T - 1.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing colours with trained networks: row by row with keys and values kept, and the upsamplers in one pass."""
+"""Drawing colours with trained networks: row by row with a KV cache, and the upsamplers in one pass."""
 
 from coltran.sampling.sampler import Sample, sample, uniforms, upsample_color, upsample_space
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoders one row at a time: what incremental sampling keeps, and what it computes once a row.
+"""The decoders one row at a time: the KV cache of incremental sampling, and what is computed once a row.
 
 Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 """
@@ -162,7 +162,7 @@ def conditioned_qkv(
 
 
 class OuterRows:
-    """The outer decoder, one row after another, with its column keys and values kept."""
+    """The outer decoder, one row after another, with a KV cache for its column attention."""
 
     def __init__(self, decoder: OuterDecoder, z: Tensor) -> None:
         """z: the encoded gray image, [B, H, W, D]."""

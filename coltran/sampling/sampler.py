@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sampling: the colorizer row by row with its keys and values kept, the upsamplers in one pass.
+"""Sampling: the colorizer row by row with a KV cache, the upsamplers in one pass.
 
 The only randomness is one uniform number a pixel, from a generator that belongs to (seed, index of the image). So an
 image's sample does not depend on the images beside it, on the device, or on the implementation, save where a uniform
@@ -71,8 +71,8 @@ def sample(
 ) -> Sample:
     """Draw a coarse colour for every pixel of B gray images (ColTran section 4.1).
 
-    Each position is computed once: the encoder once an image, the outer decoder once a row over the kept keys and
-    values of its columns, the inner decoder once a pixel over those of its row.
+    Each position is computed once: the encoder once an image, the outer decoder once a row over the cached keys
+    and values of its columns, the inner decoder once a pixel over those of its row.
 
     Args:
         colorizer: the network; its dropout is not applied.

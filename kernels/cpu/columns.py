@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`cached_attention` by the native kernel: reads the kept keys and values where they lie, whatever their strides."""
+"""`cached_attention` by the native kernel: reads the cached keys and values where they lie, whatever their strides."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Column attention for one new row over the kept keys and values of its columns: a single query a head.
+"""Column attention for one new row over the cached keys and values of its columns: a single query a head.
 
     s[t] = q . k[t] / sqrt(C) + bias[head, t]        out = sum_t softmax(s)[t] v[t]
 
