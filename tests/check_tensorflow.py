@@ -23,8 +23,9 @@ SIDE, COUNT, STEP = 8, 5, 450_000
 
 def write(folder: Path) -> None:
     """Writes our files, and as arrays what TensorFlow has to find in them and in the original's checkpoints."""
-    from coltran.original import bundle, variables
+    from coltran.original.bundle import open_bundle, read_tensor
     from coltran.original.records import Record, write_records
+    from coltran.original.variables import to_tf_layout
     from tests.tf_bundle import numbered, tensors_of, write_bundle
     from tests.tiny import tiny_networks
 
@@ -37,12 +38,12 @@ def write(folder: Path) -> None:
     networks = tiny_networks()
     write_bundle(folder / "tiny" / "model-1", tensors_of(networks[0]), shards=2)
     for source in [folder / "tiny", *(sorted(p for p in PARITY.glob("*") if p.is_dir()) if PARITY.is_dir() else [])]:
-        bundle = bundle.open_bundle(source)
+        bundle = open_bundle(source)
         keys = [key for key in bundle.entries if key != "_CHECKPOINTABLE_OBJECT_GRAPH"]
-        arrays = {f"array{n}": bundle.read_tensor(bundle, key) for n, key in enumerate(keys)}
+        arrays = {f"array{n}": read_tensor(bundle, key) for n, key in enumerate(keys)}
         np.savez(folder / f"{source.name}.bundle.npz", prefix=str(bundle.prefix), keys=np.array(keys), **arrays)
     for n, network in enumerate(networks):
-        layout = variables.to_tf_layout(network, network.state_dict())
+        layout = to_tf_layout(network, network.state_dict())
         np.savez(folder / f"network{n}.npz", **{numbered(name): array for name, array in layout.items()})
 
 
