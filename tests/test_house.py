@@ -33,6 +33,7 @@ STOREYS = {
     "coltran.image": FOUNDATIONS,
     "coltran.test_configs": FOUNDATIONS,
     "coltran.networks": NETWORKS,
+    "coltran.photo": FOUNDATIONS,
     "coltran.checkpoint": USES,
     "coltran.original": USES,
     "coltran.sampling": USES,

@@ -13,11 +13,14 @@ from PIL import Image
 from coltran import checkpoint, networks, pipeline
 from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError, area_resize, center_square, rgb_to_gray
+from coltran.photo import squares
+from coltran.photo.recolour import luminance, recolour
 from coltran.pipeline import Pipeline, from_pretrained
 from coltran.sampling import sample, upsample_color, upsample_space
 from tests.tiny import colorizer_config, upsampler_config
 
 LOW, HIGH = 8, 16
+RAW = {"fit": "crop", "size": "network"}  # what the networks draw of the central square
 
 
 def tiny_pipeline() -> Pipeline:
@@ -59,18 +62,18 @@ def test_the_stages_are_joined_as_the_model_says(tiny, photo):
     enlarged = torch.from_numpy(area_resize(fine[0].numpy(), HIGH))[None]
     final = upsample_space(tiny.spatial_upsampler, enlarged, torch.from_numpy(gray_high)[None])
     for stage, expected in (("coarse", coarse), ("color", fine), ("final", final)):
-        np.testing.assert_array_equal(tiny(photo, seed=3, stage=stage).images[0], expected[0].numpy())
+        np.testing.assert_array_equal(tiny(photo, seed=3, stage=stage, **RAW).images[0], expected[0].numpy())
 
 
 @pytest.mark.parametrize(("stage", "side"), [("coarse", LOW), ("color", LOW), ("final", HIGH)])
 def test_images_and_gray_have_the_size_of_the_stage(tiny, photo, stage, side):
-    result = tiny(photo, samples=2, stage=stage)
+    result = tiny(photo, samples=2, stage=stage, **RAW)
     assert [(image.shape, image.dtype) for image in result.images] == [((side, side, 3), np.uint8)] * 2
     assert (result.gray.shape, result.gray.dtype) == ((side, side), np.uint8)
 
 
-def test_colour_and_gray_versions_of_a_photograph_give_the_same(tiny, photo):
-    assert same(tiny(photo).images, tiny(rgb_to_gray(photo)).images)
+def test_colour_and_gray_versions_of_a_photograph_get_the_same_colours(tiny, photo):
+    assert same(tiny(photo, size="network").images, tiny(rgb_to_gray(photo), size="network").images)
 
 
 def test_paths_images_and_arrays_give_the_same(tiny, photo, tmp_path):
@@ -94,13 +97,13 @@ def test_samples_differ_from_each_other_and_between_seeds(tiny, photo):
 
 
 def test_log_prob_is_the_mean_log2_probability_a_pixel(tiny, photo):
-    result = tiny(photo, seed=4, stage="coarse")
+    result = tiny(photo, seed=4, stage="coarse", **RAW)
     drawn = sample(tiny.colorizer, torch.from_numpy(result.gray)[None], seed=4)
     assert result.log_prob == pytest.approx([drawn.log_prob.mean().item() / np.log(2)])
 
 
 def test_options_reach_the_sampler(tiny, photo):
-    gray = torch.from_numpy(tiny(photo, stage="coarse").gray)[None]
+    gray = torch.from_numpy(tiny(photo, stage="coarse", **RAW).gray)[None]
     options = {
         "seed": 2,
         "temperature": 0.5,
@@ -109,9 +112,9 @@ def test_options_reach_the_sampler(tiny, photo):
         "implementation": "reference",
     }
     expected = sample(tiny.colorizer, gray, **options).rgb[0].numpy()
-    np.testing.assert_array_equal(tiny(photo, stage="coarse", **options).images[0], expected)
+    np.testing.assert_array_equal(tiny(photo, stage="coarse", **RAW, **options).images[0], expected)
     best = sample(tiny.colorizer, gray, mode="argmax").rgb[0].numpy()
-    np.testing.assert_array_equal(tiny(photo, stage="coarse", mode="argmax").images[0], best)
+    np.testing.assert_array_equal(tiny(photo, stage="coarse", mode="argmax", **RAW).images[0], best)
 
 
 def test_progress_ends_each_stage_at_its_total(tiny, photo):
@@ -122,8 +125,61 @@ def test_progress_ends_each_stage_at_its_total(tiny, photo):
     assert [call for call in calls if call[0] != "coarse"] == [("final", k, 3) for k in (1, 2, 3)]
 
 
+@pytest.mark.parametrize("shape", [(20, 31), (31, 20), (12, 61), (90, 9), (1, 50), (50, 1), (5, 300)])
+def test_the_result_is_the_photograph_with_its_luminance(tiny, shape):
+    photo = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for image in tiny(photo, samples=2).images:
+        assert (image.shape, image.dtype) == (photo.shape, np.uint8)
+        assert np.abs(luminance(image) - luminance(photo)).max() <= 0.5 + 1e-3
+
+
+def test_the_whole_photograph_is_stretched_and_its_colours_stretched_back(tiny, photo):
+    raw = tiny(photo, size="network")
+    assert raw.images[0].shape == (HIGH, HIGH, 3)
+    np.testing.assert_array_equal(raw.gray, area_resize(rgb_to_gray(photo), (HIGH, HIGH)))
+    np.testing.assert_array_equal(tiny(photo).images[0], recolour(luminance(photo), raw.images[0]))
+
+
+def test_the_central_square_keeps_its_own_size_too(tiny, photo):
+    assert tiny(photo, fit="crop").images[0].shape == (20, 20, 3)
+
+
+@pytest.mark.parametrize("shape", [(10, 36), (36, 10)])
+def test_squares_along_a_panorama_agree_where_they_overlap(tiny, shape):
+    photo = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    axis = int(shape[1] > shape[0])
+    coarse = tiny(photo, stage="coarse", size="network", seed=3).images[0]
+    gray = torch.from_numpy(tiny(photo, stage="coarse", size="network").gray)
+    begins = squares.starts(coarse.shape[axis], LOW)
+    assert len(begins) > 2
+    before = None
+    for k, begin in enumerate(begins):
+        square = slice(begin, begin + LOW)
+        of_square = gray[:, square] if axis else gray[square]
+        given = None
+        if before is not None:
+            given = torch.full((1, LOW, LOW), -1)
+            shared = begins[k - 1] + LOW - begin
+            known = before[:, :, -shared:] if axis else before[:, -shared:]
+            (given[:, :, :shared] if axis else given[:, :shared])[:] = known
+        drawn = sample(tiny.colorizer, of_square[None], seed=3, image_index=[k << 32], given=given)
+        found = coarse[:, square] if axis else coarse[square]
+        np.testing.assert_array_equal(found, drawn.rgb[0].numpy())
+        before = drawn.labels
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_photographs_coloured_together_are_as_one_by_one(tiny, photo, batch_size):
+    photos = [photo, photo[:, ::-1], photo[:6], photo[:, :7]]
+    together = tiny.colour(photos, samples=2, batch_size=batch_size)
+    for one, of_all in zip(photos, together, strict=True):
+        alone = tiny(one, samples=2)
+        assert same(of_all.images, alone.images)
+        assert of_all.log_prob == pytest.approx(alone.log_prob)
+
+
 def test_one_pixel_is_a_photograph(tiny):
-    assert tiny(np.full((1, 1), 90, np.uint8)).images[0].shape == (HIGH, HIGH, 3)
+    assert tiny(np.full((1, 1), 90, np.uint8)).images[0].shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 4), (4,), (0, 4, 3)])

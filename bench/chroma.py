@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which colour space, and by which enlargement, do small colours come closest to the photograph's own?
+
+    python bench/chroma.py ../shared/photos/valid --side 64 --limit 100
+    python bench/chroma.py ../shared/photos/valid --limit 16 --networks
+
+Each photograph's true colours are area-averaged to a square of --side pixels, enlarged, and put on its luminance; the
+figure is the mean distance to the truth in CIELAB's a and b. With --networks the colours are those that the networks in
+the package draw (seed 0), by the pipeline's own arithmetic, from each stage. Prints a table and one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+import coltran
+from coltran.image import area_resize, list_photos, load_photo
+from coltran.photo.recolour import luminance, recolour
+
+Space = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
+
+# Oklab, by Ottosson (2020): linear RGB to LMS, and the cube roots of that to Lab.
+TO_LMS = np.array(
+    [[0.4122215, 0.5363325, 0.0514460], [0.2119035, 0.6806995, 0.1073970], [0.0883025, 0.2817188, 0.6299787]]
+)
+TO_OKLAB = np.array(
+    [[0.2104543, 0.7936178, -0.0040720], [1.9779985, -2.4285922, 0.4505937], [0.0259040, 0.7827718, -0.8086758]]
+)
+
+
+def _to_oklab(rgb: np.ndarray) -> np.ndarray:
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return (np.cbrt(linear @ TO_LMS.T) @ TO_OKLAB.T).astype(np.float32)
+
+
+def _from_oklab(lab: np.ndarray) -> np.ndarray:
+    linear = (lab @ np.linalg.inv(TO_OKLAB).T) ** 3 @ np.linalg.inv(TO_LMS).T
+    linear = linear.clip(0, 1)
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _cv(there: int, back: int) -> Space:
+    return (
+        lambda rgb: cv2.cvtColor(rgb.astype(np.float32), there),
+        lambda x: cv2.cvtColor(x.astype(np.float32), back).clip(0, 1),
+    )
+
+
+SPACES: dict[str, Space] = {
+    "YCbCr": _cv(cv2.COLOR_RGB2YCrCb, cv2.COLOR_YCrCb2RGB),
+    "CIELAB": _cv(cv2.COLOR_RGB2LAB, cv2.COLOR_LAB2RGB),
+    "Oklab": (_to_oklab, _from_oklab),
+}
+
+
+def _guided(chroma: np.ndarray, luma: np.ndarray, radius: int = 8, epsilon: float = 1e-3) -> np.ndarray:
+    """Cubic, then the guided filter of He et al. (2013) with the photograph's lightness as the guide."""
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return cv2.blur(x, (2 * radius + 1, 2 * radius + 1))
+
+    large = _by(cv2.INTER_CUBIC)(chroma, luma)
+    middle = mean(luma)
+    slope = (mean(luma[..., None] * large) - middle[..., None] * mean(large)) / (
+        mean(luma * luma) - middle**2 + epsilon
+    )[..., None]
+    return mean(slope) * luma[..., None] + mean(mean(large) - slope * middle[..., None])
+
+
+def _by(interpolation: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    return lambda chroma, luma: cv2.resize(chroma, luma.shape[::-1], interpolation=interpolation)
+
+
+ENLARGEMENTS = {
+    "nearest": _by(cv2.INTER_NEAREST),
+    "linear": _by(cv2.INTER_LINEAR),
+    "cubic": _by(cv2.INTER_CUBIC),
+    "Lanczos": _by(cv2.INTER_LANCZOS4),
+    "guided": _guided,
+}
+
+
+def distance(found: np.ndarray, truth: np.ndarray) -> float:
+    """Mean distance in CIELAB's a and b of two images uint8 [H, W, 3]."""
+    a, b = (cv2.cvtColor(x.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 1:] for x in (found, truth))
+    return float(np.linalg.norm(a - b, axis=-1).mean())
+
+
+def of_true_colours(photo: np.ndarray, side: int) -> dict[str, float]:
+    """The distance by colour space and enlargement, and by `recolour`, for one photograph."""
+    small = area_resize(photo, side)
+    found = {"recolour": distance(recolour(luminance(photo), small), photo)}
+    for space, (into, back) in SPACES.items():
+        lightness, chroma = into(photo / 255)[..., 0], into(small / 255)[..., 1:]
+        scale = 100 if space == "CIELAB" else 1
+        for name, enlarge in ENLARGEMENTS.items():
+            large = enlarge(np.ascontiguousarray(chroma), np.ascontiguousarray(lightness / scale))
+            rgb = back(np.concatenate((lightness[..., None], large), -1))
+            found[f"{space}, {name}"] = distance(np.rint(255 * rgb).astype(np.uint8), photo)
+    return found
+
+
+def of_drawn_colours(pipeline: coltran.Pipeline, photo: np.ndarray) -> dict[str, float]:
+    """The distance by stage of the networks, with the photograph's own luminance, for one photograph."""
+    small = {stage: pipeline(photo, stage=stage, size="network", top_p=0.95).images[0] for stage in pipeline.stages}
+    gray = np.repeat(luminance(photo)[..., None], 3, -1).astype(np.uint8)
+    found = {"gray": distance(gray, photo), "final, as drawn": distance(small["final"], photo)}
+    return found | {stage: distance(recolour(luminance(photo), image), photo) for stage, image in small.items()}
+
+
+def main() -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="folder of photographs")
+    parser.add_argument("--side", type=int, default=64, help="of the square of true colours (64)")
+    parser.add_argument("--limit", type=int, default=100, help="photographs, evenly picked (100)")
+    parser.add_argument("--networks", action="store_true", help="colours drawn by the networks in the package")
+    options = parser.parse_args()
+    paths = list_photos([options.photos])
+    photos = [load_photo(path) for path in paths[:: max(1, len(paths) // options.limit)][: options.limit]]
+    pipeline = coltran.from_pretrained() if options.networks else None
+    rows = [of_true_colours(p, options.side) if pipeline is None else of_drawn_colours(pipeline, p) for p in photos]
+    means = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in rows[0]}
+    for name, mean in means.items():
+        print(f"{name:24} {mean:7.3f}")
+    print(json.dumps({"photographs": len(photos), "side": options.side, "ab": means}))
+
+
+if __name__ == "__main__":
+    main()

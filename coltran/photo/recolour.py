@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours of a small image, on the luminance of a photograph of any size.
+
+    Y = 0.299 R + 0.587 G + 0.114 B        (luma of ITU-R BT.601; its weights are those of the networks' grayscale)
+    C = small - Y(small)                   (chroma: three differences, of which the weighted sum is 0)
+    photograph = Y + t C',   C' = C enlarged,   t in [0, 1] the largest that leaves no channel outside 0 .. 255
+
+Whatever t is, the luma of the result is Y: a colour that does not exist at that luminance becomes paler, not darker.
+docs/photographs.md has the measurements behind the choice of the space and of the enlargement.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+TINY = np.float32(1e-3)  # keeps black and white from dividing by zero
+STRIP = 1 << 17  # pixels that are worked on at once, so that memory does not grow with the photograph
+
+
+def luminance(photo: np.ndarray) -> np.ndarray:
+    """The luma of a photograph, uint8 [H, W, 3] -> float32 [H, W] in 0..255; not rounded."""
+    return photo @ LUMA
+
+
+def recolour(luma: np.ndarray, small: np.ndarray) -> np.ndarray:
+    """A photograph with its own luma and the colours of a small image that is stretched over it.
+
+    Args:
+        luma: float32 [H, W] in 0..255.
+        small: uint8 [h, w, 3], of any size and shape.
+
+    Returns:
+        uint8 [H, W, 3], whose luma is within half a level of `luma` everywhere.
+    """
+    height, width = luma.shape
+    chroma = small - (small @ LUMA)[..., None]
+    wide = _resize(chroma, chroma.shape[0], width).transpose(0, 2, 1).reshape(chroma.shape[0], -1)  # [h, 3 W]
+    # Rows are enlarged strip by strip: each is a weighted sum of the small image's, and these are the weights.
+    weights = _resize(np.eye(chroma.shape[0], dtype=np.float32), height, chroma.shape[0])
+    rows = max(1, STRIP // width)
+    result = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        y = luma[top : top + rows]
+        colours = (weights[top : top + rows] @ wide).reshape(-1, 3, width)
+        # How much of the chroma there is room for: the largest difference has to stay below white, the smallest
+        # above black.
+        room, above = y + TINY, 255 + TINY - y
+        room /= np.maximum(room, -colours.min(1))
+        above /= np.maximum(above, colours.max(1))
+        colours *= np.minimum(room, above)[:, None]
+        colours += y[:, None]
+        np.clip(np.rint(colours, out=colours), 0, 255, out=colours)
+        cv2.merge([plane.astype(np.uint8) for plane in colours.transpose(1, 0, 2)], result[top : top + rows])
+    return result
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[h, w] or [h, w, c] at another size: the mean of the area where it shrinks, cubic elsewhere."""
+    shrinks = height <= image.shape[0] and width <= image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coltran.photo import recolour as module
+from coltran.photo.recolour import luminance, recolour
+
+
+def _random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 90), (90, 1), (33, 70), (70, 33), (4, 4)])
+@pytest.mark.parametrize("small", [(1, 1), (5, 5), (16, 40)])
+def test_the_luminance_is_kept_to_half_a_level_everywhere(shape, small):
+    luma = luminance(_random(*shape))
+    assert np.abs(luminance(recolour(luma, _random(*small, seed=1))) - luma).max() <= 0.5 + 1e-3
+
+
+def test_colours_inside_the_gamut_come_back_as_they_were():
+    photo = np.random.default_rng(0).integers(60, 200, (7, 9, 3), dtype=np.uint8)
+    assert np.abs(recolour(luminance(photo), photo).astype(int) - photo).max() <= 1
+
+
+def test_a_colour_that_does_not_exist_at_a_luminance_becomes_paler_but_keeps_its_hue():
+    red = np.full((1, 1, 3), (255, 0, 0), np.uint8)
+    luma = np.array([[200.0]], np.float32)
+    r, g, b = (int(value) for value in recolour(luma, red)[0, 0])
+    assert r == 255
+    assert g == b == 177  # (200 - 0.299 * 255) / 0.701 = 176.5
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_black_and_white_stay_so(value):
+    luma = np.full((3, 4), value, np.float32)
+    assert (recolour(luma, _random(2, 2)) == value).all()
+
+
+def test_a_gray_image_brings_no_colours():
+    result = recolour(luminance(_random(20, 30)), np.full((4, 4, 3), 90, np.uint8))
+    assert np.ptp(result, axis=-1).max() == 0
+
+
+def test_the_result_does_not_depend_on_the_strips(monkeypatch):
+    luma, small = luminance(_random(37, 29)), _random(8, 8, seed=1)
+    whole = recolour(luma, small)
+    monkeypatch.setattr(module, "STRIP", 100)
+    assert np.abs(recolour(luma, small).astype(int) - whole).max() <= 1  # sums of products of other sizes may round
+
+
+def test_a_photograph_smaller_than_the_networks_gets_the_mean_colour_of_each_area():
+    small = np.zeros((4, 4, 3), np.uint8)
+    small[::2] = (200, 100, 100)
+    small[1::2] = (100, 100, 200)
+    r, g, b = (int(value) for value in recolour(np.full((1, 1), 120, np.float32), small)[0, 0])
+    assert (r - g, b - g) == (50, 50)
