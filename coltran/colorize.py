@@ -3,41 +3,52 @@
 
     python -m coltran.colorize old.jpg -o coloured
     python -m coltran.colorize album/ scan.png -o coloured --samples 4 --seed 7
-    python -m coltran.colorize old.jpg -o coloured --temperature 0.9 --top-p 0.95
-    python -m coltran.colorize old.jpg -o coloured --stage coarse --checkpoint trained/
+    python -m coltran.colorize old.jpg -o coloured --samples 16 --best 3 --format png
+    python -m coltran.colorize old.jpg -o coloured --stage coarse --size network --checkpoint trained/
 
-Of each photograph the central square is coloured, 256 x 256 pixels with the published networks; colours it
-may have are not used. For old.jpg, the output folder gets old-0.png, old-1.png, ... (one a sample) and
-old-sheet.png: the gray square and all samples side by side. A run of several photographs also gets
-contact_sheet.png, the sheets of the first 16 one above the other. Results of the same name from an earlier
-run are replaced, a photograph of this run never. A folder is searched with its subfolders. A photograph that
-cannot be read is reported at the end (exit code 1), and the others are coloured all the same.
+The result is the photograph, at its own size and with its own luminance; the networks give the colours. Colours
+it may have are not used. For old.jpg, the output folder gets old-0.jpg, old-1.jpg, ... (the likeliest first, by
+the model's own probability) and old-sheet.png: the gray photograph and all colourings side by side, small. A run
+of several photographs also gets contact_sheet.png, the sheets of the first 16 one above the other.
+colourings.json says of each file its sample, its seed and its bits a pixel (less is likelier). Results of the same
+name from an earlier run are replaced, a photograph of this run never. A folder is searched with its subfolders.
+A photograph that cannot be read is reported at the end (exit code 1), and the others are coloured all the same.
 
-The same seed gives the same colours, whatever else is coloured in the same run; more samples add to fewer.
+The same seed gives the same colours, whatever else is coloured in the same run. Unless --temperature 1 and
+--top-p 1 are given, unlikely colours are left out: the default --top-p 0.9 spares the networks in the package the
+stray pixels that they still draw now and then, and colourings are then no longer draws from the plain
+distribution. The bits a pixel are under the plain distribution in any case.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from coltran import cli
 from coltran.errors import UserError
 from coltran.files import written_whole
-from coltran.image import PhotoError, list_photos, load_photo
+from coltran.image import PhotoError, list_photos
+from coltran.photo import files
 from coltran.pipeline import STAGES, Colorized, Pipeline, from_pretrained
 
 GAP = 4  # pixels between the tiles of a sheet
+TILE = 384  # pixels of a tile's longer side, at most
+RECORD = "colourings.json"
 COLUMNS = 6  # tiles in one row of a sheet
 STACKED = 16  # photographs on the contact sheet of a run
 
@@ -67,6 +78,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     count = _number(int, lambda value: value >= 1, "a whole number from 1")
     seed = _number(int, lambda value: 0 <= value < 2**64, "a whole number from 0 to 2**64 - 1")
     temperature = _number(float, lambda value: 0 < value < math.inf, "a number above 0")
+    quality = _number(int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
     share = _number(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="a photograph, or a folder of photographs")
@@ -77,14 +89,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "come with the package)",
     )  # fmt: skip
     parser.add_argument("--samples", type=count, default=1, metavar="N", help="colourings a photograph (1)")
+    parser.add_argument("--best", type=count, metavar="K", help="keep the K likeliest of them (default: all)")
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the random numbers (0)")
     parser.add_argument(
         "--temperature", type=temperature, default=1.0, metavar="T",
         help="below 1 keeps to likelier colours, above 1 is bolder (1.0)",
     )  # fmt: skip
     parser.add_argument(
-        "--top-p", type=share, default=1.0, metavar="P",
-        help="draw from the likeliest colours that together have this probability (1.0)",
+        "--top-p", type=share, default=0.9, metavar="P",
+        help="draw from the likeliest colours that together have this probability; 1 takes them all (0.9)",
     )  # fmt: skip
     parser.add_argument(
         "--mode", choices=("sample", "argmax"), default="sample",
@@ -92,8 +105,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--stage", choices=STAGES, default="final",
-        help="where to stop: coarse (512 colours) and color are small images (final)",
+        help="whose colours: coarse (512 colours) and color are of 64 x 64 pixels (final)",
     )  # fmt: skip
+    parser.add_argument(
+        "--fit", choices=("stretch", "crop"), default="stretch",
+        help="colour the whole photograph, or the central square as the paper does (stretch)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", choices=("original", "network"), default="original",
+        help="the photograph's own size and sharpness, or the images that the networks draw (original)",
+    )  # fmt: skip
+    parser.add_argument("--format", choices=tuple(files.FORMATS), help="of the results (default: the photograph's)")
+    parser.add_argument("--quality", type=quality, default=95, metavar="Q", help="of JPEG and WebP, 1 to 100 (95)")
+    parser.add_argument("--batch", type=count, default=16, metavar="N", help="colourings that are drawn together (16)")
+    parser.add_argument("--skip-existing", action="store_true", help="leave photographs whose results are all there")
     parser.add_argument(
         "--norm", choices=("exact", "rowcontext"), default="exact",
         help="exact samples what was trained; rowcontext is what the original program does with its own "
@@ -101,7 +126,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch decides)")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.best is not None and arguments.best > arguments.samples:
+        parser.error(f"--best {arguments.best} of --samples {arguments.samples} cannot be kept")
+    return arguments
 
 
 def find_photos(named: Sequence[str], output: Path) -> tuple[list[Path], list[str]]:
@@ -142,17 +170,34 @@ def name_results(photos: Sequence[Path]) -> list[str]:
     return names
 
 
-def contact_sheet(colorized: Colorized) -> np.ndarray:
-    """The gray square and then all samples, in rows of `COLUMNS` tiles on white: uint8 [H, W, 3]."""
-    tiles = [np.repeat(colorized.gray[..., None], 3, axis=-1), *colorized.images]
-    step = colorized.gray.shape[0] + GAP
+def sheet_of(colorized: Colorized) -> np.ndarray:
+    """The gray photograph and then all colourings, small, in rows of `COLUMNS` tiles on white: uint8 [H, W, 3]."""
+    height, width = colorized.gray.shape
+    shrink = min(1.0, TILE / max(height, width))
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    whole = [np.repeat(colorized.gray[..., None], 3, axis=-1), *colorized.images]
+    tiles = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in whole]
     columns = min(len(tiles), COLUMNS)
     rows = math.ceil(len(tiles) / columns)
-    sheet = np.full((rows * step - GAP, columns * step - GAP, 3), 255, np.uint8)
+    step = np.add(size, GAP)
+    sheet = np.full((rows * step[1] - GAP, columns * step[0] - GAP, 3), 255, np.uint8)
     for k, tile in enumerate(tiles):
-        top, left = k // columns * step, k % columns * step
-        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+        top, left = k // columns * step[1], k % columns * step[0]
+        sheet[top : top + size[1], left : left + size[0]] = tile
     return sheet
+
+
+def stack_sheets(sheets: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Sheets with their names above them, one below the other on white: uint8 [H, W, 3]."""
+    width = max(sheet.shape[1] for _, sheet in sheets)
+    strips = []
+    for name, sheet in sheets:
+        title = Image.new("RGB", (width, 24), "white")
+        ImageDraw.Draw(title).text((2, 4), name, "black", ImageFont.load_default(14))
+        padded = np.full((sheet.shape[0] + GAP, width, 3), 255, np.uint8)
+        padded[: sheet.shape[0], : sheet.shape[1]] = sheet
+        strips += [np.asarray(title), padded]
+    return np.concatenate(strips)
 
 
 def write_png(pixels: np.ndarray, path: Path) -> None:
@@ -185,51 +230,144 @@ def _progress_bar() -> Progress:
     )
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One photograph of a run."""
+
+    photo: Path
+    results: list[Path]  # without their suffix, which the photograph's format decides
+    sheet: Path
+
+
 def colorize(pipeline: Pipeline, photos: Sequence[Path], output: Path, arguments: argparse.Namespace) -> list[str]:
-    """Colours the photographs one after another; returns a sentence for each that could not be."""
-    problems = []
-    sheets: list[np.ndarray] = []
-    inputs = {photo.resolve() for photo in photos}
-    with _progress_bar() as progress:
-        overall = progress.add_task("photographs", total=len(photos), visible=len(photos) > 1)
-        for photo, name in zip(photos, name_results(photos), strict=True):
-            task = progress.add_task(photo.name, total=None)
+    """Colours the photographs, several at a time; returns a sentence for each that could not be.
 
-            def report(stage: str, done: int, total: int, photo: Path = photo, task: TaskID = task) -> None:
-                progress.update(task, description=f"{photo.name}: {stage}", completed=done, total=total)
+    While a batch is drawn, the next one is read and the one before is written.
+    """
+    run = _Run(photos, output, arguments)
+    together = max(1, arguments.batch // arguments.samples)
+    jobs = [job for job in run.jobs if not (arguments.skip_existing and run.is_done(job))]
+    batches = [jobs[first : first + together] for first in range(0, len(jobs), together)]
+    with _progress_bar() as progress, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        overall = progress.add_task("photographs", total=len(jobs), visible=len(jobs) > 1)
+        task = progress.add_task("reading", total=None)
+        reading = reader.submit(run.read, batches[0]) if batches else None
+        writing: Future[None] | None = None
+        for n, batch in enumerate(batches):
+            assert reading is not None
+            read = reading.result()
+            reading = reader.submit(run.read, batches[n + 1]) if n + 1 < len(batches) else None
+            name = batch[0].photo.name if len(batch) == 1 else f"{len(batch)} photographs"
 
-            results = [output / f"{name}-{k}.png" for k in range(arguments.samples)]
-            sheet = output / f"{name}-sheet.png"
+            def report(stage: str, done: int, total: int, name: str = name) -> None:
+                progress.update(task, description=f"{name}: {stage}", completed=done, total=total)
+
+            coloured = pipeline.colour(
+                [photo.rgb for _, photo in read],
+                samples=arguments.samples,
+                seed=arguments.seed,
+                temperature=arguments.temperature,
+                top_p=arguments.top_p,
+                mode=arguments.mode,
+                stage=arguments.stage,
+                norm=arguments.norm,
+                fit=arguments.fit,
+                size=arguments.size,
+                batch_size=arguments.batch,
+                progress=report,
+            )
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(run.write, list(zip(read, coloured, strict=True)))
+            progress.advance(overall, len(batch))
+        if writing is not None:
+            writing.result()
+    run.finish()
+    return run.problems
+
+
+class _Run:
+    """What reading and writing share: which files, what went wrong, and what colourings.json and the sheets say."""
+
+    def __init__(self, photos: Sequence[Path], output: Path, arguments: argparse.Namespace) -> None:
+        self.output, self.arguments = output, arguments
+        self.inputs = {photo.resolve() for photo in photos}
+        self.problems: list[str] = []
+        self.sheets: list[tuple[str, np.ndarray]] = []
+        self.record = _load_record(output / RECORD)
+        kept = arguments.best or arguments.samples
+        self.jobs = [
+            _Job(photo, [output / f"{name}-{k}" for k in range(kept)], output / f"{name}-sheet.png")
+            for photo, name in zip(photos, name_results(photos), strict=True)
+        ]
+
+    def is_done(self, job: _Job) -> bool:
+        """Whether an earlier run has finished this photograph: its sheet is written last."""
+        formats = [self.arguments.format] if self.arguments.format else list(files.FORMATS)
+        suffixes = [files.FORMATS[name] for name in formats]
+        done = all(any(stem.with_name(stem.name + end).exists() for end in suffixes) for stem in job.results)
+        return done and job.sheet.exists()
+
+    def read(self, jobs: Sequence[_Job]) -> list[tuple[_Job, files.Photograph]]:
+        """The photographs that can be read and whose results replace none."""
+        found = []
+        for job in jobs:
             try:
-                if clash := inputs.intersection(path.resolve() for path in [*results, sheet]):
-                    raise PhotoError(f"{photo} is not coloured: its result would replace {min(clash)}.")
-                colorized = pipeline(
-                    load_photo(photo),
-                    samples=arguments.samples,
-                    seed=arguments.seed,
-                    temperature=arguments.temperature,
-                    top_p=arguments.top_p,
-                    mode=arguments.mode,
-                    stage=arguments.stage,
-                    norm=arguments.norm,
-                    progress=report,
-                )
+                photo = files.read(job.photo)
+                format = self.arguments.format or photo.format
+                files.check_side(photo.rgb, format)
+                targets = [path.with_name(path.name + files.FORMATS[format]) for path in job.results]
+                if clash := self.inputs.intersection(path.resolve() for path in [*targets, job.sheet]):
+                    raise PhotoError(f"{job.photo} is not coloured: its result would replace {min(clash)}.")
+                found.append((_Job(job.photo, targets, job.sheet), photo))
             except PhotoError as error:
-                problems.append(str(error))
-            else:
-                for pixels, path in zip(colorized.images, results, strict=True):
-                    write_png(pixels, path)
-                sheets.append(contact_sheet(colorized))
-                write_png(sheets[-1], sheet)
-                del sheets[STACKED:]
-                print(os.fsencode(f"{photo} -> {sheet}").decode(errors="replace"), flush=True)
-            progress.remove_task(task)
-            progress.advance(overall)
-    overview = output / "contact_sheet.png"
-    if len(photos) > 1 and sheets and overview.resolve() not in inputs:
-        gap = np.full((GAP, *sheets[0].shape[1:]), 255, np.uint8)
-        write_png(np.concatenate([strip for sheet in sheets for strip in (gap, sheet)][1:]), overview)
-    return problems
+                self.problems.append(str(error))
+        return found
+
+    def write(self, coloured: Sequence[tuple[tuple[_Job, files.Photograph], Colorized]]) -> None:
+        """The results of a batch, the likeliest colouring of each photograph first."""
+        for (job, photo), found in coloured:
+            order = sorted(range(len(found.images)), key=lambda s: -found.log_prob[s])[: len(job.results)]
+            chosen = Colorized([found.images[s] for s in order], found.gray, [found.log_prob[s] for s in order])
+            entries = []
+            for path, sample, image, log_prob in zip(job.results, order, chosen.images, chosen.log_prob, strict=True):
+                files.write(
+                    image,
+                    path,
+                    format=self.arguments.format or photo.format,
+                    quality=self.arguments.quality,
+                    exif=photo.exif,
+                    description=f"Coloured by coltran: seed {self.arguments.seed}, sample {sample}, "
+                    f"{-log_prob:.4f} bits a pixel",
+                )
+                entries.append({"file": path.name, "sample": sample, "bits_per_pixel": round(-log_prob, 4)})
+            sheet = sheet_of(chosen)
+            write_png(sheet, job.sheet)
+            if len(self.sheets) < STACKED:
+                self.sheets.append((job.photo.name, sheet))
+            options = ("seed", "temperature", "top_p", "mode", "stage", "norm", "fit", "size")
+            self.record[str(job.photo)] = {name: getattr(self.arguments, name) for name in options} | {
+                "colourings": entries
+            }
+            print(os.fsencode(f"{job.photo} -> {job.sheet}").decode(errors="replace"), flush=True)
+        if coloured:
+            with written_whole(self.output / RECORD) as temporary:
+                temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+
+    def finish(self) -> None:
+        """Writes the sheet of the run."""
+        overview = self.output / "contact_sheet.png"
+        if len(self.jobs) > 1 and self.sheets and overview.resolve() not in self.inputs:
+            write_png(stack_sheets(self.sheets), overview)
+
+
+def _load_record(path: Path) -> dict[str, object]:
+    """What earlier runs have put into this folder; nothing where that is missing or not ours."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

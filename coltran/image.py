@@ -8,8 +8,9 @@ tensors and return the same kind.
 
 from __future__ import annotations
 
+import contextlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -212,18 +213,11 @@ def image_to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def load_photo(path: str | Path) -> np.ndarray:
-    """Read a photograph in any format that Pillow reads.
-
-    Returns:
-        uint8 [H, W, 3], upright and opaque: see `image_to_rgb`.
-    Raises:
-        PhotoError: the file is missing, not an image, damaged, too large for Pillow's safety limit, or holds
-            values of an unknown range.
-    """
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns what goes wrong while an image is read into a PhotoError of one sentence."""
     try:
-        with Image.open(path) as image:
-            return image_to_rgb(image)
+        yield
     except FileNotFoundError:
         raise PhotoError(f"{path} does not exist.") from None
     except IsADirectoryError:
@@ -233,6 +227,19 @@ def load_photo(path: str | Path) -> np.ndarray:
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()).rstrip(".")
         raise PhotoError(f"{path} cannot be read as an image: {reason}.") from None
+
+
+def load_photo(path: str | Path) -> np.ndarray:
+    """Read a photograph in any format that Pillow reads.
+
+    Returns:
+        uint8 [H, W, 3], upright and opaque: see `image_to_rgb`.
+    Raises:
+        PhotoError: the file is missing, not an image, damaged, too large for Pillow's safety limit, or holds
+            values of an unknown range.
+    """
+    with reading(path), Image.open(path) as image:
+        return image_to_rgb(image)
 
 
 def list_photos(paths: Iterable[str | Path]) -> list[Path]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from coltran import checkpoint, cli, colorize, networks, pipeline
-from coltran.pipeline import Colorized, from_pretrained
+from coltran.pipeline import Colorized, Pipeline, from_pretrained
 from tests.tiny import colorizer_config, upsampler_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,20 +58,28 @@ def results(folder: str = "out") -> list[str]:
     return sorted(path.name for path in Path(folder).iterdir())
 
 
+def record(folder: str = "out") -> dict:
+    return json.loads(Path(folder, "colourings.json").read_text())
+
+
 def test_each_photograph_gets_its_samples_and_a_sheet(here, capsys):
     make_photo("cat.png")
     assert colorize.main(["cat.png", "-o", "out", "--samples", "2"]) == 0
-    assert results() == ["cat-0.png", "cat-1.png", "cat-sheet.png"]
+    assert results() == ["cat-0.png", "cat-1.png", "cat-sheet.png", "colourings.json"]
     assert capsys.readouterr().out == "cat.png -> out/cat-sheet.png\n"
 
 
-def test_a_run_of_several_photographs_gets_their_sheets_one_above_the_other(here):
+def test_a_run_of_several_photographs_gets_their_sheets_with_their_names_one_above_the_other(here):
     make_photo("cat.png")
     make_photo("dog.png", seed=1)
     colorize.main(["cat.png", "dog.png", "-o", "out"])
     whole = np.asarray(Image.open("out/contact_sheet.png"))
-    for name, rows in (("cat", slice(0, HIGH)), ("dog", slice(HIGH + colorize.GAP, None))):
-        np.testing.assert_array_equal(whole[rows], np.asarray(Image.open(f"out/{name}-sheet.png")))
+    title, height = 24, 12
+    for n, name in enumerate(("cat", "dog")):
+        top = n * (title + height + colorize.GAP)
+        assert (whole[top : top + title] < 128).any()
+        sheet = np.asarray(Image.open(f"out/{name}-sheet.png"))
+        np.testing.assert_array_equal(whole[top + title : top + title + height], sheet)
 
 
 def test_the_files_hold_what_the_pipeline_gives(here, weights):
@@ -82,43 +91,95 @@ def test_the_files_hold_what_the_pipeline_gives(here, weights):
         "--top-p=0.9",
         "--norm=rowcontext",
         "--stage=color",
+        "--size=network",
+        "--fit=crop",
     ]
     colorize.main(["cat.png", "-o", "out", *options])
     expected = from_pretrained(weights)(
-        "cat.png", samples=2, seed=6, temperature=0.8, top_p=0.9, norm="rowcontext", stage="color"
-    )
-    for k, image in enumerate(expected.images):
-        np.testing.assert_array_equal(np.asarray(Image.open(f"out/cat-{k}.png")), image)
+        "cat.png", samples=2, seed=6, temperature=0.8, top_p=0.9, norm="rowcontext", stage="color", size="network",
+        fit="crop",
+    )  # fmt: skip
+    likeliest = sorted(range(2), key=lambda s: -expected.log_prob[s])
+    for k, s in enumerate(likeliest):
+        np.testing.assert_array_equal(np.asarray(Image.open(f"out/cat-{k}.png")), expected.images[s])
+    assert [found["sample"] for found in record()["cat.png"]["colourings"]] == likeliest
 
 
 def test_the_most_probable_colours_can_be_asked_for(here, weights):
     make_photo("cat.png")
     colorize.main(["cat.png", "-o", "out", "--mode", "argmax"])
-    expected = from_pretrained(weights)("cat.png", mode="argmax").images[0]
+    expected = from_pretrained(weights)("cat.png", mode="argmax", top_p=0.9).images[0]
     np.testing.assert_array_equal(np.asarray(Image.open("out/cat-0.png")), expected)
 
 
-def test_a_photograph_does_not_depend_on_its_company_or_on_more_samples(here):
-    for seed, name in enumerate(("a.png", "b.png")):
+@pytest.mark.parametrize("batch", ["1", "16"])
+def test_a_photograph_does_not_depend_on_its_company_or_on_more_samples(here, batch):
+    for seed, name in enumerate(("a.png", "b.png", "c.png")):
         make_photo(name, seed)
     colorize.main(["b.png", "-o", "alone"])
-    colorize.main(["a.png", "b.png", "-o", "together", "--samples", "3"])
-    assert Path("alone/b-0.png").read_bytes() == Path("together/b-0.png").read_bytes()
+    colorize.main(["a.png", "b.png", "c.png", "-o", "together", "--samples", "3", "--batch", batch])
+    (same,) = [found["file"] for found in record("together")["b.png"]["colourings"] if found["sample"] == 0]
+    assert Path("alone/b-0.png").read_bytes() == Path("together", same).read_bytes()
+
+
+def test_the_best_are_the_likeliest_of_all_samples(here):
+    make_photo("cat.png")
+    colorize.main(["cat.png", "-o", "all", "--samples", "5"])
+    colorize.main(["cat.png", "-o", "best", "--samples", "5", "--best", "2"])
+    assert results("best") == ["cat-0.png", "cat-1.png", "cat-sheet.png", "colourings.json"]
+    of_all = record("all")["cat.png"]["colourings"]
+    assert record("best")["cat.png"]["colourings"] == of_all[:2]
+    bits = [found["bits_per_pixel"] for found in of_all]
+    assert bits == sorted(bits)
+    description = Image.open("best/cat-0.png").getexif()[270]
+    assert description == f"Coloured by coltran: seed 0, sample {of_all[0]['sample']}, {bits[0]:.4f} bits a pixel"
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("a.jpg", ".jpg"), ("a.png", ".png"), ("a.tif", ".tif"), ("a.bmp", ".png")]
+)
+def test_the_format_is_the_photographs_or_png(here, name, suffix):
+    make_photo(name)
+    colorize.main([name, "-o", "out"])
+    assert f"a-0{suffix}" in results()
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("jpeg", ".jpg"), ("png", ".png"), ("webp", ".webp"), ("tiff", ".tif")])
+def test_another_format_can_be_asked_for(here, format, suffix):
+    make_photo("a.png")
+    colorize.main(["a.png", "-o", "out", "--format", format])
+    with Image.open(f"out/a-0{suffix}") as image:
+        assert (image.format.lower(), image.size) == (format, (15, 12))
+
+
+def test_photographs_whose_results_are_all_there_can_be_left_out(here, capsys):
+    for seed, name in enumerate(("a.png", "b.png")):
+        make_photo(name, seed)
+    colorize.main(["a.png", "b.png", "-o", "out", "--samples", "2"])
+    whole = {path: path.read_bytes() for path in Path("out").iterdir()}
+    Path("out/b-1.png").unlink()
+    Path("out/a-0.png").write_text("looked at")
+    capsys.readouterr()
+    assert colorize.main(["a.png", "b.png", "-o", "out", "--samples", "2", "--skip-existing"]) == 0
+    assert capsys.readouterr().out == "b.png -> out/b-sheet.png\n"
+    assert Path("out/a-0.png").read_text() == "looked at"
+    for name in ("b-0.png", "b-1.png", "b-sheet.png", "colourings.json"):
+        assert Path("out", name).read_bytes() == whole[Path("out", name)]
 
 
 def test_folders_are_coloured_with_their_subfolders(here):
     for name in ("album/a.png", "album/more/b.jpg"):
         make_photo(name)
     assert colorize.main(["album", "-o", "out"]) == 0
-    assert results() == ["a-0.png", "a-sheet.png", "b-0.png", "b-sheet.png", "contact_sheet.png"]
+    assert results() == ["a-0.png", "a-sheet.png", "b-0.jpg", "b-sheet.png", "colourings.json", "contact_sheet.png"]
 
 
 def test_photographs_of_the_same_name_keep_their_results_apart(here):
     for seed, name in enumerate(("x/cat.png", "y/cat.png", "y/CAT.jpg")):
         make_photo(name, seed)
     colorize.main(["x/cat.png", "y/cat.png", "y/CAT.jpg", "-o", "out"])
-    assert [name for name in results() if name.endswith("-0.png")] == [
-        "CAT_3-0.png",
+    assert [name for name in results() if "-0" in name] == [
+        "CAT_3-0.jpg",
         "cat-0.png",
         "cat_2-0.png",
     ]
@@ -128,7 +189,7 @@ def test_results_of_an_earlier_run_are_no_photographs(here):
     make_photo("album/a.png")
     for _ in range(2):
         assert colorize.main(["album", "-o", "album/out"]) == 0
-    assert results("album/out") == ["a-0.png", "a-sheet.png"]
+    assert results("album/out") == ["a-0.png", "a-sheet.png", "colourings.json"]
 
 
 def test_a_folder_of_nothing_but_results_is_reported(here, capsys):
@@ -152,7 +213,7 @@ def test_bad_files_are_reported_at_the_end_and_the_rest_is_coloured(here, capsys
         make_photo(name)
     Path("album/b.png").write_text("not an image")
     assert colorize.main(["missing.png", "album", "-o", "out"]) == 1
-    assert results() == ["a-0.png", "a-sheet.png", "c-0.png", "c-sheet.png", "contact_sheet.png"]
+    assert [name for name in results() if name[1] == "-"] == ["a-0.png", "a-sheet.png", "c-0.png", "c-sheet.png"]
     errors = "missing.png does not exist.\nalbum/b.png is not an image that can be read.\n"
     assert capsys.readouterr().err == errors
 
@@ -178,12 +239,17 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(here, monkeypat
 
 
 def test_the_sheet_shows_the_gray_and_then_the_samples_in_rows():
-    images = [np.full((2, 2, 3), 10 * k, np.uint8) for k in range(7)]
-    sheet = colorize.contact_sheet(Colorized(images, np.full((2, 2), 99, np.uint8), [0.0] * 7))
-    step, columns = 2 + colorize.GAP, colorize.COLUMNS
-    assert sheet.shape == (2 * step - colorize.GAP, columns * step - colorize.GAP, 3)
-    assert sheet[::step, ::step, 0].tolist() == [[99, 0, 10, 20, 30, 40], [50, 60, 255, 255, 255, 255]]
-    assert (sheet[:, 2:step] == 255).all()
+    images = [np.full((2, 3, 3), 10 * k, np.uint8) for k in range(7)]
+    sheet = colorize.sheet_of(Colorized(images, np.full((2, 3), 99, np.uint8), [0.0] * 7))
+    down, across, columns = 2 + colorize.GAP, 3 + colorize.GAP, colorize.COLUMNS
+    assert sheet.shape == (2 * down - colorize.GAP, columns * across - colorize.GAP, 3)
+    assert sheet[::down, ::across, 0].tolist() == [[99, 0, 10, 20, 30, 40], [50, 60, 255, 255, 255, 255]]
+    assert (sheet[:, 3:across] == 255).all()
+
+
+def test_large_photographs_are_small_on_the_sheet():
+    sheet = colorize.sheet_of(Colorized([np.zeros((900, 3000, 3), np.uint8)], np.zeros((900, 3000), np.uint8), [0.0]))
+    assert sheet.shape == (115, 2 * colorize.TILE + colorize.GAP, 3)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +267,9 @@ def test_the_sheet_shows_the_gray_and_then_the_samples_in_rows():
         ["cat.png", "-o", "out", "--mode", "best"],
         ["cat.png", "-o", "out", "--stage", "colour"],
         ["cat.png", "-o", "out", "--threads", "0"],
+        ["cat.png", "-o", "out", "--quality", "101"],
+        ["cat.png", "-o", "out", "--samples", "2", "--best", "3"],
+        ["cat.png", "-o", "out", "--format", "bmp"],
     ],
 )
 def test_usage_errors_exit_2_and_make_nothing(here, monkeypatch, arguments):
@@ -240,10 +309,10 @@ def test_what_the_user_can_mend_is_one_sentence_and_exits_1(here, weights, monke
 def test_interrupting_is_one_line_and_exits_130(here, monkeypatch, capsys):
     make_photo("cat.png")
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(colorize, "load_photo", interrupt)
+    monkeypatch.setattr(Pipeline, "colour", interrupt)
     assert run(monkeypatch, "cat.png", "-o", "out") == 130
     assert capsys.readouterr().err == "Interrupted.\n"
 
