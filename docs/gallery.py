@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes docs/gallery.md: each photograph in coltran/demo, cut to some shape, in gray and in its first three colourings.
+
+    make gallery
+
+Seed 0 and the defaults of `python -m coltran.colorize`; nothing is picked by hand.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import coltran
+from coltran.colorize import parse_arguments
+from coltran.image import load_photo
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPES = {  # height and width of the cut, from the middle
+    "whole": (256, 256),
+    "landscape": (168, 256),
+    "portrait": (256, 176),
+    "panorama": (64, 256),
+}
+
+
+def cut(photo: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle of a photograph."""
+    top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
+    return photo[top : top + height, left : left + width]
+
+
+def main() -> None:
+    """Writes the page and its pictures."""
+    defaults = parse_arguments(["none", "-o", "none"])
+    names = sorted(path.stem for path in (ROOT / "coltran" / "demo").glob("*.jpg"))
+    photos = [load_photo(ROOT / "coltran" / "demo" / f"{name}.jpg") for name in names]
+    pipeline = coltran.from_pretrained()
+    pictures = ROOT / "docs" / "images" / "gallery"
+    pictures.mkdir(parents=True, exist_ok=True)
+    page = [
+        "# Gallery",
+        "",
+        "Made by `make gallery` with the weights in the package and the defaults of the program, seed 0; nothing is picked",
+        "by hand. Each row: the photograph in gray, which is all that the networks see of it, and its first three",
+        "colourings, likeliest first. The photographs and their licences: [coltran/demo](../coltran/demo/README.md).",
+    ]
+    for shape, size in SHAPES.items():
+        page += ["", f"## {shape.capitalize()}", ""]
+        results = pipeline.colour([cut(photo, *size) for photo in photos], samples=3, top_p=defaults.top_p, seed=0)
+        for name, result in zip(names, results, strict=True):
+            order = np.argsort(-np.array(result.log_prob), kind="stable")
+            row = [np.repeat(result.gray[..., None], 3, -1), *(result.images[k] for k in order)]
+            axis = 0 if shape == "panorama" else 1
+            Image.fromarray(np.concatenate(row, axis)).save(pictures / f"{name}-{shape}.jpg", quality=90)
+            bits = ", ".join(f"{-result.log_prob[k]:.2f}" for k in order)
+            page += [f"![{name}, {shape}](images/gallery/{name}-{shape}.jpg)", "", f"{bits} bits a pixel", ""]
+    text = "\n".join(page).rstrip() + "\n"
+    (ROOT / "docs" / "gallery.md").write_text(text.replace("\n\n\n", "\n\n"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
