@@ -18,7 +18,7 @@ from coltran.errors import UserError
 from coltran.networks.layers import plain
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
-from coltran.training.optimizer import MovingAverage, build_average, build_optimizer
+from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
 
 
 @dataclass
@@ -75,6 +75,7 @@ def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
         with training.place.forward():
             losses = compute_losses(training.network, batch, training.config, training=one_channel)
         losses["total_loss"].backward()
+        set_rates(training.optimizer, training.config, training.step)
         training.optimizer.step()
         training.optimizer.zero_grad(set_to_none=True)
         if training.average is not None:
