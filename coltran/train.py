@@ -149,7 +149,11 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
         flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
     flags.DEFINE_string("pretrain_dir", None, "weights to start from, in a log directory", flag_values=values)
     flags.DEFINE_enum(
-        "precision", None, PRECISIONS, "of matrix products; bfloat16 on a TPU, else float32", flag_values=values
+        "precision",
+        None,
+        PRECISIONS,
+        "of matrix products; default: bfloat16 on a TPU, else float32",
+        flag_values=values,
     )
     flags.DEFINE_boolean("tensorboard", tensorboard, "write summaries for TensorBoard", flag_values=values)
 

@@ -15,7 +15,7 @@ from coltran import networks
 from coltran.devices.choose import place
 from coltran.devices.place import Place
 from coltran.errors import UserError
-from coltran.networks.layers import plain
+from coltran.networks.layers import plain, use_bfloat16
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
 from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
@@ -58,6 +58,8 @@ def start(config: Mapping[str, Any], seed: int, device: torch.device, precision:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"The configuration cannot be trained: {reason}.") from error
+    if where.bfloat16:
+        use_bfloat16(network)
     whole = plain(config) | {"model": network.config}
     return Training(whole, network, optimizer, average, seed, where)
 
