@@ -23,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from coltran import checkpoint, cli
+from coltran.devices.choose import PRECISIONS, require_bfloat16
 from coltran.errors import UserError
 from coltran.image import colors_to_labels, rgb_to_gray, to_bits
 from coltran.networks.colorizer import LABELS
+from coltran.networks.layers import use_bfloat16
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch, eval_batches
 
@@ -93,6 +95,7 @@ def evaluate_checkpoint(
     limit: int | None = None,
     workers: int = 1,
     device: str = "cpu",
+    precision: str = "float32",
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on a folder of photographs.
 
@@ -104,6 +107,7 @@ def evaluate_checkpoint(
         limit: the first so many photographs of `data_dir` only.
         workers: processes that read photographs.
         device: torch device.
+        precision: "bfloat16": the dense layers' products, on a CPU or a GPU.
 
     Returns:
         What `evaluate` returns, with `model` (the network's name), `checkpoint`, and with `train_dir` also
@@ -114,6 +118,9 @@ def evaluate_checkpoint(
     """
     path = checkpoint.find(directory)
     network = checkpoint.load(path).to(cli.device(device))
+    if precision == "bfloat16":
+        require_bfloat16(torch.device(device))
+        use_bfloat16(network)
     config = checkpoint.load_config(path)
     name = config["model"]["name"]
     if missing := [key for key in ("resolution", "eval_batch_size") if key not in config]:
@@ -144,6 +151,7 @@ def main() -> int:
     parser.add_argument("--workers", type=cli.at_least(0), default=1, help="reading processes (default: 1)")
     parser.add_argument("--threads", type=cli.at_least(1), help="computing threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or xla (default: cpu)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the dense layers' products")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -155,6 +163,7 @@ def main() -> int:
         limit=options.limit,
         workers=options.workers,
         device=options.device,
+        precision=options.precision,
     )
     unit = "bits/pixel" if results["model"] == "coltran_core" else "bits/channel value"
     rows = {

@@ -115,6 +115,17 @@ def random_square(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
+def random_part(square: np.ndarray, least_area: float, rng: np.random.Generator) -> np.ndarray:
+    """A smaller square at a uniformly drawn place of an image [N, N] or [N, N, c]; a view.
+
+    Its share of the area is drawn uniformly from [least_area, 1].
+    """
+    side = len(square)
+    part = max(1, round(side * float(rng.uniform(least_area, 1)) ** 0.5))
+    top, left = (int(rng.integers(side - part + 1)) for _ in range(2))
+    return square[top : top + part, left : left + part]
+
+
 def _coverage(n_in: int, n_out: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
     """Which of `n_in` source pixels each of `n_out` target pixels covers, and how much of each.
 

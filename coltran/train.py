@@ -63,6 +63,7 @@ def train(
     workers: int = 1,
     device: str = "cpu",
     precision: str | None = None,
+    accumulate: int = 1,
 ) -> int:
     """Trains from the newest checkpoint in `logdir`, or from the start, up to `config.max_train_steps`.
 
@@ -80,6 +81,7 @@ def train(
         workers: processes that read photographs.
         device: torch device; "xla" is all devices of torch_xla's runtime.
         precision: of the matrix products, see `coltran.devices.choose.place`.
+        accumulate: parts of a batch that go through the network one after another, see `start`.
 
     Returns:
         0 when the last step is reached, 128 + the signal's number after a SIGINT or SIGTERM.
@@ -87,7 +89,7 @@ def train(
     Raises:
         UserError, CheckpointError, PhotoError, OSError: see `start`, `resume`, `train_batches`, `save`.
     """
-    training = start(config, seed, cli.device(device), precision)
+    training = start(config, seed, cli.device(device), precision, accumulate)
     logdir = Path(logdir)
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
@@ -144,12 +146,17 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
         ("steps_per_summaries", 100, 1, "steps between summaries"),
         ("keep", keep, 1, "checkpoints to keep"),
         ("workers", 1, 0, "processes that read photographs; 0: none besides this one"),
+        ("accumulate", 1, 1, "parts of a batch that go through the network one by one, which takes less memory"),
         ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
     flags.DEFINE_string("pretrain_dir", None, "weights to start from, in a log directory", flag_values=values)
     flags.DEFINE_enum(
-        "precision", None, PRECISIONS, "of matrix products; bfloat16 on a TPU, else float32", flag_values=values
+        "precision",
+        None,
+        PRECISIONS,
+        "of matrix products; default: bfloat16 on a TPU, else float32",
+        flag_values=values,
     )
     flags.DEFINE_boolean("tensorboard", tensorboard, "write summaries for TensorBoard", flag_values=values)
 
@@ -169,6 +176,7 @@ def train_by_flags(values: flags.FlagValues, photos: Photos, device: str) -> int
         workers=values.workers,
         device=device,
         precision=values.precision,
+        accumulate=values.accumulate,
     )
 
 

@@ -13,6 +13,7 @@ from absl import flags
 
 from coltran import checkpoint, cli, evaluate, networks, train
 from coltran.checkpoint import CheckpointError
+from coltran.devices import choose
 from coltran.devices.choose import place
 from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
@@ -113,9 +114,19 @@ def test_xla_without_its_package_is_one_sentence(monkeypatch, capsys, tmp_path, 
     assert capsys.readouterr().err == "The device xla needs the package torch_xla: pip install coltran[xla].\n"
 
 
-def test_bfloat16_is_refused_where_it_is_not_served():
-    with pytest.raises(UserError, match="--precision=bfloat16 is for --device=xla"):
+def test_bfloat16_is_refused_where_the_processor_has_no_units_for_it(monkeypatch):
+    monkeypatch.setattr(choose, "_has_bfloat16", lambda device: False)
+    with pytest.raises(UserError, match="needs a processor that multiplies bfloat16; cpu here does not"):
         place(torch.device("cpu"), "bfloat16")
+
+
+def test_slow_bfloat16_is_warned_of(monkeypatch):
+    monkeypatch.setattr(choose, "_has_bfloat16", lambda device: True)
+    monkeypatch.setattr(
+        choose, "_product_seconds", lambda device, dtype: {torch.float32: 1.0, torch.bfloat16: 2.5}[dtype]
+    )
+    with pytest.warns(UserWarning, match="take 2.5 times as long"):
+        assert place(torch.device("cpu"), "bfloat16").bfloat16
 
 
 def test_a_device_is_named_once():

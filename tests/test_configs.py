@@ -11,6 +11,8 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from coltran import networks
+
 ROOT = Path(__file__).resolve().parent.parent
 
 ALL = {
@@ -150,3 +152,19 @@ def test_a_flag_reads_the_file_and_overrides_a_nested_key(name: str) -> None:
     values(line)
     expected = EXPECTED[name] | {"optimizer.learning_rate": 0.001}
     assert flatten(values["config"].value.to_dict()) == expected
+
+
+def test_the_medium_colorizer_is_the_small_one_but_for_its_size() -> None:
+    small, medium = (flatten(get_config(f"configs/{size}_colorizer").to_dict()) for size in ("small", "medium"))
+    sizes = {f"model.{part}{key}": size for part in ("encoder.", "decoder.") for key, size in
+             (("hidden_size", 128), ("ff_size", 256))}  # fmt: skip
+    layers = {"encoder.num_encoder_layers": 3, "decoder.num_outer_layers": 2, "decoder.num_inner_layers": 2}
+    training = {"batch_size": 8, "max_train_steps": 20000, "random_flip": True, "random_resized_crop": 0.3}
+    changes = sizes | {"model.hidden_size": 128} | {f"model.{key}": n for key, n in layers.items()} | training
+    assert medium == small | changes
+
+
+@pytest.mark.parametrize("name", ["colorizer", "color_upsampler", "spatial_upsampler"])
+def test_a_medium_network_has_at_most_four_million_weights(name: str) -> None:
+    network = networks.build(networks.model_config(get_config(f"configs/medium_{name}")))
+    assert 0.5e6 < sum(p.numel() for p in network.parameters()) < 4e6

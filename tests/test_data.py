@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from coltran import image
+from coltran.errors import UserError
 from coltran.training.data import Batch, eval_batches, train_batches
 from tests.tiny_training import whole_config, write_photo, write_photos
 
@@ -115,6 +116,49 @@ def test_training_crops_at_random(tmp_path):
     write_photo(tmp_path / "wide.png", 0, height=16, width=64)
     images = torch.cat([batch["rgb"] for batch in _train(tmp_path, config={"downsample": False})])
     assert len(images.unique(dim=0)) > 8
+
+
+VARIED = {"random_flip": True, "random_resized_crop": 0.3}
+
+
+def test_half_of_the_samples_are_mirrored(tmp_path):
+    (tmp_path / "one").mkdir()
+    ramp = np.repeat(np.arange(0, 240, 15, dtype=np.uint8)[None, :, None], 16, 0).repeat(3, 2)
+    Image.fromarray(ramp).save(tmp_path / "one" / "ramp.png")
+    batches = _train(tmp_path / "one", steps=32, config={"random_flip": True})
+    mirrored = sum(int(rgb[0, 0, 0] > rgb[0, -1, 0]) for batch in batches for rgb in batch["rgb"])
+    assert 16 <= mirrored <= 48  # of 64: four standard deviations to either side
+
+
+def test_smaller_crops_keep_at_least_the_share_of_the_area():
+    square = np.zeros((100, 100, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    sides = [image.random_part(square, 0.3, rng).shape[0] for _ in range(300)]
+    assert 55 <= min(sides) < 60  # the root of 0.3 is 0.548
+    assert max(sides) > 95
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_varied_batches_depend_on_no_worker_count(folder, workers):
+    assert _same(_train(folder, config=VARIED), _train(folder, workers=workers, config=VARIED))
+
+
+def test_varied_batches_go_on_as_they_would_have_gone(folder):
+    assert _same(_train(folder, config=VARIED)[5:], _train(folder, start_step=5, steps=3, config=VARIED))
+
+
+def test_variations_leave_the_channels_as_they_were(folder):
+    plain, varied = (_train(folder, "color_upsampler", config=changes) for changes in ({}, VARIED))
+    assert [b["channel_index"].tolist() for b in plain] == [b["channel_index"].tolist() for b in varied]
+
+
+def test_variations_change_the_images(folder):
+    assert not _same(_train(folder), _train(folder, config=VARIED))
+
+
+def test_a_share_that_is_none_is_refused(folder):
+    with pytest.raises(UserError, match="config.random_resized_crop must lie in"):
+        _train(folder, config={"random_resized_crop": 1.5})
 
 
 def test_evaluation_crops_centrally_and_resizes_twice(folder):

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from coltran.training.optimizer import MovingAverage, RMSprop, build_average, build_optimizer
+from coltran.training.optimizer import (
+    MovingAverage,
+    RMSprop,
+    build_average,
+    build_optimizer,
+    rate_factor,
+    set_rates,
+)
 
 
 def _parameter(*values: float) -> nn.Parameter:
@@ -122,3 +129,43 @@ def test_no_decay_means_no_average(config):
 def test_a_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError, match="polyak_decay"):
         build_average({"polyak_decay": decay}, nn.Linear(1, 1))
+
+
+def _factors(steps: list[int], **options: object) -> list[float]:
+    return [rate_factor({"max_train_steps": 100, "optimizer": options}, step) for step in steps]
+
+
+def test_without_a_schedule_the_rate_stays():
+    assert _factors([0, 50, 1000]) == [1, 1, 1]
+
+
+def test_a_linear_schedule_ends_at_zero():
+    assert _factors([0, 25, 100, 200], schedule="linear") == pytest.approx([1, 0.75, 0, 0])
+
+
+def test_a_cosine_schedule_ends_at_zero_after_its_steps():
+    assert _factors([0, 10, 20], schedule="cosine", decay_steps=20) == pytest.approx([1, 0.5, 0])
+
+
+def test_a_warm_up_rises_to_the_whole_rate():
+    assert _factors([0, 1, 3, 4, 100], warmup_steps=4) == pytest.approx([0.25, 0.5, 1, 1, 1])
+
+
+def test_a_schedule_decays_after_its_warm_up():
+    assert _factors([4, 52, 100], schedule="linear", warmup_steps=4) == pytest.approx([1, 0.5, 0])
+
+
+@pytest.mark.parametrize("kind", ["rmsprop", "adam", "sgd"])
+def test_the_rate_of_a_step_depends_on_its_number_alone(kind):
+    config = {"max_train_steps": 10, "optimizer": {"type": kind, "learning_rate": 0.5, "schedule": "linear"}}
+    optimizer = build_optimizer(config, [_parameter(1.0)])
+    for step in (7, 2, 4):
+        set_rates(optimizer, config, step)
+    (group,) = optimizer.param_groups
+    assert group["learning_rate" if kind == "rmsprop" else "lr"] == pytest.approx(0.5 * 0.6)
+
+
+@pytest.mark.parametrize("options", [{"schedule": "steps"}, {"schedule": "cosine", "warmup_steps": 10}])
+def test_a_schedule_that_cannot_be_is_refused_at_once(options):
+    with pytest.raises(ValueError, match=r"config\.optimizer"):
+        build_optimizer({"max_train_steps": 10, "optimizer": options | {"type": "sgd"}}, [_parameter(1.0)])

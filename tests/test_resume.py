@@ -53,6 +53,9 @@ CASES = {
     "color upsampler": whole_config("color_upsampler"),
     "spatial upsampler": whole_config("spatial_upsampler"),
     "prepared": whole_config(prepare_photographs=4),
+    "schedule": whole_config(
+        optimizer={"type": "rmsprop", "learning_rate": 1e-2, "schedule": "cosine", "decay_steps": 6, "warmup_steps": 2}
+    ),
     "every channel": whole_config("color_upsampler", random_channel=False),
 }
 

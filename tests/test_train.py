@@ -64,6 +64,37 @@ def test_the_first_weights_depend_on_the_seed_alone():
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("name", ["coltran_core", "color_upsampler"])
+def test_a_batch_in_parts_is_the_whole_batch(name):
+    """To float32: the sums run in another order. SGD, as RMSprop's first step is the sign of a gradient."""
+    config = whole_config(name, batch_size=4, optimizer={"type": "sgd", "learning_rate": 1.0})
+    batch = {"rgb": torch.randint(0, 256, (4, 8, 8, 3), generator=torch.Generator().manual_seed(1))}
+    if name == "color_upsampler":
+        batch["channel_index"] = torch.tensor([0, 1, 2, 1])
+    results = []
+    for parts in (1, 2, 4):
+        training = start(config, 0, CPU, accumulate=parts)
+        losses = take_step(training, batch)
+        results.append((losses, training.network.state_dict()))
+    for losses, weights in results[1:]:
+        torch.testing.assert_close(losses, results[0][0], rtol=1e-5, atol=0)
+        torch.testing.assert_close(weights, results[0][1], rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_that_has_no_such_parts_is_refused():
+    with pytest.raises(UserError, match="--accumulate=3 does not share a batch of 4"):
+        start(whole_config(batch_size=4), 0, CPU, accumulate=3)
+
+
+def test_pretrain_dir_starts_from_those_weights(photos_dir, tmp_path):
+    """With a learning rate too small to move a float32 weight, the new training ends with the weights it began with."""
+    _train(whole_config(max_train_steps=2), tmp_path / "first", photos_dir)
+    still = whole_config(max_train_steps=1, optimizer={"type": "sgd", "learning_rate": 1e-30})
+    _train(still, tmp_path / "second", photos_dir, pretrain_dir=tmp_path / "first", seed=5)
+    ours, theirs = (checkpoint.load(tmp_path / name).state_dict() for name in ("second", "first"))
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
 def test_dropout_is_drawn_from_seed_and_step_alone():
     batch = {"rgb": torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)}
     losses = []

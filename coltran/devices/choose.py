@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from types import ModuleType
 
 import torch
@@ -51,8 +53,8 @@ def place(device: torch.device, precision: str | None = None) -> Place:
 
     Args:
         device: as `device` gives it; of XLA all devices are taken.
-        precision: "float32" or "bfloat16", of the matrix products; weights and sums are float32 in any case. None is
-            bfloat16 on a TPU and float32 elsewhere.
+        precision: "float32" or "bfloat16", of the matrix products (on a CPU and a GPU those of the dense layers);
+            weights and sums are float32 in any case. None is bfloat16 on a TPU and float32 elsewhere.
 
     Raises:
         UserError: a precision that the device is not served with.
@@ -60,5 +62,36 @@ def place(device: torch.device, precision: str | None = None) -> Place:
     if device.type == "xla":
         return import_xla().place(precision)
     if precision == "bfloat16":
-        raise UserError(f"--precision=bfloat16 is for --device=xla: a training on {device} computes in float32.")
-    return on_torch(device)
+        require_bfloat16(device)
+    return on_torch(device, bfloat16=precision == "bfloat16")
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def require_bfloat16(device: torch.device) -> None:
+    """Checks that a CPU or a GPU multiplies bfloat16, and warns where it is slower at it than at float32.
+
+    Raises:
+        UserError: it has no units for it.
+    """
+    if not _has_bfloat16(device):
+        raise UserError(f"--precision=bfloat16 needs a processor that multiplies bfloat16; {device} here does not.")
+    float32, bfloat16 = (_product_seconds(device, dtype) for dtype in (torch.float32, torch.bfloat16))
+    if bfloat16 > float32:
+        text = f"Products in bfloat16 take {bfloat16 / float32:.1f} times as long as in float32 on {device} here."
+        warnings.warn(f"{text} --precision=float32 will be faster.", stacklevel=2)
+
+
+def _product_seconds(device: torch.device, dtype: torch.dtype) -> float:
+    """The fastest of a few products of the size that a small network's dense layers have."""
+    a, b = (torch.ones(size, 256, device=device, dtype=dtype) for size in (4096, 512))
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        float((a @ b.T)[-1, -1])  # waits for a GPU
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

@@ -23,10 +23,11 @@ class Place:
     forward: Callable[[], AbstractContextManager[object]]  # holds around the losses: the precision of products
     step: Callable[[], AbstractContextManager[object]]  # holds around a whole step of training
     eager: bool  # whether looking at a result costs no more than waiting for it
+    bfloat16: bool  # whether dense layers are to multiply in bfloat16 by themselves
     text: str  # for the person who watches; empty where there is nothing to say
 
 
-def on_torch(device: torch.device) -> Place:
+def on_torch(device: torch.device, *, bfloat16: bool = False) -> Place:
     """A CPU or a GPU: torch computes what it is told, as it is told."""
     return Place(
         device=device,
@@ -36,5 +37,6 @@ def on_torch(device: torch.device) -> Place:
         forward=contextlib.nullcontext,
         step=contextlib.nullcontext,
         eager=True,
-        text="",
+        bfloat16=bfloat16,
+        text=f"{device}, dense layers in bfloat16" if bfloat16 else "",
     )

@@ -79,5 +79,6 @@ def place(precision: str | None) -> Place:
         forward=forward,
         step=torch_xla.step,
         eager=False,
+        bfloat16=False,  # autocast does it
         text=f"{count} {kind} device{'s' * (count > 1)} of XLA, products in {precision}",
     )

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coltran_kernels import add_layer_norm, affine, axial_attention, linear
+from coltran_kernels import add_layer_norm, affine, axial_attention, bfloat16, linear
 
 EPS = 1e-3  # added to the variance in every layer norm
 
@@ -67,11 +67,22 @@ def initialize_(weight: Tensor, initializer: str, fan_in: int, fan_out: int) -> 
 
 
 class Dense(nn.Linear):
-    """A dense layer by `coltran_kernels.linear`."""
+    """A dense layer by `coltran_kernels.linear`, or in mixed precision, see `use_bfloat16`."""
+
+    bfloat16 = False
 
     def forward(self, x: Tensor, *, relu: bool = False, implementation: str | None = None) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
+        if self.bfloat16:
+            return bfloat16.linear(x, self.weight, self.bias, relu=relu)
         return linear(x, self.weight, self.bias, relu=relu, implementation=implementation)
+
+
+def use_bfloat16(network: nn.Module) -> None:
+    """From now on the network's dense layers multiply bfloat16 values; the weights stay float32."""
+    for module in network.modules():
+        if isinstance(module, Dense):
+            module.bfloat16 = True
 
 
 def dense(fan_in: int, fan_out: int, bias: bool = True) -> Dense:

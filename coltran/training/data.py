@@ -2,14 +2,15 @@
 """Training and evaluation batches from a folder of photographs.
 
 Sample `n` of the training data is a pure function of the seed and `n`: the order of an epoch is a permutation
-drawn from (seed, epoch), the crop and the colour channel are drawn from (seed, n). Step `s` trains on the
+drawn from (seed, epoch); the crop, the colour channel and the flip are drawn from (seed, n). Step `s` trains on the
 samples `s * batch_size` and up, so a training that resumes needs to know nothing but its step, and the number
 of worker processes changes no batch.
 
-What a photograph becomes (by `coltran.image`): a square crop, random in training and central in
-evaluation; area resize to `config.resolution`; where `config.downsample` is set, area resize of that to
-`config.downsample_res` for the colorizer and the colour upsampler. The spatial upsampler gets the large image
-and the small one resized back up.
+What a photograph becomes (by `coltran.image`): a square crop, random in training and central in evaluation; in
+training, where the configuration asks for them, a smaller square of it (`random_resized_crop`, the least share of the
+area to keep) and its mirror image half of the time (`random_flip`); area resize to `config.resolution`; where
+`config.downsample` is set, area resize of that to `config.downsample_res` for the colorizer and the colour upsampler.
+The spatial upsampler gets the large image and the small one resized back up.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from coltran import image
+from coltran.errors import UserError
 
 Batch = dict[str, Tensor]
 Photos = str | Path | Sequence[Path]  # a folder, or photographs one by one
@@ -66,6 +68,10 @@ class _TrainingPhotographs(_Photographs):
         super().__init__(config, photos, network_name)
         self.seed = seed
         self.random_channel = network_name != "coltran_core" and config.get("random_channel", False)
+        self.flip = bool(config.get("random_flip", False))
+        self.least_area = float(config.get("random_resized_crop") or 1)
+        if not 0 < self.least_area <= 1:
+            raise UserError(f"config.random_resized_crop must lie in (0, 1], or be 0 for none, not {self.least_area}.")
         self._epoch = -1
         self._order = np.arange(0)
 
@@ -86,11 +92,19 @@ class _TrainingPhotographs(_Photographs):
             except image.PhotoError as error:
                 unreadable.append(str(error))
                 continue
-            arrays = self._arrays(image.random_square(photo, rng))
-            if self.random_channel:
-                arrays["channel_index"] = np.asarray(rng.integers(3))
+            square = image.random_square(photo, rng)
+            channel = np.asarray(rng.integers(3)) if self.random_channel else None
+            arrays = self._arrays(self._varied(square, rng))
+            if channel is not None:
+                arrays["channel_index"] = channel
             return arrays, unreadable
         return None, unreadable
+
+    def _varied(self, square: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The square smaller and mirrored, as configured; drawn last, so that all else is the same without it."""
+        if self.least_area < 1:
+            square = image.random_part(square, self.least_area, rng)
+        return square[:, ::-1] if self.flip and rng.integers(2) else square
 
 
 class _EvaluationPhotographs(_Photographs):
@@ -153,8 +167,8 @@ def train_batches(
     A photo that cannot be read is replaced by the next one in name order, with one warning.
 
     Args:
-        config: whole configuration; read are batch_size, resolution, downsample, downsample_res and
-            random_channel.
+        config: whole configuration; read are batch_size, resolution, downsample, downsample_res,
+            random_channel, random_flip and random_resized_crop.
         data_dir: a folder of photographs, searched recursively, or photographs one by one.
         network_name: `model.name`, which says what a batch holds.
         seed: 0 or above; together with the sample number it decides everything random.
@@ -166,6 +180,7 @@ def train_batches(
 
     Raises:
         PhotoError: the folder is missing or empty, or none of its photographs can be read.
+        UserError: `config.random_resized_crop` is no share of an area.
     """
     dataset = _TrainingPhotographs(config, data_dir, network_name, seed)
     size = config["batch_size"]

@@ -2,6 +2,7 @@
 """The optimizers that a configuration can name, and the moving average of the weights.
 
     RMSprop (Keras)   v <- rho v + (1 - rho) g^2        w <- w - lr g / sqrt(v + epsilon)
+    schedule          lr(s) = learning_rate * f(s), see `rate_factor`
     moving average    a <- a - (1 - decay) (a - w)      starting at the initial weights
 
 Keras puts epsilon inside the root; `torch.optim.RMSprop` puts it outside, and the two part ways wherever a
@@ -10,6 +11,7 @@ gradient is small, which in the first steps is most of the network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -98,6 +100,46 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda _: 1.0,
+    "linear": lambda done: 1 - done,
+    "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+}
+_OF_SCHEDULE = ("schedule", "decay_steps", "warmup_steps")
+
+
+def rate_factor(config: Mapping[str, Any], step: int) -> float:
+    """What the learning rate of the step after `step` steps is multiplied by, a function of the step alone.
+
+    `config.optimizer.schedule` is "constant" (default), "linear" or "cosine": from 1 to 0 over `decay_steps` (default
+    `config.max_train_steps`), the warm-up included. `warmup_steps` (default 0): a linear rise from 1 / warmup_steps.
+
+    Raises:
+        ValueError: an unknown schedule, or steps out of their range; one sentence.
+    """
+    options = config.get("optimizer") or {}
+    name, warmup = options.get("schedule", "constant"), options.get("warmup_steps", 0)
+    if name not in SCHEDULES:
+        raise ValueError(f"config.optimizer.schedule must be one of {', '.join(SCHEDULES)}, not {name!r}.")
+    last = options.get("decay_steps", 0) or config["max_train_steps"]
+    if warmup < 0 or (name != "constant" and last <= warmup):
+        raise ValueError(f"config.optimizer: warmup_steps {warmup} must lie from 0 to below decay_steps {last}.")
+    if step < warmup:
+        return (step + 1) / warmup
+    return SCHEDULES[name](min(1.0, (step - warmup) / (last - warmup))) if name != "constant" else 1.0
+
+
+def set_rates(optimizer: torch.optim.Optimizer, config: Mapping[str, Any], step: int) -> None:
+    """Sets the learning rate of the step after `step` steps; nothing where the configuration has no schedule."""
+    options = config.get("optimizer") or {}
+    if not any(key in options for key in _OF_SCHEDULE):
+        return
+    factor = rate_factor(config, step)
+    for group in optimizer.param_groups:
+        key = "learning_rate" if "learning_rate" in group else "lr"
+        group[key] = group.setdefault("first_rate", group[key]) * factor
+
+
 def build_optimizer(config: Mapping[str, Any], params: Iterable[Any]) -> torch.optim.Optimizer:
     """The optimizer of `config.optimizer`: its `type`, and the remaining keys as options under Keras' names.
 
@@ -107,11 +149,15 @@ def build_optimizer(config: Mapping[str, Any], params: Iterable[Any]) -> torch.o
     | adam    | learning_rate 0.001, beta_1 0.9, beta_2 0.999, epsilon 1e-7, amsgrad False  |
     | sgd     | learning_rate 0.01, momentum 0, nesterov False                              |
 
+    Beside them every type takes what `rate_factor` reads.
+
     Raises:
-        ValueError: an unknown type or option, or a value out of range; one sentence.
+        ValueError: an unknown type, option or schedule, or a value out of range; one sentence.
     """
     options = dict(config.get("optimizer") or {"type": "rmsprop"})
     kind = options.pop("type", None)
+    if [key for key in _OF_SCHEDULE if options.pop(key, None) is not None]:
+        rate_factor(config, 0)
     if kind not in _OPTIMIZERS:
         raise ValueError(f"config.optimizer.type must be one of {', '.join(_OPTIMIZERS)}, not {kind!r}.")
     try:

@@ -15,10 +15,10 @@ from coltran import networks
 from coltran.devices.choose import place
 from coltran.devices.place import Place
 from coltran.errors import UserError
-from coltran.networks.layers import plain
+from coltran.networks.layers import plain, use_bfloat16
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
-from coltran.training.optimizer import MovingAverage, build_average, build_optimizer
+from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
 
 
 @dataclass
@@ -32,13 +32,18 @@ class Training:
     seed: int
     place: Place
     step: int = 0
+    accumulate: int = 1  # parts of a batch that go through the network one after another
 
 
-def start(config: Mapping[str, Any], seed: int, device: torch.device, precision: str | None = None) -> Training:
+def start(
+    config: Mapping[str, Any], seed: int, device: torch.device, precision: str | None = None, accumulate: int = 1
+) -> Training:
     """A training before its first step: the network with fresh weights drawn from `seed`.
 
     Args:
         precision: of the matrix products, see `coltran.devices.choose.place`.
+        accumulate: a batch goes through the network in so many parts, which takes as much less memory; the losses and
+            gradients are those of the whole batch, to rounding.
 
     Raises:
         UserError: the configuration builds no network, no optimizer or no moving average; or the device is not served
@@ -50,6 +55,10 @@ def start(config: Mapping[str, Any], seed: int, device: torch.device, precision:
     where = place(device, precision)
     if config["batch_size"] % where.count:
         raise UserError(f"config.batch_size must be a multiple of {where.count}, the number of devices.")
+    if config["batch_size"] % (where.count * accumulate):
+        raise UserError(
+            f"--accumulate={accumulate} does not share a batch of {config['batch_size']} photographs evenly."
+        )
     torch.manual_seed(seed)
     try:
         network = networks.build(networks.model_config(config)).to(device).train()
@@ -58,8 +67,10 @@ def start(config: Mapping[str, Any], seed: int, device: torch.device, precision:
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"The configuration cannot be trained: {reason}.") from error
+    if where.bfloat16:
+        use_bfloat16(network)
     whole = plain(config) | {"model": network.config}
-    return Training(whole, network, optimizer, average, seed, where)
+    return Training(whole, network, optimizer, average, seed, where, accumulate=accumulate)
 
 
 def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
@@ -71,13 +82,29 @@ def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     with training.place.step():
         batch = {name: training.place.put(tensor) for name, tensor in batch.items()}
         training.place.seed(int(mixed[0]))
-        one_channel = "channel_index" in batch  # an upsampler without config.random_channel learns all three
-        with training.place.forward():
-            losses = compute_losses(training.network, batch, training.config, training=one_channel)
-        losses["total_loss"].backward()
+        losses: dict[str, Tensor] = {}
+        for part in _parts(batch, training.accumulate):
+            for name, loss in _backward(training, part).items():
+                losses[name] = losses[name] + loss if name in losses else loss
+        set_rates(training.optimizer, training.config, training.step)
         training.optimizer.step()
         training.optimizer.zero_grad(set_to_none=True)
         if training.average is not None:
             training.average.update()
     training.step += 1
-    return {name: loss.detach() for name, loss in losses.items()}
+    return losses
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    """The batch in so many parts of the same number of images."""
+    chunks = {name: tensor.chunk(count) for name, tensor in batch.items()}
+    return [{name: chunk[i] for name, chunk in chunks.items()} for i in range(count)]
+
+
+def _backward(training: Training, part: Batch) -> dict[str, Tensor]:
+    """Adds the gradients of a part of the batch; returns its share of the losses, which are means over images."""
+    one_channel = "channel_index" in part  # an upsampler without config.random_channel learns all three
+    with training.place.forward():
+        losses = compute_losses(training.network, part, training.config, training=one_channel)
+    (losses["total_loss"] / training.accumulate).backward()
+    return {name: loss.detach() / training.accumulate for name, loss in losses.items()}

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A spatial upsampler for photographs of many kinds: two layers of 128 channels.
+
+python -m coltran.train --config=coltran/configs/medium_spatial_upsampler.py --logdir=DIR --data_dir=PHOTOS
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """0.8 M parameters; mirrored and smaller crops."""
+    return ConfigDict(
+        {
+            "dataset": "custom",
+            "downsample": True,
+            "downsample_res": 64,
+            "resolution": [256, 256],
+            "random_channel": True,
+            "batch_size": 1,
+            "max_train_steps": 5000,
+            "save_checkpoint_secs": 300,
+            "num_epochs": -1,
+            "random_flip": True,
+            "random_resized_crop": 0.3,  # the least share of a photograph's square that is kept
+            "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
+            "polyak_decay": 0.995,
+            "eval_batch_size": 1,
+            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},
+            "model": {
+                "name": "spatial_upsampler",
+                "hidden_size": 128,
+                "ff_size": 256,
+                "num_heads": 4,
+                "num_encoder_layers": 2,
+                "resolution": [256, 256],
+            },
+        }
+    )
