@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo small test test-xla decode-grid tpu-aot bench lint format wheel-test tf-test sanitize clean
+.PHONY: help demo gallery small test test-xla decode-grid tpu-aot bench lint format wheel-test tf-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -22,8 +22,11 @@ help:  ## this list
 	@echo "All of them work in $(VENV), which is built by itself (some minutes the first time)."
 
 demo: $(READY)  ## colour the photographs in coltran/demo, and make the picture in README.md of them
-	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3 --top-p 0.95
+	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3
 	cp build/demo/contact_sheet.png docs/demo.png
+
+gallery: $(READY)  ## colour the photographs in coltran/demo in several shapes: docs/gallery.md
+	$(BIN)/python docs/gallery.py
 
 PHOTOS ?= ../shared/photos
 RUNS ?= build/runs

@@ -43,4 +43,4 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
     """`coltran_kernels.linear` with products of bfloat16 values; float32 x [..., K], weight [N, K] -> [..., N]."""
-    return _Linear.apply(x, weight, bias, relu)  # type: ignore[no-any-return]
+    return _Linear.apply(x, weight, bias, relu)
