@@ -4,7 +4,7 @@
     y = bf(x) bf(W)^T + b      dx = bf(g) bf(W)      dW = bf(g)^T bf(x)      db = the sum of g      bf: to bfloat16
 
 The sums of the products are float32 and each result is rounded to bfloat16 once. The bias, the relu and db never leave
-float32. The input is kept for the backward in bfloat16, half the memory.
+float32. The input is kept for the backward in bfloat16.
 """
 
 from __future__ import annotations
@@ -43,4 +43,4 @@ class _Linear(torch.autograd.Function):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
     """`coltran_kernels.linear` with products of bfloat16 values; float32 x [..., K], weight [N, K] -> [..., N]."""
-    return _Linear.apply(x, weight, bias, relu)  # type: ignore[no-any-return]
+    return _Linear.apply(x, weight, bias, relu)

@@ -69,11 +69,11 @@ def initialize_(weight: Tensor, initializer: str, fan_in: int, fan_out: int) -> 
 class Dense(nn.Linear):
     """A dense layer by `coltran_kernels.linear`, or in mixed precision, see `use_bfloat16`."""
 
-    bfloat16 = False
+    in_bfloat16 = False
 
     def forward(self, x: Tensor, *, relu: bool = False, implementation: str | None = None) -> Tensor:
         """[..., inputs] -> [..., outputs]."""
-        if self.bfloat16:
+        if self.in_bfloat16:
             return bfloat16.linear(x, self.weight, self.bias, relu=relu)
         return linear(x, self.weight, self.bias, relu=relu, implementation=implementation)
 
@@ -82,7 +82,7 @@ def use_bfloat16(network: nn.Module) -> None:
     """From now on the network's dense layers multiply bfloat16 values; the weights stay float32."""
     for module in network.modules():
         if isinstance(module, Dense):
-            module.bfloat16 = True
+            module.in_bfloat16 = True
 
 
 def dense(fan_in: int, fan_out: int, bias: bool = True) -> Dense:
