@@ -4,7 +4,7 @@
     y = bf(x) bf(W)^T + b      dx = bf(g) bf(W)      dW = bf(g)^T bf(x)      db = the sum of g      bf: to bfloat16
 
 The sums of the products are float32 and each result is rounded to bfloat16 once. The bias, the relu and db never leave
-float32. The input is kept for the backward in bfloat16, half the memory.
+float32. The input is kept for the backward in bfloat16.
 """
 
 from __future__ import annotations
