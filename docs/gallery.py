@@ -43,8 +43,8 @@ def main() -> None:
     page = [
         "# Gallery",
         "",
-        "Made by `make gallery` with the weights in the package and the program's defaults, seed 0; nothing is picked by",
-        "hand. Each row: the photograph in gray, which is all that the networks see of it, and its first three",
+        "Made by `make gallery` with the weights in the package and the program's defaults, seed 0; nothing is picked",
+        "by hand. Each row: the photograph in gray, which is all that the networks see of it, and its first three",
         "colourings, likeliest first. The photographs and their licences: [coltran/demo](../coltran/demo/README.md).",
     ]
     for shape, size in SHAPES.items():
