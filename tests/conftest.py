@@ -21,8 +21,11 @@ find_kernels()
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # triton reads it once, when it is imported
 torch.set_num_threads(1)
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # under nohup, or in the background of a script
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # child processes then get the usual one as well
+# Signals act as usual here and in child processes, whatever `nohup`, a script or a supervisor made of them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _signal in (signal.SIGTERM, signal.SIGCHLD):
+    signal.signal(_signal, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -217,6 +217,16 @@ def test_a_bare_checkout_finds_its_kernels() -> None:
     )
 
 
+def test_signals_act_as_usual_in_the_tests_whatever_the_parent_made_of_them() -> None:
+    numbers = "(signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)"
+    run_python(
+        code=f"import signal; [signal.signal(n, signal.SIG_IGN) for n in {numbers}];"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, {numbers}); import tests.conftest;"
+        f"assert signal.SIG_IGN not in map(signal.getsignal, {numbers});"
+        f"assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())",
+    )
+
+
 def test_the_packages_in_use_are_those_of_this_checkout() -> None:
     import coltran
     import coltran_kernels

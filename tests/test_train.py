@@ -249,6 +249,16 @@ def test_a_second_signal_later_acts_as_usual(monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
 
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored():
+    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.caught_signals() as caught:
+            signal.raise_signal(signal.SIGINT)
+        assert not caught and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
 def test_without_photographs_no_log_directory_is_made(tmp_path, logdir):
     with pytest.raises(PhotoError):
         _train(whole_config(), logdir, tmp_path / "nowhere")

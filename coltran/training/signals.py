@@ -14,7 +14,9 @@ from typing import Any
 def caught_signals() -> Iterator[list[int]]:
     """Gives a list that gets the number of a SIGINT or SIGTERM; one that comes a second later acts as usual.
 
-    Within the second it counts as the same one: `timeout` and a terminal's group of processes deliver it twice.
+    Within the second it counts as the same one: `timeout` and a terminal's group of processes deliver it twice. One
+    that is ignored when the program starts stays ignored: so a shell keeps Ctrl-C, which is meant for the program in
+    front, from the jobs behind it. Those are stopped by SIGTERM.
     """
     caught: list[int] = []
     first = 0.0
@@ -33,7 +35,8 @@ def caught_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, note)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, note)
     try:
         yield caught
     finally:
