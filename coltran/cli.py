@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the programs share: errors that end in one sentence, and the `--config` flag with its overrides."""
+"""What the programs share: errors that end in one sentence, a progress bar, the `--config` flag with its overrides."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from typing import NoReturn
 import torch
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from coltran.checkpoint import CheckpointError
 from coltran.devices.choose import device, import_xla
@@ -56,6 +58,24 @@ def _fail(sentence: str, code: int) -> int:
 
 def _show_warning(message: Warning | str, *_: object) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """A bar on stderr, where that is a terminal, which goes when the work is done.
+
+    Args:
+        columns: what stands to the right of the bar; the share done and the time left where nothing is given.
+    """
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *(columns or (TaskProgressColumn(), TimeRemainingColumn())),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    )
 
 
 def define_machine_flags(values: flags.FlagValues) -> None:

@@ -27,9 +27,10 @@ import torch
 from absl import flags
 
 from coltran import cli
-from coltran.colorize import check_output, write_png
 from coltran.errors import UserError
+from coltran.files import check_output
 from coltran.image import PhotoError, area_resize, center_square, list_photos, load_photo, photo_to_gray, rgb_to_gray
+from coltran.photo.files import write_png
 from coltran.sample import Source, colour, image_size
 from coltran.training.restore import restore
 

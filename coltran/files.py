@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all."""
+"""Where files can be written, and files that are there whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from coltran.errors import UserError
 
 WRITING = ".writing-"  # what the names of unfinished files and directories begin with
 
@@ -24,3 +27,15 @@ def written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_output(folder: Path) -> None:
+    """Raises UserError where a folder that may not exist yet cannot be written to; makes nothing that stays."""
+    try:
+        existing = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except NotADirectoryError:
+        raise UserError(f"{folder} cannot be written: {existing} is not a folder.") from None
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}.") from None

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from coltran import checkpoint, cli, colorize, networks, pipeline
-from coltran.pipeline import Colorized, Pipeline, from_pretrained
+from coltran.photo import files, sheets
+from coltran.pipeline import Pipeline, from_pretrained
 from tests.tiny import colorizer_config, upsampler_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,7 +77,7 @@ def test_a_run_of_several_photographs_gets_their_sheets_with_their_names_one_abo
     whole = np.asarray(Image.open("out/contact_sheet.png"))
     title, height = 24, 12
     for n, name in enumerate(("cat", "dog")):
-        top = n * (title + height + colorize.GAP)
+        top = n * (title + height + sheets.GAP)
         assert (whole[top : top + title] < 128).any()
         sheet = np.asarray(Image.open(f"out/{name}-sheet.png"))
         np.testing.assert_array_equal(whole[top + title : top + title + height], sheet)
@@ -233,23 +234,9 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(here, monkeypat
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        colorize.write_png(np.zeros((2, 2, 3), np.uint8), Path("cat-0.png"))
+        files.write_png(np.zeros((2, 2, 3), np.uint8), Path("cat-0.png"))
     assert results(".") == ["cat-0.png"]
     assert Path("cat-0.png").read_text() == "earlier"
-
-
-def test_the_sheet_shows_the_gray_and_then_the_samples_in_rows():
-    images = [np.full((2, 3, 3), 10 * k, np.uint8) for k in range(7)]
-    sheet = colorize.sheet_of(Colorized(images, np.full((2, 3), 99, np.uint8), [0.0] * 7))
-    down, across, columns = 2 + colorize.GAP, 3 + colorize.GAP, colorize.COLUMNS
-    assert sheet.shape == (2 * down - colorize.GAP, columns * across - colorize.GAP, 3)
-    assert sheet[::down, ::across, 0].tolist() == [[99, 0, 10, 20, 30, 40], [50, 60, 255, 255, 255, 255]]
-    assert (sheet[:, 3:across] == 255).all()
-
-
-def test_large_photographs_are_small_on_the_sheet():
-    sheet = colorize.sheet_of(Colorized([np.zeros((900, 3000, 3), np.uint8)], np.zeros((900, 3000), np.uint8), [0.0]))
-    assert sheet.shape == (115, 2 * colorize.TILE + colorize.GAP, 3)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,12 @@ def write(rgb: np.ndarray, path: Path, *, format: str, quality: int, exif: bytes
         Image.fromarray(rgb).save(temporary, format=format.upper(), **options)
 
 
+def write_png(pixels: np.ndarray, path: Path) -> None:
+    """Writes uint8 [H, W, 3] as a plain PNG, whole or not at all."""
+    with written_whole(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
+
+
 def check_side(rgb: np.ndarray, format: str) -> None:
     """Raises PhotoError where a format has no room for so many pixels a side."""
     most = {"jpeg": 65535, "webp": 16383}.get(format)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours many photographs: several are drawn together, while the next ones are read and those before are written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from coltran.cli import progress_bar
+from coltran.image import PhotoError, list_photos
+from coltran.photo.files import Photograph
+from coltran.photo.results import Job, Results
+from coltran.pipeline import Colorized, Pipeline, batched
+
+
+def find_photos(named: Sequence[str], output: Path) -> tuple[list[Path], list[str]]:
+    """The photographs to colour, each once, and a sentence for each name that stands for none.
+
+    Earlier results are no photographs: when a named folder contains the output folder, that is left out.
+    """
+    photos: dict[Path, None] = {}
+    problems = []
+    for name in named:
+        try:
+            listed = list_photos([name])
+        except PhotoError as error:
+            problems.append(str(error))
+            continue
+        if Path(name).resolve() in output.resolve().parents:
+            listed = [photo for photo in listed if output.resolve() not in photo.resolve().parents]
+            if not listed:
+                problems.append(f"The folder {name} holds no photographs but earlier results.")
+        photos.update(dict.fromkeys(listed))
+    return list(photos), problems
+
+
+def colour_album(
+    pipeline: Pipeline,
+    photos: Sequence[Path],
+    output: Path,
+    *,
+    drawing: Mapping[str, Any],
+    samples: int = 1,
+    best: int | None = None,
+    batch: int = 16,
+    format: str | None = None,
+    quality: int = 95,
+    skip_existing: bool = False,
+) -> list[str]:
+    """Colours photographs into a folder; returns a sentence for each that could not be.
+
+    Args:
+        output: the folder, which exists.
+        drawing: options of `Pipeline.colour`, `seed` among them.
+        samples, best: colourings a photograph, and how many of them are kept: all where None.
+        batch: colourings that are drawn together.
+        format, quality: see `coltran.photo.results.Results`.
+        skip_existing: leave photographs that an earlier run with the same options has finished.
+
+    Raises:
+        OSError: a result cannot be written; those before it are whole.
+    """
+    results = Results(photos, output, options=drawing, count=best or samples, format=format, quality=quality)
+    jobs = [job for job in results.jobs if not (skip_existing and results.is_done(job))]
+    problems: list[str] = []
+    with progress_bar() as progress, ThreadPoolExecutor(1) as writer:
+        overall = progress.add_task("photographs", total=len(jobs), visible=len(jobs) > 1)
+        task = progress.add_task("reading", total=None)
+        writing: Future[None] | None = None
+        for found in _read_ahead(results, jobs, max(1, batch // samples), problems):
+            name = found[0][0].photo.name if len(found) == 1 else f"{len(found)} photographs"
+
+            def report(stage: str, done: int, total: int, name: str = name) -> None:
+                progress.update(task, description=f"{name}: {stage}", completed=done, total=total)
+
+            images = [photo.rgb for _, photo in found]
+            coloured = pipeline.colour(images, samples=samples, batch_size=batch, progress=report, **drawing)
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(_write, results, found, coloured)
+            progress.advance(overall, len(found))
+        if writing is not None:
+            writing.result()
+    results.write_contact_sheet()
+    return problems
+
+
+def _read_ahead(
+    results: Results, jobs: Sequence[Job], count: int, problems: list[str]
+) -> Iterator[list[tuple[Job, Photograph]]]:
+    """The photographs that can be read, up to `count` at a time; while one batch is in use, the next one is read."""
+
+    def read(batch: Sequence[Job]) -> list[tuple[Job, Photograph]]:
+        found = []
+        for job in batch:
+            try:
+                found.append((job, results.read(job)))
+            except PhotoError as error:
+                problems.append(str(error))
+        return found
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future[list[tuple[Job, Photograph]]] | None = None
+        for batch in batched(jobs, count):
+            reading, ahead = ahead, reader.submit(read, batch)
+            if reading is not None and (found := reading.result()):
+                yield found
+        if ahead is not None and (found := ahead.result()):
+            yield found
+
+
+def _write(results: Results, found: Sequence[tuple[Job, Photograph]], coloured: Sequence[Colorized]) -> None:
+    for (job, photo), one in zip(found, coloured, strict=True):
+        results.write(job, photo, one.images, one.gray, [-log_prob for log_prob in one.log_prob])
+        print(os.fsencode(f"{job.photo} -> {results.sheet(job)}").decode(errors="replace"), flush=True)
+    results.save_record()

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a run: what each photograph's results are called, what is written, and colourings.json about them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from coltran.files import written_whole
+from coltran.image import PhotoError
+from coltran.photo import files
+from coltran.photo.sheets import sheet_of, stack_sheets
+
+RECORD = "colourings.json"
+STACKED = 16  # photographs on the contact sheet of a run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photograph of a run."""
+
+    photo: Path
+    name: str  # what the names of its results begin with
+
+
+def name_results(photos: Sequence[Path]) -> list[Job]:
+    """For each photograph what its results' names begin with: its own name, with _2, ... where that is taken.
+
+    Names that differ in case only count as the same, as they are on some file systems.
+    """
+    taken: set[str] = set()
+    jobs = []
+    for photo in photos:
+        name, number = photo.stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{photo.stem}_{number}"
+        taken.add(name.casefold())
+        jobs.append(Job(photo, name))
+    return jobs
+
+
+class Results:
+    """The results of a run, in one folder.
+
+    Args:
+        photos: of the run; none of them is ever replaced.
+        output: the folder.
+        options: how the run draws, `seed` among them: colourings.json says it of each photograph.
+        count: results a photograph, the likeliest ones.
+        format: of `coltran.photo.files.FORMATS`; None takes each photograph's own.
+        quality: of JPEG and WebP.
+    """
+
+    def __init__(
+        self, photos: Sequence[Path], output: Path, *, options: Mapping[str, Any], count: int, format: str | None,
+        quality: int,
+    ) -> None:  # fmt: skip
+        self.output, self.options, self.count, self.format, self.quality = output, dict(options), count, format, quality
+        self.jobs = name_results(photos)
+        self.inputs = {photo.resolve() for photo in photos}
+        self.record = _load_record(output / RECORD)
+
+    def sheet(self, job: Job) -> Path:
+        """Where the sheet of a photograph is."""
+        return self.output / f"{job.name}-sheet.png"
+
+    def targets(self, job: Job, format: str) -> list[Path]:
+        """Where its colourings go, where the photograph's own format is `format`.
+
+        Raises:
+            PhotoError: one of its results would replace a photograph of this run.
+        """
+        suffix = files.FORMATS[self.format or format]
+        paths = [self.output / f"{job.name}-{k}{suffix}" for k in range(self.count)]
+        if clash := self.inputs.intersection(path.resolve() for path in [*paths, self.sheet(job)]):
+            raise PhotoError(f"{job.photo} is not coloured: its result would replace {min(clash)}.")
+        return paths
+
+    def is_done(self, job: Job) -> bool:
+        """Whether an earlier run with the same options has finished this photograph."""
+        found = self.record.get(str(job.photo))
+        if not isinstance(found, dict) or found != self.options | {"colourings": found.get("colourings")}:
+            return False
+        names = [entry["file"] for entry in found["colourings"]]
+        suffix = files.FORMATS[self.format] if self.format else ""
+        paths = [self.output / name for name in names if name.endswith(suffix)]
+        return len(paths) == self.count and all(path.exists() for path in [*paths, self.sheet(job)])
+
+    def read(self, job: Job) -> files.Photograph:
+        """The photograph.
+
+        Raises:
+            PhotoError: it cannot be read, or its results cannot be written.
+        """
+        photo = files.read(job.photo)
+        files.check_side(photo.rgb, self.format or photo.format)
+        self.targets(job, photo.format)
+        return photo
+
+    def write(
+        self, job: Job, photo: files.Photograph, images: Sequence[np.ndarray], gray: np.ndarray, bits: Sequence[float]
+    ) -> None:
+        """Writes a photograph's colourings, the likeliest first, and then its sheet, each whole or not at all.
+
+        Args:
+            images: uint8 [H, W, 3] each, the k-th the sample k.
+            gray: uint8 [H, W], what was coloured.
+            bits: of each image's colours, a pixel.
+        """
+        order = sorted(range(len(images)), key=lambda s: bits[s])[: self.count]
+        entries = []
+        for path, s in zip(self.targets(job, photo.format), order, strict=True):
+            files.write(
+                images[s],
+                path,
+                format=self.format or photo.format,
+                quality=self.quality,
+                exif=photo.exif,
+                description=f"Coloured by coltran: seed {self.options['seed']}, sample {s}, {bits[s]:.4f} bits a pixel",
+            )
+            entries.append({"file": path.name, "sample": s, "bits_per_pixel": round(bits[s], 4)})
+        files.write_png(sheet_of(gray, [images[s] for s in order]), self.sheet(job))
+        self.record[str(job.photo)] = self.options | {"colourings": entries}
+
+    def save_record(self) -> None:
+        """Writes colourings.json: what this run and earlier ones put into the folder."""
+        with written_whole(self.output / RECORD) as temporary:
+            temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+
+    def write_contact_sheet(self) -> None:
+        """Writes the sheets of the first photographs one above the other, where there are several photographs."""
+        overview = self.output / "contact_sheet.png"
+        made = [job for job in self.jobs if self.sheet(job).exists()][:STACKED]
+        if len(self.jobs) > 1 and made and overview.resolve() not in self.inputs:
+            sheets = [(job.photo.name, np.asarray(Image.open(self.sheet(job)).convert("RGB"))) for job in made]
+            files.write_png(stack_sheets(sheets), overview)
+
+
+def _load_record(path: Path) -> dict[str, Any]:
+    """What earlier runs have put into this folder; nothing where that is missing or not ours."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
