@@ -9,6 +9,9 @@ centrally, the upsamplers are measured on all three channels. With --train_dir, 
 the best that one can do without looking at more than one pixel: the distribution of the 512 coarse colours
 given that pixel's gray level, counted on the photographs in TRAIN. The last line of the output is the result
 as JSON.
+
+Under torchrun (torchrun --nproc-per-node=8 -m coltran.evaluate ... --device=cuda) the processes share the batches; the
+figures are the same.
 """
 
 from __future__ import annotations
@@ -23,9 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from coltran import checkpoint, cli
+from coltran.devices import processes
 from coltran.devices.choose import PRECISIONS, require_bfloat16
 from coltran.errors import UserError
-from coltran.image import colors_to_labels, rgb_to_gray, to_bits
+from coltran.image import PhotoError, colors_to_labels, rgb_to_gray, to_bits
 from coltran.networks.colorizer import LABELS
 from coltran.networks.layers import use_bfloat16
 from coltran.networks.losses import compute_losses
@@ -40,35 +44,40 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], config: Mapping[str, 
 
     Args:
         network: in evaluation mode.
-        batches: as `coltran.training.data.eval_batches` yields them.
+        batches: as `coltran.training.data.eval_batches` yields them; of several processes each brings its share.
         config: whole configuration.
 
     Returns:
         `photos`, their number; `loss`, bits a pixel or channel value; for a colorizer with a parallel head
         `encoder`, that head's bits a pixel.
+
+    Raises:
+        PhotoError: there are no batches.
     """
     device = next(network.parameters()).device
-    photos = 0
-    sums: dict[str, float] = {}
+    names = ["loss", "encoder"] if getattr(network, "parallel_logits", None) is not None else ["loss"]
+    rows = []  # of each batch the number of photographs, and their losses
     for batch in batches:
-        count = len(batch["rgb"])
         on_device = {name: tensor.to(device) for name, tensor in batch.items()}
         losses = compute_losses(network, on_device, config, training=False)
-        photos += count
-        values = torch.stack(list(losses.values())).tolist()  # at once: each look at an XLA tensor is a program
-        for name, loss in zip(losses, values, strict=True):
-            sums[name] = sums.get(name, 0.0) + count * loss
-    return {"photos": photos, **{name: sums[name] / photos for name in ("loss", "encoder") if name in sums}}
+        values = torch.stack([losses[name] for name in names]).tolist()  # at once: each look at XLA is a program
+        rows.append([len(batch["rgb"]), *values])
+    table = processes.in_turn(torch.tensor(rows, dtype=torch.float64).view(-1, 1 + len(names))).tolist()
+    photos = sum(int(count) for count, *_ in table)
+    if not photos:
+        raise PhotoError("None of the photographs can be read.")
+    sums = {name: sum(row[0] * row[i] for row in table) for i, name in enumerate(names, 1)}
+    return {"photos": photos, **{name: sums[name] / photos for name in names}}
 
 
 def gray_counts(batches: Iterable[Batch]) -> Tensor:
-    """How often each coarse colour occurs at each gray level: int64 [256, 512]."""
+    """How often each coarse colour occurs at each gray level, in the batches of all processes: int64 [256, 512]."""
     counts = torch.zeros(GRAYS * LABELS, dtype=torch.int64)
     for batch in batches:
         labels = colors_to_labels(to_bits(batch["rgb"], 8, 3))
         cells = rgb_to_gray(batch["rgb"]).long() * LABELS + labels
         counts += torch.bincount(cells.flatten(), minlength=GRAYS * LABELS)
-    return counts.view(GRAYS, LABELS)
+    return processes.total(counts).view(GRAYS, LABELS)
 
 
 def baseline_bits(train_counts: Tensor, counts: Tensor) -> float:
@@ -117,9 +126,10 @@ def evaluate_checkpoint(
         UserError, CheckpointError, PhotoError: a device, a checkpoint or photographs that cannot be used.
     """
     path = checkpoint.find(directory)
-    network = checkpoint.load(path).to(cli.device(device))
+    where = cli.device(device)
+    network = checkpoint.load(path).to(where)
     if precision == "bfloat16":
-        require_bfloat16(torch.device(device))
+        require_bfloat16(where)
         use_bfloat16(network)
     config = checkpoint.load_config(path)
     name = config["model"]["name"]
@@ -127,13 +137,31 @@ def evaluate_checkpoint(
         raise UserError(f"{path / 'config.yaml'} lacks {' and '.join(missing)}, which the evaluation needs.")
     if train_dir is not None and name != "coltran_core":
         raise UserError(f"{path} holds a {name}: the baseline of --train_dir is for the colorizer.")
-    batches = eval_batches(config, data_dir, name, batch_size, limit, workers)
+    share = processes.rank(), processes.count()
+    batches = eval_batches(config, data_dir, name, batch_size, limit, workers, share)
     if train_dir is None:
         return {"model": name, "checkpoint": str(path), **evaluate(network, batches, config)}
-    train_counts = gray_counts(eval_batches(config, train_dir, name, workers=workers))
-    counts = gray_counts(eval_batches(config, data_dir, name, limit=limit, workers=workers))
+    train_counts = gray_counts(eval_batches(config, train_dir, name, workers=workers, share=share))
+    counts = gray_counts(eval_batches(config, data_dir, name, limit=limit, workers=workers, share=share))
     baseline = {"baseline": baseline_bits(train_counts, counts), "baseline_pixels": int(train_counts.sum())}
     return {"model": name, "checkpoint": str(path), **evaluate(network, batches, config), **baseline}
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Prints what `evaluate_checkpoint` found, for a person and, in the last line, for a program."""
+    unit = "bits/pixel" if results["model"] == "coltran_core" else "bits/channel value"
+    rows = {
+        "loss": "autoregressive decoder" if results["model"] == "coltran_core" else results["model"],
+        "encoder": "parallel head",
+        "baseline": "constant distribution given the gray level",
+    }
+    print(f"{results['photos']} photographs, {results['checkpoint']}")
+    for key, text in rows.items():
+        if key in results:
+            print(f"  {results[key]:8.4f} {unit}  {text}")
+    if "baseline" in results:
+        print(f"  The last is counted on {results['baseline_pixels']} pixels, add-one smoothed.")
+    print(json.dumps(results))
 
 
 def main() -> int:
@@ -155,29 +183,19 @@ def main() -> int:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    results = evaluate_checkpoint(
-        options.checkpoint,
-        options.data_dir,
-        train_dir=options.train_dir,
-        batch_size=options.batch,
-        limit=options.limit,
-        workers=options.workers,
-        device=options.device,
-        precision=options.precision,
-    )
-    unit = "bits/pixel" if results["model"] == "coltran_core" else "bits/channel value"
-    rows = {
-        "loss": "autoregressive decoder" if results["model"] == "coltran_core" else results["model"],
-        "encoder": "parallel head",
-        "baseline": "constant distribution given the gray level",
-    }
-    print(f"{results['photos']} photographs, {results['checkpoint']}")
-    for key, text in rows.items():
-        if key in results:
-            print(f"  {results[key]:8.4f} {unit}  {text}")
-    if "baseline" in results:
-        print(f"  The last is counted on {results['baseline_pixels']} pixels, add-one smoothed.")
-    print(json.dumps(results))
+    with processes.joined():
+        results = evaluate_checkpoint(
+            options.checkpoint,
+            options.data_dir,
+            train_dir=options.train_dir,
+            batch_size=options.batch,
+            limit=options.limit,
+            workers=options.workers,
+            device=options.device,
+            precision=options.precision,
+        )
+        if processes.rank() == 0:
+            show(results)
     return 0
 
 

@@ -27,6 +27,7 @@ from absl import flags
 
 from coltran import cli
 from coltran.checkpoint import CheckpointError, numbered
+from coltran.devices import processes
 from coltran.evaluate import evaluate
 from coltran.train import define_training_flags, train_by_flags
 from coltran.training.data import eval_batches
@@ -56,17 +57,17 @@ def _rank(path: Path) -> tuple[int, str]:
 
 
 def wait_for_checkpoint(logdir: str | Path, seen: Path | None, seconds: float) -> Path | None:
-    """`next_checkpoint` once there is one; None after `seconds` without one.
+    """`next_checkpoint` once there is one, of several processes the first one's; None after `seconds` without one.
 
     Args:
         seconds: how long to wait; below 1 without end.
     """
     start = time.monotonic()
-    while (path := next_checkpoint(logdir, seen)) is None:
-        if 1 <= seconds <= time.monotonic() - start:
+    while not (found := processes.of_first(str(next_checkpoint(logdir, seen) or ""))):
+        if any(processes.largest([int(1 <= seconds <= time.monotonic() - start)])):
             return None
         time.sleep(POLL)
-    return path
+    return Path(found)
 
 
 def evaluate_checkpoints(
@@ -94,29 +95,35 @@ def evaluate_checkpoints(
     """
     wait = config.get("eval_checkpoint_wait_secs", config.get("save_checkpoint_secs", 900) * 100)
     path, count = None, 0
+    share = processes.rank(), processes.count()
     while (path := wait_for_checkpoint(logdir, path, wait)) is not None:
+        restored = None
         try:
-            network, step, source = restore(config, path, device or torch.device("cpu"))
+            restored = restore(config, path, device or torch.device("cpu"))
         except CheckpointError:
             if newest(path) is not None:
                 raise
+        if any(processes.largest([int(restored is None)])) or restored is None:
             continue  # the training has deleted it meanwhile
-        batches = eval_batches(
-            config, photos, config["model"]["name"], limit=config.get("eval_num_examples"), workers=workers
-        )
+        network, step, source = restored
+        limit = config.get("eval_num_examples")
+        batches = eval_batches(config, photos, config["model"]["name"], limit=limit, workers=workers, share=share)
         results = evaluate(network, batches, config)
         weighted = config.get("loss_factor", 1.0) * results["loss"]
         total = weighted + config.get("encoder_loss_factor", 1.0) * results.get("encoder", 0.0)
+        count += 1
+        if processes.rank() != 0:
+            continue
         print(f"Bits/Dim: {results['loss']:.4f}, {results['photos']} photographs, {source}", flush=True)
         if tensorboard:
             averaged = bool(config.get("polyak_decay", 0.0))
             board = Board(Path(logdir) / f"eval_{subset}_summaries_pyk_{averaged}", step - 1)
             board.scalars({"loss": results["loss"], "total_loss": total}, step)
             board.close()
-        count += 1
     if not count:
         raise CheckpointError(f"No checkpoint came in {logdir} within {wait} seconds.")
-    print(f"No new checkpoint within {wait} seconds.")
+    if processes.rank() == 0:
+        print(f"No new checkpoint within {wait} seconds.")
     return count
 
 
@@ -133,6 +140,11 @@ def define_flags(values: flags.FlagValues) -> None:
 def main() -> int:
     """The program; returns its exit code."""
     values = cli.parse_flags(sys.argv[1:], __doc__ or "", define_flags)
+    with processes.joined():
+        return _run(values)
+
+
+def _run(values: flags.FlagValues) -> int:
     device = cli.machine(values)
     config = values.config
     if values.dataset:

@@ -4,11 +4,17 @@
     python -m coltran.train --config=coltran/configs/colorizer.py --logdir=DIR --data_dir=PHOTOS
     python -m coltran.train --config=coltran/test_configs/colorizer.py --logdir=DIR --data_dir=PHOTOS \\
         --config.batch_size=8 --config.optimizer.learning_rate=1e-3 --config.max_train_steps=1000
+    torchrun --nproc-per-node=8 -m coltran.train --config=coltran/configs/colorizer.py --logdir=DIR --data_dir=PHOTOS \\
+        --device=cuda
 
 DIR gets `config.yaml`, a line of `train.jsonl` for each summary, and `checkpoint-NNNNNN/`: every
 config.save_checkpoint_secs seconds, at the end, and on Ctrl-C or a SIGTERM (exit code 130 or 143). The same
 command again goes on from the newest checkpoint, and its losses are those of a training that was never
 interrupted: to the bit on a CPU, with the same number of threads.
+
+Under torchrun the processes share every batch of config.batch_size photographs evenly. However many they are, the
+losses are the same to rounding, and a training goes on with another number of them. The first one writes; DIR has to
+be a folder that all see.
 """
 
 from __future__ import annotations
@@ -26,7 +32,9 @@ import torch
 from absl import flags
 
 from coltran import checkpoint, cli
+from coltran.devices import processes
 from coltran.devices.choose import PRECISIONS
+from coltran.errors import UserError
 from coltran.original import bundle
 from coltran.original.load import convert
 from coltran.training.data import Photos, train_batches
@@ -39,14 +47,19 @@ from coltran.training.signals import caught_signals
 from coltran.training.step import start, take_step
 
 
-def _converted(config: Mapping[str, Any], logdir: Path, seed: int) -> list[Path]:
-    """The original's newest checkpoint in a log directory, made one of ours beside it; none where there is none."""
-    prefix = bundle.latest(logdir) if logdir.is_dir() else None
-    if prefix is None:
-        return []
-    step = bundle.read_step(bundle.open_bundle(prefix)) or 0
-    convert(prefix, logdir / f"checkpoint-{step:06d}", config=config, optimizer=True, seed=seed)
-    return checkpoint.numbered(logdir)
+def _find_checkpoints(config: Mapping[str, Any], logdir: Path, seed: int) -> list[Path]:
+    """The checkpoints in a log directory, oldest first; of the original's the newest, made one of ours."""
+    if processes.rank() == 0 and logdir.is_dir() and not checkpoint.numbered(logdir):
+        prefix = bundle.latest(logdir)
+        if prefix is not None:
+            step = bundle.read_step(bundle.open_bundle(prefix)) or 0
+            convert(prefix, logdir / f"checkpoint-{step:06d}", config=config, optimizer=True, seed=seed)
+    processes.wait()
+    found = checkpoint.numbered(logdir)
+    newest = found[-1].name if found else ""
+    if processes.of_first(newest) != newest:
+        raise UserError(f"{logdir} has to be a folder that all processes see: they find different checkpoints there.")
+    return found
 
 
 def train(
@@ -93,51 +106,59 @@ def train(
     logdir = Path(logdir)
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
-    found = checkpoint.numbered(logdir) or _converted(config, logdir, seed)
+    writes = processes.rank() == 0
+    found = _find_checkpoints(config, logdir, seed)
     if found:
         resume(training, found[-1])
     elif pretrain_dir is not None:
         restored = restore(config, pretrain_dir, training.place.device)
         training.network.load_state_dict(restored.network.state_dict())
         training.average = build_average(config, training.network)
-        print(f"Weights of {restored.source}, after {restored.step} training steps")
+        if writes:
+            print(f"Weights of {restored.source}, after {restored.step} training steps")
     elif config.get("prepare_photographs"):
         with contextlib.closing(train_batches(config, data_dir, name, seed, 0, workers)) as batches:
             count = math.ceil(config["prepare_photographs"] / config["batch_size"])
             prepare(training.network, itertools.islice(batches, count))
         training.average = build_average(config, training.network)
     if training.step >= last_step:
-        print(f"{found[-1] if found else name} has reached config.max_train_steps={last_step} already.")
+        if writes:
+            print(f"{found[-1] if found else name} has reached config.max_train_steps={last_step} already.")
         return 0
-    batches = train_batches(config, data_dir, name, seed, training.step, workers)
-    logdir.mkdir(parents=True, exist_ok=True)
-    checkpoint.save_yaml(config, logdir / "config.yaml")
-    size = sum(p.numel() for p in training.network.parameters())
-    origin = found[-1] if found else "the start"
-    where = f", {training.place.text}" if training.place.text else ""
-    print(f"{name}, {size / 1e6:.2f} M parameters, from {origin}{where}", flush=True)
-
-    board = Board(logdir / "train_summaries", training.step) if tensorboard else None
-    report = Report(
-        logdir / "train.jsonl", config, steps_per_summaries, training.step, board, between=training.place.eager
-    )
+    share = processes.rank(), processes.count()
+    batches = train_batches(config, data_dir, name, seed, training.step, workers, share)
+    board = report = None
+    if writes:
+        logdir.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_yaml(config, logdir / "config.yaml")
+        size = sum(p.numel() for p in training.network.parameters())
+        origin = found[-1] if found else "the start"
+        where = f", {training.place.text}" if training.place.text else ""
+        print(f"{name}, {size / 1e6:.2f} M parameters, from {origin}{where}", flush=True)
+        board = Board(logdir / "train_summaries", training.step) if tensorboard else None
+        report = Report(
+            logdir / "train.jsonl", config, steps_per_summaries, training.step, board, between=training.place.eager
+        )
     last_save = time.monotonic()
-    path = None
-    with caught_signals() as caught, report, contextlib.closing(batches):
+    with caught_signals() as caught, report or contextlib.nullcontext(), contextlib.closing(batches):
         for batch in batches:
             losses = take_step(training, batch)
-            report.add(training.step, losses)
-            finished = bool(caught) or training.step >= last_step
-            late = time.monotonic() - last_save > config.get("save_checkpoint_secs", 900)
+            if report is not None:
+                report.add(training.step, losses)
+            late = writes and time.monotonic() - last_save > config.get("save_checkpoint_secs", 900)
+            stop, late = processes.largest([caught[0] if caught else 0, int(late)])
+            finished = bool(stop) or training.step >= last_step
             if finished or late or (save_every_steps and training.step % save_every_steps == 0):
-                path = save(training, logdir, keep)
+                if writes:
+                    path = save(training, logdir, keep)
                 last_save = time.monotonic()
                 if board is not None:
                     board.images(training.network, batch, training.step)
             if finished:
                 break
-    print(f"{'Stopped' if caught else 'Finished'} after step {training.step}; saved {path}.")
-    return 128 + caught[0] if caught else 0
+    if writes:
+        print(f"{'Stopped' if stop else 'Finished'} after step {training.step}; saved {path}.")
+    return 128 + stop if stop else 0
 
 
 def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: bool) -> None:
@@ -200,7 +221,8 @@ def main() -> int:
     values = cli.parse_flags(sys.argv[1:], __doc__ or "", define_flags)
     if values.threads:
         torch.set_num_threads(values.threads)
-    return train_by_flags(values, values.data_dir, values.device)
+    with processes.joined():
+        return train_by_flags(values, values.data_dir, values.device)
 
 
 if __name__ == "__main__":

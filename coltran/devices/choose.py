@@ -9,6 +9,7 @@ from types import ModuleType
 
 import torch
 
+from coltran.devices import processes
 from coltran.devices.place import Place, on_torch
 from coltran.errors import UserError
 
@@ -16,13 +17,17 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def device(name: str) -> torch.device:
-    """The torch device of that name.
+    """The torch device of that name; of several processes on a host each gets a GPU of its own for "cuda".
 
     Raises:
         UserError: there is no such device here.
     """
     if name.split(":")[0] == "xla":
+        if processes.count() > 1:
+            raise UserError("One process takes all XLA devices of a host: start it without torchrun.")
         return import_xla().device(name)
+    if name == "cuda":
+        name = f"cuda:{processes.gpu()}"
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:

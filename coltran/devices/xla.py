@@ -9,6 +9,7 @@ each holds the weights and computes the same program on its images (SPMD); the c
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -68,6 +69,10 @@ def place(precision: str | None) -> Place:
         sharding = mesh and spmd.ShardingSpec(mesh, ("images", *[None] * (tensor.dim() - 1)))
         return xla_model.send_cpu_data_to_device([tensor], "xla:0", sharding)[0]
 
+    def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+        torch_xla.manual_seed(seeds[0])
+        return []
+
     def forward() -> contextlib.AbstractContextManager[object]:
         return torch.autocast("xla", dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
@@ -75,7 +80,7 @@ def place(precision: str | None) -> Place:
         device=torch.device("xla:0"),
         count=count,
         put=put,
-        seed=torch_xla.manual_seed,
+        generators=generators,
         forward=forward,
         step=torch_xla.step,
         eager=False,

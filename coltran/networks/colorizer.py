@@ -18,6 +18,7 @@ from coltran.networks.layers import (
     AxialAttention,
     AxialEncoder,
     ConditionalNorm,
+    Dropout,
     FeedForward,
     Norm,
     PositionEmbedding,
@@ -111,7 +112,7 @@ class _Decoder(nn.Module):
             for _ in self.attention
         )
         self.norms = stack(self._norm(config, height, width, hidden, encoded) for _ in range(2 * len(self.attention)))
-        self.dropout = nn.Dropout(config.get("dropout", 0.0))
+        self.dropout = Dropout(config.get("dropout", 0.0))
 
     @staticmethod
     def _norm(config: Mapping[str, Any], height: int, width: int, hidden: int, encoded: int) -> Norm | ConditionalNorm:

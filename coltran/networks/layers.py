@@ -85,6 +85,28 @@ def use_bfloat16(network: nn.Module) -> None:
             module.in_bfloat16 = True
 
 
+class Dropout(nn.Dropout):
+    """Dropout that an image of a batch can have to itself, whatever else is in the batch: see `draw_dropout`."""
+
+    generators: Sequence[torch.Generator] = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, ...] -> [B, ...]."""
+        if not self.generators or not self.training or not self.p:
+            return super().forward(x)
+        kept = torch.empty_like(x)
+        for images, generator in zip(kept.chunk(len(self.generators)), self.generators, strict=True):
+            images.bernoulli_(1 - self.p, generator=generator)
+        return x * kept / (1 - self.p)
+
+
+def draw_dropout(network: nn.Module, generators: Sequence[torch.Generator]) -> None:
+    """From now on dropout is drawn for each image of a batch from a generator of its own; for none, as torch does."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.generators = generators
+
+
 def dense(fan_in: int, fan_out: int, bias: bool = True) -> Dense:
     """`x @ W + b` with Glorot-uniform W and zero b."""
     layer = Dense(fan_in, fan_out, bias=bias)
@@ -309,7 +331,7 @@ class AxialEncoder(nn.Module):
         self.attention = stack(AxialAttention(hidden, heads, axis=axis, length=length) for axis, length in axes)
         self.feed_forward = stack(FeedForward(hidden, ff_size) for _ in axes)
         self.norms = stack(Norm(hidden) for _ in range(2 * len(axes)))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, *, implementation: str | None = None) -> Tensor:
         """[B, H, W, D] -> [B, H, W, D]."""

@@ -161,6 +161,7 @@ def train_batches(
     seed: int = 0,
     start_step: int = 0,
     workers: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> Generator[Batch, None, None]:
     """Endless training batches of `config.batch_size` photographs, from step `start_step` on.
 
@@ -173,6 +174,7 @@ def train_batches(
         network_name: `model.name`, which says what a batch holds.
         seed: 0 or above; together with the sample number it decides everything random.
         workers: processes that read photographs; 0 reads them in this one.
+        share: (r, n): of n equal parts of each batch only the r-th, from 0.
 
     Yields:
         dict with `rgb` uint8 `[B, H, W, 3]`; for the spatial upsampler also `low_res`, of the same shape; for
@@ -183,8 +185,10 @@ def train_batches(
         UserError: `config.random_resized_crop` is no share of an area.
     """
     dataset = _TrainingPhotographs(config, data_dir, network_name, seed)
-    size = config["batch_size"]
-    numbers = (list(range(step * size, (step + 1) * size)) for step in itertools.count(start_step))
+    part, parts = share
+    size = config["batch_size"] // parts
+    first = (step * config["batch_size"] + part * size for step in itertools.count(start_step))
+    numbers = (list(range(n, n + size)) for n in first)
     return _load(dataset, numbers, workers)
 
 
@@ -195,6 +199,7 @@ def eval_batches(
     batch_size: int | None = None,
     limit: int | None = None,
     workers: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> Generator[Batch, None, None]:
     """Every photograph of a folder once, in name order, centrally cropped; all three channels.
 
@@ -204,6 +209,7 @@ def eval_batches(
         config: whole configuration, as for `train_batches`.
         batch_size: photographs in a batch; `config.eval_batch_size` where it is None.
         limit: the first so many photographs only; all where it is None.
+        share: (r, n): of the batches only number r, r + n, r + 2 n, ..., from 0.
 
     Yields:
         dict with `rgb` uint8 `[B, H, W, 3]` and, for the spatial upsampler, `low_res` of the same shape.
@@ -215,5 +221,6 @@ def eval_batches(
     size = batch_size or config["eval_batch_size"]
     dataset.paths = dataset.paths[:limit]
     numbers = range(len(dataset.paths))
-    chunks = (list(numbers[start : start + size]) for start in range(0, len(numbers), size))
+    part, parts = share
+    chunks = (list(numbers[start : start + size]) for start in range(part * size, len(numbers), parts * size))
     return _load(dataset, chunks, workers)

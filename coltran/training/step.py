@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,27 @@ import torch
 from torch import Tensor, nn
 
 from coltran import networks
+from coltran.devices import processes
 from coltran.devices.choose import place
 from coltran.devices.place import Place
 from coltran.errors import UserError
-from coltran.networks.layers import plain, use_bfloat16
+from coltran.networks.layers import Dropout, draw_dropout, plain, use_bfloat16
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
 from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
+
+
+class Losses(nn.Module):
+    """A network and what it is trained for as one module, which several processes can share."""
+
+    def __init__(self, network: nn.Module, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.network, self.config = network, config
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a batch: see `compute_losses`."""
+        one_channel = "channel_index" in batch  # an upsampler without config.random_channel learns all three
+        return compute_losses(self.network, batch, self.config, training=one_channel)
 
 
 @dataclass
@@ -27,6 +42,7 @@ class Training:
 
     config: dict[str, Any]
     network: nn.Module
+    losses: nn.Module  # of that network, shared with the other processes
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     seed: int
@@ -70,41 +86,50 @@ def start(
     if where.bfloat16:
         use_bfloat16(network)
     whole = plain(config) | {"model": network.config}
-    return Training(whole, network, optimizer, average, seed, where, accumulate=accumulate)
+    losses = processes.shared(Losses(network, whole))
+    return Training(whole, network, losses, optimizer, average, seed, where, accumulate=accumulate)
 
 
 def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     """One step of gradient descent on one batch; the losses before it, as scalars on the network's device.
 
-    Dropout is drawn from (seed, step) alone.
+    Of several processes each brings its share of the batch, and all get the losses of the whole. The dropout of an
+    image is drawn from (seed, step, the image's place in the whole batch) alone.
     """
-    mixed = np.random.SeedSequence([training.seed, training.step]).generate_state(1, np.uint64)
+    generators = _generators(training, len(batch["rgb"]))
     with training.place.step():
         batch = {name: training.place.put(tensor) for name, tensor in batch.items()}
-        training.place.seed(int(mixed[0]))
         losses: dict[str, Tensor] = {}
-        for part in _parts(batch, training.accumulate):
-            for name, loss in _backward(training, part).items():
-                losses[name] = losses[name] + loss if name in losses else loss
+        size = len(batch["rgb"]) // training.accumulate
+        for first in range(0, len(batch["rgb"]), size):
+            last = first + size == len(batch["rgb"])
+            draw_dropout(training.network, generators[first : first + size])
+            part = {name: tensor[first : first + size] for name, tensor in batch.items()}
+            with contextlib.nullcontext() if last else processes.unshared(training.losses):
+                for name, loss in _backward(training, part).items():
+                    losses[name] = losses[name] + loss if name in losses else loss
+        draw_dropout(training.network, ())
         set_rates(training.optimizer, training.config, training.step)
         training.optimizer.step()
         training.optimizer.zero_grad(set_to_none=True)
         if training.average is not None:
             training.average.update()
     training.step += 1
-    return losses
+    return processes.mean(losses)
 
 
-def _parts(batch: Batch, count: int) -> list[Batch]:
-    """The batch in so many parts of the same number of images."""
-    chunks = {name: tensor.chunk(count) for name, tensor in batch.items()}
-    return [{name: chunk[i] for name, chunk in chunks.items()} for i in range(count)]
+def _generators(training: Training, size: int) -> list[torch.Generator]:
+    """What dropout is drawn from, for each image of this process's share of the batch; none where there is none."""
+    if not any(isinstance(module, Dropout) and module.p for module in training.network.modules()):
+        return []
+    places = range(processes.rank() * size, (processes.rank() + 1) * size)
+    mixed = (np.random.SeedSequence([training.seed, training.step, n]).generate_state(1, np.uint64) for n in places)
+    return training.place.generators([int(seed[0]) for seed in mixed])
 
 
 def _backward(training: Training, part: Batch) -> dict[str, Tensor]:
     """Adds the gradients of a part of the batch; returns its share of the losses, which are means over images."""
-    one_channel = "channel_index" in part  # an upsampler without config.random_channel learns all three
     with training.place.forward():
-        losses = compute_losses(training.network, part, training.config, training=one_channel)
+        losses = training.losses(part)
     (losses["total_loss"] / training.accumulate).backward()
     return {name: loss.detach() / training.accumulate for name, loss in losses.items()}

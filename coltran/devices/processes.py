@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes that work as one, as torchrun starts them; a process that is alone asks the same questions.
+
+Process r of n has a share of every batch. Sums over all go through NCCL between GPUs and through gloo between CPUs;
+what the processes tell each other besides is on the CPU, so that nobody waits for a GPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from coltran.errors import UserError
+
+
+def count() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0; the first one is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def gpu() -> int:
+    """The GPU of this process: the processes of a host take one each."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if count() > 1 else 0
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Meets the other processes that torchrun has started, where it has, and parts from them at the end.
+
+    Raises:
+        UserError: they could not meet, or one of them has ended before its time.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"The processes could not meet: {str(error).splitlines()[0]}") from error
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise UserError(
+                f"Process {rank()} of {count()} stops, as another one has ended; the checkpoints before remain."
+            ) from error
+        raise
+    dist.destroy_process_group()
+
+
+def largest(numbers: list[int]) -> list[int]:
+    """Of each of the numbers the largest that any process has."""
+    if count() == 1:
+        return numbers
+    tensor = torch.tensor(numbers)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor.tolist()
+
+
+def wait() -> None:
+    """Waits until all processes are here."""
+    largest([0])
+
+
+def of_first(text: str) -> str:
+    """What the first process says, for all."""
+    if count() == 1:
+        return text
+    said = text.encode() if rank() == 0 else b""
+    heard = torch.zeros(*largest([len(said)]), dtype=torch.uint8)
+    heard[: len(said)] = torch.tensor(list(said))
+    return bytes(total(heard).tolist()).decode()
+
+
+def mean(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The means over all processes of scalars that each has under the same names."""
+    if count() == 1:
+        return numbers
+    return dict(zip(numbers, total(torch.stack(list(numbers.values()))) / count(), strict=True))
+
+
+def total(tensor: Tensor) -> Tensor:
+    """The sum of the tensors of all processes; it takes the place of this one's."""
+    if count() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def in_turn(rows: Tensor) -> Tensor:
+    """Rows [N, k] on the CPU, of each process as many as it has: the first of each, then the second of each, ...
+
+    Where a process has fewer than others, zeros stand for them.
+    """
+    if count() == 1:
+        return rows
+    table = torch.zeros(*largest([len(rows)]), count(), rows.shape[1], dtype=rows.dtype)
+    table[: len(rows), rank()] = rows
+    return total(table).flatten(0, 1)
+
+
+def shared(module: nn.Module) -> nn.Module:
+    """A module whose gradients will be the means of those of all processes, with the first one's weights."""
+    return module if count() == 1 else DistributedDataParallel(module, gradient_as_bucket_view=True)
+
+
+def unshared(module: nn.Module) -> AbstractContextManager[object]:
+    """Within it a `shared` module keeps its gradients to itself, until the next one outside of it."""
+    return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
