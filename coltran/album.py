@@ -13,7 +13,8 @@ from coltran.cli import progress_bar
 from coltran.image import PhotoError, list_photos
 from coltran.photo.files import Photograph
 from coltran.photo.results import Job, Results
-from coltran.pipeline import Colorized, Pipeline, batched
+from coltran.pipeline import Colorized, Pipeline
+from coltran.sampling.strips import batched
 
 
 def find_photos(named: Sequence[str], output: Path) -> tuple[list[Path], list[str]]:

@@ -10,9 +10,9 @@ result.images[0]  # uint8 [H, W, 3], as large as the photograph
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ from torch import Tensor, nn
 
 from coltran import checkpoint
 from coltran.checkpoint import CheckpointError
-from coltran.image import PhotoError, area_resize, center_square, image_to_rgb, load_photo, photo_to_gray
+from coltran.image import PhotoError, area_resize, image_to_rgb, labels_to_colors, load_photo
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.photo import squares
+from coltran.photo.hints import Box, Hint, Wishes
 from coltran.photo.recolour import luminance, recolour
-from coltran.sampling import sample, upsample_color, upsample_space
+from coltran.photo.view import View, look
+from coltran.sampling import upsample_color, upsample_space
+from coltran.sampling.strips import Preview, Strip, draw_particles, draw_strips
 
 STAGES = ("coarse", "color", "final")
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -51,26 +54,17 @@ class Colorized:
     images: list[np.ndarray]  # uint8 [H, W, 3] each
     gray: np.ndarray  # uint8 [H, W], what was coloured, at their size
     log_prob: list[float]  # of each image's coarse colours under the colorizer: mean log2 a pixel, so -bits a pixel
+    labels: list[np.ndarray] = field(default_factory=list)  # those coarse colours: int64 [h, w] each, for `kept`
+    effective: float | None = None  # with particles: the least effective sample size after any row
 
-
-@dataclass
-class _Work:
-    """A photograph between reading and writing: the strip that the networks see, square by square."""
-
-    photo: np.ndarray  # uint8 [H, W, 3]
-    gray_high: np.ndarray  # uint8, the strip at the spatial upsampler's scale
-    gray_low: np.ndarray  # uint8, at the colorizer's
-    axis: int  # along which the squares lie
-    begins: list[int]  # of the squares, in pixels of gray_low
-    coarse: list[list[Tensor]]  # [sample][square]: uint8 [low, low, 3]
-    labels: list[Tensor]  # [sample]: int64, the strip's labels so far, -1 where there are none yet
-    log_prob: list[Tensor]  # [sample]: the sum over the pixels drawn so far, natural
-
-    def square(self, strip: np.ndarray | Tensor, k: int, side: int) -> Any:
-        """The k-th square of a strip, at the strip's own scale."""
-        scale = side // self.gray_low.shape[1 - self.axis]
-        begin = self.begins[k] * scale
-        return strip[begin : begin + side] if self.axis == 0 else strip[:, begin : begin + side]
+    def choose(self, order: Sequence[int]) -> Colorized:
+        """Some of the colourings, in an order of one's own."""
+        return replace(
+            self,
+            images=[self.images[s] for s in order],
+            log_prob=[self.log_prob[s] for s in order],
+            labels=[self.labels[s] for s in order],
+        )
 
 
 class Pipeline:
@@ -122,15 +116,25 @@ class Pipeline:
                 network.to(device)
         return self
 
-    def __call__(self, image: Photo, **options: Any) -> Colorized:
-        """Colour one photograph: `colour([image], ...)[0]`."""
-        return self.colour([image], **options)[0]
+    def __call__(
+        self,
+        image: Photo,
+        *,
+        hints: Sequence[Hint] = (),
+        kept: np.ndarray | None = None,
+        redraw: Box | None = None,
+        **options: Any,
+    ) -> Colorized:
+        """Colour one photograph: `colour([image], [Wishes(hints, kept, redraw)], ...)[0]`."""
+        return self.colour([image], [Wishes(hints, kept, redraw)], **options)[0]
 
     def colour(
         self,
         images: Sequence[Photo],
+        wishes: Sequence[Wishes] | None = None,
         *,
         samples: int = 1,
+        particles: int = 1,
         seed: int | None = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -142,6 +146,7 @@ class Pipeline:
         implementation: str | None = None,
         batch_size: int = 16,
         progress: Progress | None = None,
+        preview: Preview | None = None,
     ) -> list[Colorized]:
         """Colour photographs.
 
@@ -151,8 +156,12 @@ class Pipeline:
 
         Args:
             images: each a Pillow image, a path, or uint8 [H, W] or [H, W, 3], of any size.
+            wishes: what is imposed on each photograph, in its own pixels (`coltran.photo.hints`); default nothing.
             samples: how many colourings. The k-th depends on the seed and on k alone: more
                 samples begin with the same ones.
+            particles: beyond 1, so many colourings of each photograph are drawn together, and those that agree with
+                what is imposed are gone on from (`coltran.sampling.particles`); the samples are chosen from them at the
+                end.
             seed: 0 .. 2**64 - 1; None takes a fresh one from the system.
             temperature, top_p, mode, norm, implementation: as for `coltran.sampling.sample`.
             stage: which network's colours: "coarse" stops after the colorizer (multiples of 32), "color" after the
@@ -163,9 +172,13 @@ class Pipeline:
                 (`coltran.photo.recolour`); "network" gives what the networks drew.
             batch_size: colourings that the colorizer draws at once; a matter of memory and speed only.
             progress: called with (stage, done, total) as the work goes on.
+            preview: called after each row with (photograph, sample, labels so far), int64 [h, w], which
+                `coltran.photo.recolour.paint` shows; of particles with the heaviest, as sample 0. What it or `progress`
+                raises ends the work.
 
         Raises:
             PhotoError: an image cannot be read.
+            HintError: a wish that cannot be followed.
             ValueError: an argument out of its range, or a stage whose network this pipeline does not have.
         """
         choose({"stretch": True, "crop": True}, fit, "fit")
@@ -174,100 +187,74 @@ class Pipeline:
             raise ValueError(f"the stages of this pipeline are {', '.join(self.stages)}, got {stage!r}")
         if samples < 1 or batch_size < 1:
             raise ValueError(f"samples and batch_size must be at least 1, got {samples} and {batch_size}")
+        if particles < 1 or 1 < particles < samples:
+            raise ValueError(f"particles must be 1, or at least the {samples} samples, got {particles}")
         if seed is None:
             seed = secrets.randbits(64)
         report = progress or (lambda stage, done, total: None)
-        works = [self._prepare(_read(image), fit, samples) for image in images]
-        rounds = max((len(work.begins) for work in works), default=0)
-        tasks = [(k, work, s) for k in range(rounds) for work in works if k < len(work.begins) for s in range(samples)]
-        done = 0
-        for k, group in groupby(tasks, key=lambda task: task[0]):  # a square needs the one before it
-            for batch in batched([(work, s) for _, work, s in group], batch_size):
+        strips = []
+        for n, (image, wish) in enumerate(zip(images, wishes or [Wishes()] * len(images), strict=True)):
+            view = self.look(image, fit)
+            strips.append(Strip.begin(n, view, wish.labels(view), max(samples, particles)))
+        options: dict[str, Any] = {
+            "mode": mode, "norm": norm, "temperature": temperature, "top_p": top_p, "seed": seed, "preview": preview,
+            "implementation": implementation,
+        }  # fmt: skip
+        if particles == 1:
+            draw_strips(self.colorizer, strips, batch_size=batch_size, progress=partial(report, "coarse"), **options)
+        else:
+            for n, strip in enumerate(strips):
 
-                def report_rows(row: int, rows: int, done: int = done, count: int = len(batch)) -> None:
-                    report("coarse", done * rows + row * count, len(tasks) * rows)
+                def report_strip(done: int, total: int, n: int = n) -> None:
+                    report("coarse", n * total + done, len(strips) * total)
 
-                self._draw(
-                    batch, k,
-                    mode=mode, norm=norm, temperature=temperature, top_p=top_p, seed=seed,
-                    implementation=implementation, progress=report_rows,
-                )  # fmt: skip
-                done += len(batch)
+                draw_particles(self.colorizer, strip, samples=samples, progress=report_strip, **options)
 
         results = []
-        for n, work in enumerate(works):
+        for strip in strips:
             colours = []
-            for s in range(samples):
-                colours.append(self._upsample(work, s, stage, implementation))
+            for labels in strip.labels:
+                colours.append(self._upsample(strip.view, labels, stage, implementation))
                 if stage != "coarse":
-                    report(stage, n * samples + s + 1, len(works) * samples)
-            log_prob = [float(total) / log(2) / work.labels[0].numel() for total in work.log_prob]
+                    report(stage, strip.number * samples + len(colours), len(strips) * samples)
+            log_prob = [float(total) / log(2) / strip.given.numel() for total in strip.log_prob]
             if size == "original":
-                luma = luminance(work.photo)
+                luma = luminance(strip.view.photo)
                 colours = [recolour(luma, image) for image in colours]
                 gray = np.rint(luma).astype(np.uint8)
             else:
-                gray = work.gray_high if stage == "final" else work.gray_low
-            results.append(Colorized(colours, gray, log_prob))
+                gray = strip.view.gray_high if stage == "final" else strip.view.gray_low
+            results.append(Colorized(colours, gray, log_prob, list(strip.labels.numpy()), strip.effective))
         return results
 
-    def _prepare(self, photo: np.ndarray, fit: str, samples: int) -> _Work:
-        photo = center_square(photo) if fit == "crop" else photo
-        height, width = squares.strip(photo.shape[0], photo.shape[1], self.low)
-        scale = self.high // self.low
-        gray_high = area_resize(photo_to_gray(photo), (height * scale, width * scale))
-        gray_low = area_resize(gray_high, (height, width))
-        labels = torch.full((height, width), -1, dtype=torch.int64)
-        return _Work(
-            photo, gray_high, gray_low,
-            axis=int(width > height), begins=squares.starts(max(height, width), self.low),
-            coarse=[[] for _ in range(samples)], labels=[labels.clone() for _ in range(samples)],
-            log_prob=[torch.zeros(()) for _ in range(samples)],
-        )  # fmt: skip
+    def look(self, image: Photo, fit: str = "stretch") -> View:
+        """How this pipeline's networks see a photograph; `fit` as for `colour`.
 
-    def _draw(self, batch: Sequence[tuple[_Work, int]], k: int, **options: Any) -> None:
-        """The k-th square of each photograph and sample of a batch."""
-        gray = np.stack([work.square(work.gray_low, k, self.low) for work, _ in batch])
-        given = torch.stack([work.square(work.labels[s], k, self.low) for work, s in batch]) if k else None
-        drawn = sample(
-            self.colorizer,
-            self._tensor(gray),
-            image_index=[k * 2**32 + s for _, s in batch],  # every square has random numbers of its own
-            given=None if given is None else given.to(self.device),
-            **options,
-        )
-        labels, log_prob = drawn.labels.cpu(), drawn.log_prob.cpu()
-        for n, (work, s) in enumerate(batch):
-            work.coarse[s].append(drawn.rgb[n])
-            new = log_prob[n] if given is None else log_prob[n][given[n] < 0]
-            work.log_prob[s] = work.log_prob[s] + new.sum()
-            work.square(work.labels[s], k, self.low)[:] = labels[n]
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        return look(_read(image), fit=fit, low=self.low, high=self.high)
 
-    def _upsample(self, work: _Work, s: int, stage: str, implementation: str | None) -> np.ndarray:
-        """The colours of a stage for the s-th sample: uint8 [h, w, 3], a strip of the stage's scale."""
+    def _upsample(self, view: View, labels: Tensor, stage: str, implementation: str | None) -> np.ndarray:
+        """The colours of a stage for coarse ones, [h, w]: uint8 [h, w, 3], a strip of the stage's scale."""
         images, scale = [], 1
-        for k, coarse in enumerate(work.coarse[s]):
-            found = coarse
+        for k in range(len(view.begins)):
+            found = labels_to_colors(view.square(labels, k, self.low)).to(self.device)
             if stage != "coarse":
                 assert self.color_upsampler is not None
-                gray = self._tensor(work.square(work.gray_low, k, self.low))[None]
-                found = upsample_color(self.color_upsampler, coarse[None], gray, implementation=implementation)[0]
+                gray = self._tensor(view.square(view.gray_low, k, self.low))[None]
+                found = upsample_color(self.color_upsampler, found[None], gray, implementation=implementation)[0]
             if stage == "final":
                 assert self.spatial_upsampler is not None
                 scale = self.high // self.low
                 enlarged = self._tensor(area_resize(found.cpu().numpy(), self.high))[None]
-                gray = self._tensor(work.square(work.gray_high, k, self.high))[None]
+                gray = self._tensor(view.square(view.gray_high, k, self.high))[None]
                 found = upsample_space(self.spatial_upsampler, enlarged, gray, implementation=implementation)[0]
             images.append(found.cpu().numpy())
-        return squares.join(images, [scale * begin for begin in work.begins], work.axis)
+        return squares.join(images, [scale * begin for begin in view.begins], view.axis)
 
     def _tensor(self, image: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(image)).to(self.device)
-
-
-def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """The items in order, `size` at a time."""
-    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 def _side(network: nn.Module) -> int:

@@ -14,6 +14,7 @@ from coltran import checkpoint, networks, pipeline
 from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError, area_resize, center_square, rgb_to_gray
 from coltran.photo import squares
+from coltran.photo.hints import Box, Hint, hinted_labels
 from coltran.photo.recolour import luminance, recolour
 from coltran.pipeline import Pipeline, from_pretrained
 from coltran.sampling import sample, upsample_color, upsample_space
@@ -250,3 +251,113 @@ def test_saved_networks_that_do_not_go_together_are_refused(saved):
     checkpoint.save(networks.build(upsampler_config("color_upsampler", 4, 4)), saved / "color_upsampler")
     with pytest.raises(CheckpointError, match="do not go together"):
         from_pretrained(saved)
+
+
+def test_a_hint_is_imposed_and_the_rest_is_drawn_after_it(tiny, photo):
+    hint = Hint(16, 10, (250, 20, 10))
+    view = tiny.look(photo)
+    given = torch.from_numpy(hinted_labels([hint], view))
+    expected = sample(tiny.colorizer, torch.from_numpy(view.gray_low)[None], seed=3, given=given[None]).labels[0]
+    assert given[4, 4] >= 0
+    np.testing.assert_array_equal(tiny(photo, seed=3, hints=[hint]).labels[0], expected)
+
+
+def test_log_prob_counts_imposed_pixels_as_the_sampler_does(tiny, photo):
+    found = tiny(photo, seed=3, hints=[Hint(16, 10, (250, 20, 10))])
+    given = torch.from_numpy(found.labels[0])[None]
+    gray = torch.from_numpy(tiny.look(photo).gray_low)[None]
+    forced = sample(tiny.colorizer, gray, given=given, seed=0).log_prob
+    assert found.log_prob == pytest.approx([forced.mean().item() / np.log(2)])
+
+
+def test_hints_reach_every_square_of_a_panorama_that_shows_them(tiny):
+    photo = np.random.default_rng(2).integers(0, 256, (10, 36, 3), dtype=np.uint8)
+    hints = [Hint(x, 5, (10, 10, 250)) for x in (0, 11, 24, 35)]
+    imposed = hinted_labels(hints, tiny.look(photo))
+    for particles in (1, 8):
+        labels = tiny(photo, hints=hints, particles=particles).labels[0]
+        np.testing.assert_array_equal(labels[imposed >= 0], imposed[imposed >= 0])
+
+
+def test_the_part_outside_a_box_is_kept_and_another_seed_draws_the_rest_anew(tiny, photo):
+    first = tiny(photo, seed=3)
+    again = tiny(photo, seed=4, kept=first.labels[0], redraw=Box(0, 10, 31, 20))
+    np.testing.assert_array_equal(again.labels[0][:4], first.labels[0][:4])
+    assert (again.labels[0][4:] != first.labels[0][4:]).any()
+    same_seed = tiny(photo, seed=3, kept=first.labels[0], redraw=Box(0, 10, 31, 20))
+    np.testing.assert_array_equal(same_seed.labels[0], first.labels[0])
+
+
+def test_a_kept_colouring_is_the_colouring(tiny, photo):
+    first = tiny(photo, seed=3)
+    kept = tiny(photo, kept=first.labels[0])
+    assert same(kept.images, first.images)
+    assert kept.log_prob == pytest.approx(first.log_prob)
+
+
+@pytest.mark.parametrize("particles", [1, 6])
+def test_a_preview_after_every_row_ends_with_the_colouring(tiny, photo, particles):
+    seen = []
+    found = tiny(photo, particles=particles, preview=lambda *call: seen.append(call))
+    assert [(n, s, int((labels >= 0).sum())) for n, s, labels in seen] == [
+        (0, 0, LOW * row) for row in range(1, LOW + 1)
+    ]
+    if particles == 1:
+        np.testing.assert_array_equal(seen[-1][2], found.labels[0])
+
+
+def test_previews_of_a_panorama_never_lose_what_was_drawn(tiny):
+    photo = np.random.default_rng(2).integers(0, 256, (10, 36, 3), dtype=np.uint8)
+    seen = []
+    found = tiny(photo, samples=2, preview=lambda n, s, labels: seen.append((s, labels)))
+    for s in range(2):
+        drawn = [labels for of, labels in seen if of == s]
+        for labels in drawn:
+            known = labels >= 0
+            np.testing.assert_array_equal(labels[known], found.labels[s][known])
+        counts = [int((labels >= 0).sum()) for labels in drawn]
+        assert counts == sorted(counts)
+
+
+def test_what_a_preview_raises_ends_the_work(tiny, photo):
+    def stop(n, s, labels):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny(photo, preview=stop)
+
+
+def test_particles_make_the_pixels_above_a_hint_agree_with_it(tiny, photo):
+    hints = [Hint(16, 10, (250, 20, 10))]
+    found = tiny(photo, hints=hints, particles=12, samples=5, seed=3)
+    again = tiny(photo, hints=hints, particles=12, samples=5, seed=3)
+    assert same(found.labels, again.labels)
+    assert 1 <= found.effective < 12
+    assert len(found.images) == len(found.log_prob) == 5
+    kept = tiny(photo, kept=found.labels[2])
+    assert kept.log_prob == pytest.approx(found.log_prob[2:3])
+
+
+def test_particles_without_wishes_are_the_samples(tiny, photo):
+    assert same(tiny(photo, samples=4, particles=4).labels, tiny(photo, samples=4).labels)
+
+
+def test_particles_of_a_panorama_are_whole_histories(tiny):
+    photo = np.random.default_rng(2).integers(0, 256, (10, 36, 3), dtype=np.uint8)
+    hints = [Hint(x, 5, (10, 10, 250)) for x in (0, 11, 24, 35)]
+    found = tiny(photo, hints=hints, particles=16, seed=1)
+    kept = tiny(photo, kept=found.labels[0])
+    assert kept.log_prob == pytest.approx(found.log_prob)
+
+
+def test_fewer_particles_than_samples_are_refused(tiny, photo):
+    with pytest.raises(ValueError, match="particles must be 1, or at least the 4 samples, got 3"):
+        tiny(photo, samples=4, particles=3)
+
+
+def test_chosen_colourings_keep_what_belongs_to_them(tiny, photo):
+    found = tiny(photo, samples=3)
+    chosen = found.choose([2, 0])
+    assert same(chosen.images, [found.images[2], found.images[0]])
+    assert chosen.log_prob == [found.log_prob[2], found.log_prob[0]]
+    assert same(chosen.labels, [found.labels[2], found.labels[0]])

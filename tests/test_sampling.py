@@ -155,6 +155,12 @@ def test_uniforms_are_the_upper_bits_of_philox():
     assert uniforms(7, [1, 3], 3, 4)[1].flatten().tolist() == expected
 
 
+def test_every_seed_and_index_has_numbers_of_its_own():
+    largest = 2**64 - 1
+    keys = [(0, largest), (0, largest - 1), (largest, 0), (largest - 1, 0)]
+    assert len({tuple(uniforms(seed, [index], 1, 4).flatten().tolist()) for seed, index in keys}) == len(keys)
+
+
 def test_uniforms_fill_the_unit_interval():
     numbers = uniforms(0, range(16), 64, 64)
     assert numbers.min() >= 0 and numbers.max() < 1

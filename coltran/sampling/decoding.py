@@ -193,6 +193,12 @@ class OuterRows:
         attend_column = partial(self._attend_column, row, implementation)
         return outer_row(decoder, x, (of_attention, of_feed_forward), self.norms, attend_column, implementation)
 
+    def go_on_from(self, origin: Tensor, rows: int) -> None:
+        """Each image b takes over the first `rows` rows of image origin[b], which keeps its own."""
+        moved = (origin != torch.arange(len(origin), device=origin.device)).nonzero()[:, 0]
+        kept = self.cache[..., :rows, :]
+        kept[:, :, moved] = kept[:, :, origin[moved]]
+
     def _attend_column(
         self,
         row: int,
@@ -235,6 +241,10 @@ class Rows:
     def pick(self, x: Tensor) -> Tensor:
         """The present row of x [B, H, W]: [B, W]."""
         return x[:, self.row]
+
+    def go_on_from(self, origin: Tensor) -> None:
+        """Lets each image b have the rows above of image origin[b], int64 [B], whose own origin is itself."""
+        self.outer.go_on_from(origin, self.row)
 
     def advance(self, labels: Tensor) -> None:
         """Goes to the next row, given the labels [B, W] of the present one; `terms` is then what conditions it."""

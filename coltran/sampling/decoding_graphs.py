@@ -124,6 +124,10 @@ class GraphRows:
         """The present row of x [B, H, W]: [B, W]."""
         return x.index_select(1, self.state.row)[:, 0]
 
+    def go_on_from(self, origin: Tensor) -> None:
+        """Not here: which images are gone on from is known only outside of the graphs."""
+        raise NotImplementedError("Histories cannot be exchanged on XLA devices: draw particles on a CPU or a GPU.")
+
     def advance(self, labels: Tensor) -> None:
         """Goes to the next row, given the labels [B, W] of the present one; `terms` is then what conditions it."""
         with self.graph("outer decoder"):

@@ -25,6 +25,8 @@ from coltran.sampling.decoding_graphs import GraphRows
 from coltran.sampling.encoding import encode_gray, most_probable
 from coltran_kernels import decode_row, prepare_decoder
 
+AfterRow = Callable[[Tensor, Tensor], "Tensor | None"]
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -47,7 +49,8 @@ def uniforms(seed: int, indices: Sequence[int], height: int, width: int) -> Tens
     """
     if not all(0 <= number < 2**64 for number in (seed, *indices)):
         raise ValueError(f"seed and image indices must lie in 0 .. 2**64 - 1, got seed {seed}, indices {indices}")
-    streams = [np.random.Philox(key=[seed, index]).random_raw(height * width) >> np.uint64(40) for index in indices]
+    keys = [np.array([seed, index], np.uint64) for index in indices]  # a list's numbers from 2**63 on would be rounded
+    streams = [np.random.Philox(key=key).random_raw(height * width) >> np.uint64(40) for key in keys]
     numbers = np.stack(streams).astype(np.float32) * np.float32(2**-24)
     return torch.from_numpy(numbers.reshape(len(indices), height, width))
 
@@ -66,6 +69,7 @@ def sample(
     given: Tensor | None = None,
     return_probabilities: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    after_row: AfterRow | None = None,
     finished: Callable[[str], None] = lambda stage: None,
     implementation: str | None = None,
 ) -> Sample:
@@ -87,12 +91,16 @@ def sample(
         given: labels [B, H, W] to impose, -1 where a pixel is to be drawn.
         return_probabilities: keep all untempered distributions, [B, H, W, 512] (8 MB an image of 64 x 64).
         progress: called with (rows done, rows) after each row.
+        after_row: called after each row with the labels and the log-probabilities so far, [B, rows done, W] each. What
+            it returns, where that is not None, says of each image which one's history it goes on from: int64 [B], in
+            which an image that is gone on from keeps its place. Images that exchange histories must have the same gray.
         finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
             for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
         implementation: passed to the kernels.
 
     Raises:
         ValueError: an argument out of its range, or an image of another size than the network's.
+        NotImplementedError: histories are exchanged on a device that takes whole graphs.
     """
     choose({"exact": True, "rowcontext": True}, norm, "norm")
     batch, height, width = gray.shape
@@ -130,8 +138,13 @@ def sample(
         log_prob.append(of_row[1])
         if of_row[2] is not None:
             probabilities.append(of_row[2])
+        if after_row is not None:
+            origin = after_row(torch.stack(labels, 1), torch.stack(log_prob, 1))
+            if origin is not None:
+                rows.go_on_from(origin)
+                labels, log_prob, probabilities = ([t[origin] for t in ts] for ts in (labels, log_prob, probabilities))
         if row + 1 < height:
-            rows.advance(of_row[0])
+            rows.advance(labels[-1])
         if progress is not None:
             progress(row + 1, height)
     with rows.graph("image"):

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wishes of a person: the colour of a pixel, or an earlier colouring of which a part is to be drawn anew.
+
+Both become labels that are imposed on the cells of a photograph's view, as `given` in `coltran.sampling.sample`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from coltran.errors import UserError
+from coltran.image import colors_to_labels, reading, to_bits
+from coltran.photo.recolour import recolour
+from coltran.photo.view import View
+
+OPAQUE = 128  # alpha of a mask's pixels that count
+
+
+class HintError(UserError, ValueError):
+    """A hint that cannot be followed; the message is one sentence that says why."""
+
+
+class Hint(NamedTuple):
+    """The wish that a pixel of the photograph, upright, have a colour."""
+
+    x: int  # from the left, 0 first
+    y: int  # from the top
+    colour: tuple[int, int, int]  # red, green, blue, 0 .. 255
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels of the photograph: `left <= x < right`, `top <= y < bottom`."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def parse_hint(text: str) -> Hint:
+    """`X,Y,#RRGGBB` as a hint.
+
+    Raises:
+        HintError: it has another form.
+    """
+    found = re.fullmatch(r"(\d+),(\d+),#?([0-9a-fA-F]{6})", text.replace(" ", ""))
+    if found is None:
+        raise HintError(f"{text!r} is not a hint such as 120,45,#c03020.")
+    red, green, blue = bytes.fromhex(found[3])
+    return Hint(int(found[1]), int(found[2]), (red, green, blue))
+
+
+def read_mask(path: str | Path, height: int, width: int) -> list[Hint]:
+    """The hints of an image of the photograph's size that is transparent but for dabs of colour.
+
+    Raises:
+        PhotoError: it cannot be read as an image.
+        HintError: it has another size than height x width, or no transparency, or no dab.
+    """
+    with reading(path), Image.open(path) as file:
+        transparent = file.has_transparency_data
+        mask = np.asarray(ImageOps.exif_transpose(file).convert("RGBA"))
+    if mask.shape[:2] != (height, width):
+        sizes = f"{mask.shape[1]} x {mask.shape[0]} pixels, the photograph {width} x {height}"
+        raise HintError(f"The hints in {path} have {sizes}.")
+    if not transparent:
+        raise HintError(f"{path} has no transparency, so nothing tells its dabs of colour from the rest.")
+    y, x = np.nonzero(mask[..., 3] >= OPAQUE)
+    if not len(x):
+        raise HintError(f"{path} is transparent everywhere, so it holds no hint.")
+    colours = map(tuple, mask[y, x, :3].tolist())
+    return [Hint(*hint) for hint in zip(x.tolist(), y.tolist(), colours, strict=True)]
+
+
+def coarse_labels(colours: np.ndarray, gray: np.ndarray) -> np.ndarray:
+    """The labels of colours [N, 3] of 0..255 at gray levels [N]: int64 [N].
+
+    Each colour is brought to the gray level as `coltran.photo.recolour` does it: its hue stays, and as much of its
+    chroma as exists at that luminance. So the label is that of a colour of this gray, the nearest there is in that hue.
+    """
+    brought = recolour(gray[None].astype(np.float32), colours[None].astype(np.float32))[0]
+    return colors_to_labels(to_bits(brought, 8, 3))
+
+
+def hinted_labels(hints: Iterable[Hint], view: View) -> np.ndarray:
+    """The labels that hints impose on the cells of a view: int64 [h, w], -1 where there is none.
+
+    Several hints in one cell count as their mean colour.
+
+    Raises:
+        HintError: a hint that lies outside the view.
+    """
+    labels = np.full(view.gray_low.shape, -1, np.int64)
+    hints = list(hints)
+    if not hints:
+        return labels
+    x, y = np.array([hint[:2] for hint in hints]).T
+    height, width = view.photo.shape[:2]
+    outside = (x < view.left) | (x >= view.left + width) | (y < view.top) | (y >= view.top + height)
+    if outside.any():
+        worst = hints[int(outside.argmax())]
+        columns, rows = f"{view.left} .. {view.left + width - 1}", f"{view.top} .. {view.top + height - 1}"
+        raise HintError(f"The hint at {worst.x},{worst.y} lies outside of what is coloured, x {columns}, y {rows}.")
+    cells = np.ravel_multi_index(view.cells(x, y), labels.shape)
+    used, which = np.unique(cells, return_inverse=True)
+    colours = np.array([hint.colour for hint in hints], np.float64)
+    sums = np.stack([np.bincount(which, channel) for channel in colours.T], -1)
+    means = sums / np.bincount(which)[:, None]
+    labels.flat[used] = coarse_labels(means, view.gray_low.flat[used])
+    return labels
+
+
+def kept_labels(labels: np.ndarray, redraw: Box | None, view: View) -> np.ndarray:
+    """An earlier colouring's labels [h, w], but -1 in the cells that a box of the photograph touches.
+
+    Raises:
+        HintError: the labels are not those of this view, or nothing of it lies in the box.
+    """
+    if labels.shape != view.gray_low.shape:
+        (rows, columns), (height, width) = labels.shape, view.gray_low.shape
+        raise HintError(f"The colouring to keep has {columns} x {rows} cells, the photograph {width} x {height}.")
+    kept = labels.astype(np.int64)
+    if redraw is None:
+        return kept
+    rows, columns = view.cells(np.array([redraw.left, redraw.right - 1]), np.array([redraw.top, redraw.bottom - 1]))
+    inside = kept[max(rows[0], 0) : max(rows[1] + 1, 0), max(columns[0], 0) : max(columns[1] + 1, 0)]
+    if not inside.size or redraw.left >= redraw.right or redraw.top >= redraw.bottom:
+        raise HintError(f"Nothing of the photograph lies in the box {','.join(map(str, redraw))}.")
+    inside[:] = -1
+    return kept
+
+
+class Wishes(NamedTuple):
+    """All that a person imposes on one photograph: hints, which come first, and the kept part of a colouring."""
+
+    hints: Sequence[Hint] = ()
+    kept: np.ndarray | None = None  # labels [h, w] of an earlier colouring of this photograph with the same `fit`
+    redraw: Box | None = None  # the part of it that is drawn anew
+
+    def labels(self, view: View) -> np.ndarray:
+        """What is imposed on the cells of a view: int64 [h, w], -1 where a colour is to be drawn.
+
+        Raises:
+            HintError: as of `hinted_labels` and `kept_labels`.
+        """
+        hinted = hinted_labels(self.hints, view)
+        if self.kept is None:
+            return hinted
+        return np.where(hinted >= 0, hinted, kept_labels(self.kept, self.redraw, view))
