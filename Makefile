@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo gallery small test test-xla decode-grid tpu-aot bench lint format wheel-test tf-test sanitize clean
+.PHONY: help demo gallery small frechet test test-xla decode-grid tpu-aot bench lint format wheel-test tf-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -38,6 +38,17 @@ small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PH
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/color_upsampler --data_dir $(PHOTOS)/valid
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/spatial_upsampler --data_dir $(PHOTOS)/valid
 	$(BIN)/python -m coltran.export $(RUNS) -o coltran/pretrained
+
+# The commit that shipped the first weights; LIMIT photographs of valid, PROTOCOL A or B.
+FIRST := d279365
+LIMIT ?= 128
+PROTOCOL ?= B
+frechet: $(READY)  ## measure the networks in the package, and the first ones, on PHOTOS/valid (10 minutes): docs/metrics.md
+	rm -rf build/first && mkdir -p build/first
+	git archive $(FIRST) coltran/pretrained | tar -x -C build/first
+	for weights in build/first/coltran/pretrained coltran/pretrained; do \
+	    $(BIN)/python -m coltran.evaluate --metrics --data_dir $(PHOTOS)/valid --checkpoint $$weights --samples 2 \
+	        --limit $(LIMIT) --protocol $(PROTOCOL) --frechet --output build/frechet/$$(echo $$weights | tr / -) || exit; done
 
 test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -96,9 +107,11 @@ clean:  ## remove everything that was built, .venv included
 	rm -rf $(VENV) build dist coltran.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# torch-fidelity asks for torchvision, whose wheels ask for CUDA's torch; Inception-v3 does without.
 $(READY): pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt torch-fidelity
 	touch $@
 
 # torch_xla works with one release of torch only, so it has an environment of its own.

@@ -3,6 +3,8 @@
 
     python -m coltran.evaluate --checkpoint LOGDIR --data_dir PHOTOS
     python -m coltran.evaluate --checkpoint LOGDIR --data_dir VALID --train_dir TRAIN
+    python -m coltran.evaluate --metrics --data_dir VALID --samples 4 --frechet
+    python -m coltran.evaluate --metrics --data_dir VALID --results COLOURED --fid_weights inception.pth
 
 The weights are those that the checkpoint samples with, the moving averages. The photographs are cropped
 centrally, the upsamplers are measured on all three channels. With --train_dir, the colorizer stands beside
@@ -12,6 +14,9 @@ as JSON.
 
 Under torchrun (torchrun --nproc-per-node=8 -m coltran.evaluate ... --device=cuda) the processes share the batches; the
 figures are the same.
+
+With --metrics, colourings are measured: those that the three networks in --checkpoint (default: in the package) draw of
+the photographs' central squares, or those that lie in COLOURED. docs/metrics.md says what the figures are.
 """
 
 from __future__ import annotations
@@ -30,6 +35,8 @@ from coltran.devices import processes
 from coltran.devices.choose import PRECISIONS, require_bfloat16
 from coltran.errors import UserError
 from coltran.image import PhotoError, colors_to_labels, rgb_to_gray, to_bits
+from coltran.metrics import report
+from coltran.metrics.measure import PROTOCOLS
 from coltran.networks.colorizer import LABELS
 from coltran.networks.layers import use_bfloat16
 from coltran.networks.losses import compute_losses
@@ -171,7 +178,9 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--checkpoint", required=True, help="a checkpoint, or a log directory (its newest)")
+    parser.add_argument(
+        "--checkpoint", help="a checkpoint, or a log directory (its newest); with --metrics a folder of all networks"
+    )
     parser.add_argument("--data_dir", required=True, help="folder of photographs to measure on")
     parser.add_argument("--train_dir", help="folder of photographs to count the colorizer's baseline on")
     parser.add_argument("--batch", type=cli.at_least(1), help="photographs in a batch (default: as configured)")
@@ -180,9 +189,40 @@ def main() -> int:
     parser.add_argument("--threads", type=cli.at_least(1), help="computing threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or xla (default: cpu)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the dense layers' products")
+    metrics = parser.add_argument_group("measuring colourings")
+    metrics.add_argument("--metrics", action="store_true", help="measure colourings rather than one network's bits")
+    metrics.add_argument("--results", type=Path, metavar="DIR", help="measure the colourings in this folder")
+    metrics.add_argument("--protocol", choices=PROTOCOLS, default="B", help="compare with others (A) or the same (B)")
+    metrics.add_argument("--samples", type=cli.at_least(1), default=4, metavar="N", help="drawn a photograph (4)")
+    metrics.add_argument("--seed", type=cli.at_least(0), default=0, help="of the random numbers (0)")
+    metrics.add_argument("--fid_weights", type=Path, metavar="FILE", help="FID, with these weights of Inception-v3")
+    metrics.add_argument(
+        "--frechet", action="store_true", help="Frechet's distance in features of EfficientNet-Lite0, which is no FID"
+    )
+    metrics.add_argument("--output", type=Path, metavar="DIR", help="put metrics.json and reliability.png there")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.metrics:
+        measured = report.colourings(
+            options.data_dir,
+            checkpoint=options.checkpoint,
+            results=options.results,
+            protocol=options.protocol,
+            samples=options.samples,
+            seed=options.seed,
+            limit=options.limit,
+            batch=options.batch or 16,
+            fid_weights=options.fid_weights,
+            frechet=options.frechet,
+            device=cli.device(options.device),
+        )
+        if options.output is not None:
+            report.write(measured, options.output)
+        report.show(measured)
+        return 0
+    if not options.checkpoint:
+        parser.error("name a --checkpoint, or ask for --metrics of the networks in the package")
     with processes.joined():
         results = evaluate_checkpoint(
             options.checkpoint,

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A report on colourings, drawn on the fly by a pipeline or read from a folder of results, and on the networks.
+
+Which photographs are coloured and which they are compared with is the protocol:
+
+    A   n photographs are coloured, the n that follow them in name order are the reference (n = 5,000 of ImageNet's
+        validation set is where the paper's FID of 19.37 stands)
+    B   the same n photographs are both (as most later papers do: about a third of A's figure for the same colourings)
+
+Distances between features depend on the protocol, on n and on how images are resized, so a report names all three.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from coltran.errors import UserError
+from coltran.image import area_resize, center_square, colors_to_labels, list_photos, load_photo, rgb_to_gray, to_bits
+from coltran.metrics.arithmetic import SSIM_SIDE, ab_error, colourfulness, diversity, frechet_distance, psnr, ssim
+from coltran.metrics.calibration import Reliability
+from coltran.metrics.features import Extractor
+from coltran.networks.losses import bits
+from coltran.pipeline import Pipeline
+
+PROTOCOLS = {
+    "A": "the coloured photographs against as many others, which follow them in name order",
+    "B": "the coloured photographs against the same photographs",
+}
+MOST = 5000  # photographs of either protocol
+TOGETHER = 8  # photographs at once
+SPATIAL = 64  # photographs that the spatial upsampler is measured on: each has 200 thousand values, which take a while
+
+Progress = Callable[[str, int, int], None]  # (part, done, total)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The colourings of one photograph."""
+
+    images: list[np.ndarray]  # uint8 [S, S, 3]; the features of the first are compared
+    likeliest: int  # which of them the model thinks the likeliest; of a folder, the first
+
+
+def square(path: Path, side: int) -> np.ndarray:
+    """The central square of a photograph, uint8 [side, side, 3], as the networks were trained on."""
+    return area_resize(center_square(load_photo(path)), side)
+
+
+def split(photos: Sequence[Path], protocol: str, limit: int | None = None) -> tuple[list[Path], list[Path]]:
+    """The photographs to colour, at most `limit` and `MOST`, and those to compare with.
+
+    Raises:
+        UserError: fewer than two of either: a covariance needs two.
+    """
+    count = min(limit or MOST, MOST, len(photos) // 2 if protocol == "A" else len(photos))
+    if count < 2:
+        raise UserError(f"Protocol {protocol} colours at least 2 photographs{' of 4' if protocol == 'A' else ''}.")
+    return list(photos[:count]), list(photos[count : 2 * count] if protocol == "A" else photos[:count])
+
+
+def draw(pipeline: Pipeline, photos: Sequence[Path], samples: int, seed: int, batch: int = 16) -> Iterator[Samples]:
+    """Colours photographs as the paper does: their central squares, as the networks draw them, with all networks."""
+    for first in range(0, len(photos), TOGETHER):
+        squares = [square(path, pipeline.high) for path in photos[first : first + TOGETHER]]
+        options = {"stage": pipeline.stages[-1], "fit": "crop", "size": "network", "batch_size": batch}
+        for found in pipeline.colour(squares, samples=samples, seed=seed, **options):  # type: ignore[arg-type]
+            yield Samples(found.images, int(np.argmax(found.log_prob)))
+
+
+def read(folder: Path, photos: Sequence[Path], side: int) -> Iterator[Samples]:
+    """Results that lie in a folder: of old.jpg old-0.png, old-1.png, ..., as `coltran.colorize` writes, or old.png.
+
+    Raises:
+        UserError: a photograph has none.
+    """
+    results: dict[str, dict[int, Path]] = {}
+    for path in list_photos([folder]):
+        results.setdefault(path.stem, {}).setdefault(0, path)
+        if match := re.fullmatch(r"(.+)-(\d+)", path.stem):
+            results.setdefault(match[1], {})[int(match[2])] = path
+    for photo in photos:
+        if photo.stem not in results:
+            raise UserError(f"{folder} has no result of {photo}: no image {photo.stem}-0 or {photo.stem}.")
+        yield Samples([square(path, side) for _, path in sorted(results[photo.stem].items())], 0)
+
+
+def measure_colourings(
+    photos: Sequence[Path],
+    found: Iterable[Samples],
+    reference: Sequence[Path],
+    side: int,
+    extractors: Mapping[str, Extractor],
+    progress: Progress = lambda part, done, total: None,
+) -> dict[str, Any]:
+    """Figures of colourings, each the mean over the photographs.
+
+    Args:
+        photos: what was coloured.
+        found: their colourings, in the same order, of `side` x `side` pixels.
+        reference: what the features of the first colourings are compared with.
+        extractors: {name of a distance: its features}.
+
+    Returns:
+        `ab_error_top1` of the likeliest colouring, `ab_error_best` of the nearest of `samples`, `diversity` where
+        there are several (all distances in CIELAB's a and b); `colourfulness`, `colourfulness_truth` and
+        `colourfulness_difference`; and each distance under its name.
+    """
+    rows: dict[str, list[float]] = {}
+    features: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
+    counts = set()
+    for n, (path, samples) in enumerate(zip(photos, found, strict=True)):
+        truth = square(path, side)
+        errors = [ab_error(image, truth) for image in samples.images]
+        row = {"ab_error_top1": errors[samples.likeliest], "ab_error_best": min(errors)}
+        if len(errors) > 1:
+            row["diversity"] = diversity(samples.images)
+        row["colourfulness"] = float(np.mean([colourfulness(image) for image in samples.images]))
+        row["colourfulness_truth"] = colourfulness(truth)
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+        for name, extract in extractors.items():
+            features[name].append(extract(samples.images[0][None])[0])
+        counts.add(len(errors))
+        progress("colourings", n + 1, len(photos))
+    result: dict[str, Any] = {"samples": min(counts)} | {name: float(np.mean(row)) for name, row in rows.items()}
+    result["colourfulness_difference"] = result["colourfulness"] - result["colourfulness_truth"]
+    truths: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
+    for n, path in enumerate(reference if extractors else ()):
+        image = square(path, side)[None]
+        for name, extract in extractors.items():
+            truths[name].append(extract(image)[0])
+        progress("reference", n + 1, len(reference))
+    distances = {name: frechet_distance(np.stack(features[name]), np.stack(truths[name])) for name in extractors}
+    return result | distances
+
+
+@torch.no_grad()
+def measure_networks(
+    pipeline: Pipeline, photos: Sequence[Path], progress: Progress = lambda part, done, total: None
+) -> dict[str, Any]:
+    """Likelihood and calibration of the colorizer, likelihood, PSNR and SSIM of the upsamplers.
+
+    Every network is given the true input and, before each pixel, the true ones (teacher forcing). The upsamplers'
+    images are their most probable values. A colorizer's dimension is a channel of three bits, so a pixel has three; an
+    upsampler's is a channel value of eight.
+
+    Returns:
+        {network: its figures}; the spatial upsampler on the first `SPATIAL` photographs only.
+    """
+    reliability = Reliability()
+    rows: dict[str, list[dict[str, float]]] = {}
+    device = pipeline.device
+    for n, path in enumerate(photos):
+        large = square(path, pipeline.high)
+        small = area_resize(large, pipeline.low)
+        rgb = torch.from_numpy(small)[None].to(device)
+        labels = colors_to_labels(to_bits(rgb, 8, 3))
+        logits = pipeline.colorizer(rgb).logits
+        per_pixel = float(bits(logits, labels))
+        rows.setdefault("colorizer", []).append({"bits_per_pixel": per_pixel, "bits_per_dimension": per_pixel / 3})
+        reliability.add(logits.softmax(-1), labels)
+        if pipeline.color_upsampler is not None:
+            row = _upsampled(pipeline.color_upsampler, small, to_bits(small, 8, 3), device)
+            rows.setdefault("color_upsampler", []).append(row)
+        if pipeline.spatial_upsampler is not None and n < SPATIAL:
+            row = _upsampled(pipeline.spatial_upsampler, large, area_resize(small, pipeline.high), device)
+            rows.setdefault("spatial_upsampler", []).append(row)
+        progress("networks", n + 1, len(photos))
+    result: dict[str, Any] = {
+        name: {"photos": len(found)} | {key: float(np.mean([row[key] for row in found])) for key in found[0]}
+        for name, found in rows.items()
+    }
+    result["colorizer"]["calibration"] = reliability.result()
+    return result
+
+
+def _upsampled(network: nn.Module, truth: np.ndarray, given: np.ndarray, device: torch.device) -> dict[str, float]:
+    """The figures of an upsampler on one image, uint8 [S, S, 3] both."""
+    rgb = torch.from_numpy(truth)[None].to(device)
+    logits = network(torch.from_numpy(given)[None].to(device), rgb_to_gray(rgb))
+    per_value = float(bits(logits, rgb))
+    image = logits.argmax(-1)[0].to(torch.uint8).cpu().numpy()
+    row = {"bits_per_dimension": per_value, "bits_per_pixel": 3 * per_value, "psnr": psnr(image, truth)}
+    return row | ({"ssim": ssim(image, truth)} if len(truth) >= SSIM_SIDE else {})

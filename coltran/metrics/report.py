@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of `coltran.evaluate --metrics`: everything measured, how it came about, as a table and as files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coltran.errors import UserError
+from coltran.files import written_whole
+from coltran.image import list_photos
+from coltran.metrics import calibration, features, measure
+from coltran.pipeline import from_pretrained
+
+RESULTS_SIDE = 256  # pixels to which results in a folder are brought, as their photographs are
+
+
+def colourings(
+    data_dir: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    results: Path | None = None,
+    protocol: str = "B",
+    samples: int = 4,
+    seed: int = 0,
+    limit: int | None = None,
+    batch: int = 16,
+    fid_weights: Path | None = None,
+    frechet: bool = False,
+    device: torch.device | None = None,
+) -> dict[str, Any]:
+    """Measures colourings of a folder of photographs, and the networks where these draw them.
+
+    Args:
+        checkpoint: a folder of networks, as for `coltran.from_pretrained`.
+        results: a folder of colourings; then no network is asked.
+        protocol, limit: see `measure.split`.
+        samples, seed, batch: see `Pipeline.colour`.
+        fid_weights: of Inception-v3; no FID where None.
+        frechet: Frechet's distance in the features of EfficientNet-Lite0 too.
+
+    Raises:
+        UserError, CheckpointError, PhotoError: what is missing or cannot be read.
+    """
+    extractors: dict[str, features.Extractor] = {}
+    if fid_weights is not None:
+        extractors["fid"] = features.inception(fid_weights)
+    if frechet:
+        extractors["frechet_efficientnet_lite0"] = features.efficientnet_lite0()
+    photos, reference = measure.split(list_photos([data_dir]), protocol, limit)
+    how: dict[str, Any] = {"protocol": protocol, "compared": measure.PROTOCOLS[protocol]}
+    how |= {"photos": len(photos), "reference_photos": len(reference)}
+    if results is not None:
+        side, networks = RESULTS_SIDE, {}
+        found = measure.read(results, photos, side)
+        how["results"] = str(results)
+    else:
+        pipeline = from_pretrained(checkpoint).to(device or torch.device("cpu"))
+        side = pipeline.high if pipeline.stages[-1] == "final" else pipeline.low
+        networks = measure.measure_networks(pipeline, photos, _progress)
+        found = measure.draw(pipeline, photos, samples, seed, batch)
+        how |= {"checkpoint": str(checkpoint or "package"), "stage": pipeline.stages[-1], "seed": seed}
+    how["resize"] = f"central square, area to {side} x {side}" + "".join(
+        f"; {name}: then {features.RESIZE[name]}" for name in extractors
+    )
+    figures = measure.measure_colourings(photos, found, reference, side, extractors, _progress)
+    return {**how, **figures, **networks}
+
+
+def _progress(part: str, done: int, total: int) -> None:
+    """One line on a terminal's stderr, which the next replaces."""
+    if sys.stderr.isatty():
+        print(f"\r{part}: {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Prints a report for a person and, in the last line, for a program."""
+    _table(report)
+    print(json.dumps(report))
+
+
+def _table(report: Mapping[str, Any], indent: str = "") -> None:
+    """A line for each figure, those of a network below its name."""
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            print(f"{indent}{name}")
+            _table(value, indent + "  ")
+        elif not isinstance(value, list):
+            text = f"{value:12.4f}" if isinstance(value, float) else str(value)
+            print(f"{indent}{name:<28}{text}")
+
+
+def write(report: Mapping[str, Any], output: Path) -> None:
+    """Writes metrics.json into a folder, and reliability.png where the colorizer was measured.
+
+    Raises:
+        UserError: matplotlib is not installed.
+        OSError: it cannot be written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    with written_whole(output / "metrics.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if "colorizer" in report:
+        try:
+            calibration.plot(report["colorizer"]["calibration"], output / "reliability.png")
+        except ImportError as error:
+            raise UserError("The reliability plot needs matplotlib: pip install coltran[plot].") from error

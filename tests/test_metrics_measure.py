@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports on colourings: which photographs, which figures, the same twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from coltran import checkpoint, colorize, evaluate, networks
+from coltran.errors import UserError
+from coltran.image import list_photos
+from coltran.metrics import measure
+from coltran.metrics.arithmetic import ab_error, colourfulness, diversity, frechet_distance
+from coltran.metrics.measure import Samples, square
+from coltran.pipeline import NETWORKS, from_pretrained
+from coltran.training.data import eval_batches
+from tests.tiny import colorizer_config, upsampler_config
+from tests.tiny_training import whole_config, write_photos
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Tiny networks, of 8 and 16 pixels a side, and six photographs."""
+    here = tmp_path_factory.mktemp("metrics")
+    torch.manual_seed(0)
+    sections = (colorizer_config(8, 8), upsampler_config("color_upsampler", 8, 8))
+    for section, name in zip((*sections, upsampler_config("spatial_upsampler", 16, 16)), NETWORKS, strict=True):
+        checkpoint.save(networks.build(section), here / "networks" / name)
+    write_photos(here / "photos", 6)
+    return here
+
+
+@pytest.fixture
+def photos(folder: Path) -> list[Path]:
+    return list_photos([folder / "photos"])
+
+
+def _means(images: np.ndarray) -> np.ndarray:
+    """Features that can be computed by hand."""
+    return images.astype(np.float64).mean((1, 2))
+
+
+def _samples(photos: list[Path], count: int = 3) -> list[Samples]:
+    rng = np.random.default_rng(0)
+    return [Samples(list(rng.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)), 1) for _ in photos]
+
+
+def test_protocol_a_compares_with_others_and_b_with_the_same(photos):
+    assert measure.split(photos, "A") == (photos[:3], photos[3:])
+    assert measure.split(photos, "A", 2) == (photos[:2], photos[2:4])
+    assert measure.split(photos, "B") == (photos, photos)
+    assert measure.split(photos, "B", 4) == (photos[:4], photos[:4])
+
+
+@pytest.mark.parametrize("protocol", "AB")
+def test_five_thousand_photographs_are_the_most(protocol):
+    many = [Path(str(number)) for number in range(12_000)]
+    coloured, reference = measure.split(many, protocol)
+    first = 5000 if protocol == "A" else 0
+    assert (coloured, reference) == (many[:5000], many[first : first + 5000])
+
+
+def test_too_few_photographs_for_a_covariance_are_refused(photos):
+    with pytest.raises(UserError, match="at least 2 photographs of 4"):
+        measure.split(photos[:3], "A")
+
+
+def test_the_figures_are_means_over_the_photographs(photos):
+    samples = _samples(photos[:3])
+    result = measure.measure_colourings(photos[:3], samples, photos[3:], 16, {"means": _means})
+    truths = [square(photo, 16) for photo in photos[:3]]
+    errors = [[ab_error(x, truth) for x in found.images] for found, truth in zip(samples, truths, strict=True)]
+    assert result["ab_error_top1"] == pytest.approx(np.mean([row[1] for row in errors]))
+    assert result["ab_error_best"] == pytest.approx(np.mean([min(row) for row in errors]))
+    assert result["diversity"] == pytest.approx(np.mean([diversity(found.images) for found in samples]))
+    assert result["colourfulness_truth"] == pytest.approx(np.mean([colourfulness(truth) for truth in truths]))
+    first = np.concatenate([_means(found.images[0][None]) for found in samples])
+    others = np.concatenate([_means(square(photo, 16)[None]) for photo in photos[3:]])
+    assert result["means"] == pytest.approx(frechet_distance(first, others))
+
+
+def test_the_truth_itself_is_perfect(photos):
+    truths = [Samples([square(photo, 16)], 0) for photo in photos]
+    result = measure.measure_colourings(photos, truths, photos, 16, {"means": _means})
+    assert (result["ab_error_top1"], result["colourfulness_difference"], result["samples"]) == (0, 0, 1)
+    assert result["means"] == pytest.approx(0, abs=1e-9)
+    assert "diversity" not in result
+
+
+def test_results_are_found_by_the_photographs_names(photos, tmp_path):
+    for name, level in (("p00-0", 10), ("p00-1", 20), ("p01", 30), ("p02-0", 40), ("p02-sheet", 50), ("p02-10", 60)):
+        Image.new("RGB", (16, 16), (level, 0, 0)).save(tmp_path / f"{name}.png")
+    found = list(measure.read(tmp_path, photos[:3], 16))
+    assert [[int(image[0, 0, 0]) for image in samples.images] for samples in found] == [[10, 20], [30], [40, 60]]
+    with pytest.raises(UserError, match="no result of .*p03"):
+        list(measure.read(tmp_path, photos[3:4], 16))
+
+
+def test_bits_are_those_of_the_evaluation(folder, photos):
+    pipeline = from_pretrained(folder / "networks")
+    result = measure.measure_networks(pipeline, photos)
+    for name, kind in zip(NETWORKS, ("coltran_core", "color_upsampler", "spatial_upsampler"), strict=True):
+        config = whole_config(kind)
+        expected = evaluate.evaluate(getattr(pipeline, name), eval_batches(config, photos, kind, workers=0), config)
+        key = "bits_per_pixel" if name == "colorizer" else "bits_per_dimension"
+        assert result[name][key] == pytest.approx(expected["loss"], rel=1e-5)
+        assert result[name]["bits_per_pixel"] == pytest.approx(3 * result[name]["bits_per_dimension"])
+
+
+def _report(monkeypatch, capsys, *arguments: object) -> tuple[str, dict]:
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--metrics", *map(str, arguments)])
+    assert evaluate.main() == 0
+    out = capsys.readouterr().out
+    return out, json.loads(out.splitlines()[-1], parse_constant=pytest.fail)  # NaN and Infinity are no JSON
+
+
+def test_the_same_command_twice_gives_the_same_figures(folder, monkeypatch, capsys, tmp_path):
+    arguments = ["--data_dir", folder / "photos", "--checkpoint", folder / "networks", "--samples", 2]
+    arguments += ["--protocol", "A", "--seed", 3, "--output", tmp_path]
+    once, report = _report(monkeypatch, capsys, *arguments)
+    assert _report(monkeypatch, capsys, *arguments)[0] == once
+    assert (report["protocol"], report["photos"], report["reference_photos"], report["seed"]) == ("A", 3, 3, 3)
+    assert "area to 16 x 16" in report["resize"] and "against as many others" in report["compared"]
+    assert json.loads((tmp_path / "metrics.json").read_text()) == report
+    assert (tmp_path / "reliability.png").exists()
+
+
+def test_another_seed_draws_other_colourings(folder, photos):
+    pipeline = from_pretrained(folder / "networks")
+    one, other = (next(measure.draw(pipeline, photos[:1], 1, seed)).images[0] for seed in (0, 1))
+    assert not np.array_equal(one, other)
+
+
+def test_the_results_of_colorize_are_measured(folder, monkeypatch, capsys, tmp_path):
+    arguments = [folder / "photos", "-o", tmp_path, "--checkpoint", folder / "networks", "--samples", 2]
+    assert colorize.main(list(map(str, [*arguments, "--format", "png"]))) == 0
+    capsys.readouterr()
+    _, report = _report(monkeypatch, capsys, "--data_dir", folder / "photos", "--results", tmp_path)
+    assert (report["photos"], report["samples"], report["results"]) == (6, 2, str(tmp_path))
+    assert report["ab_error_best"] <= report["ab_error_top1"] and "colorizer" not in report
