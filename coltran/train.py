@@ -39,6 +39,7 @@ from coltran.original import bundle
 from coltran.original.load import convert
 from coltran.training.data import Photos, train_batches
 from coltran.training.first_weights import prepare
+from coltran.training.memory import keep_memory
 from coltran.training.optimizer import build_average
 from coltran.training.report import Board, Report
 from coltran.training.restore import restore
@@ -183,7 +184,8 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
 
 
 def train_by_flags(values: flags.FlagValues, photos: Photos, device: str) -> int:
-    """`train` with the configuration and options of a command line."""
+    """`train` with the configuration and options of a command line; the process keeps its memory from now on."""
+    keep_memory()
     return train(
         values.config,
         values.logdir,
