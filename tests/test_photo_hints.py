@@ -8,7 +8,17 @@ import pytest
 from PIL import Image
 
 from coltran.image import colors_to_labels, labels_to_colors, rgb_to_gray
-from coltran.photo.hints import Box, Hint, HintError, Wishes, coarse_labels, hinted_labels, parse_hint, read_mask
+from coltran.photo.hints import (
+    Box,
+    Hint,
+    HintError,
+    Wishes,
+    coarse_labels,
+    hinted_labels,
+    parse_hint,
+    read_mask,
+    shades,
+)
 from coltran.photo.view import look
 
 RED = (255, 0, 0)
@@ -132,3 +142,12 @@ def test_a_box_with_nothing_of_the_photograph_is_refused(box):
 def test_a_colouring_of_another_photograph_is_not_kept():
     with pytest.raises(HintError, match="has 9 x 8 cells, the photograph 8 x 8"):
         Wishes(kept=np.zeros((8, 9), int)).labels(view_of(16, 32))
+
+
+def test_a_hint_of_a_labels_shade_imposes_that_label_wherever_it_allows_the_gray():
+    labels, gray = (grid.ravel() for grid in np.meshgrid(np.arange(512), np.arange(256), indexing="ij"))
+    darkest = labels_to_colors(labels) @ np.array([0.299, 0.587, 0.114])
+    allowed = (darkest <= gray) & (gray <= darkest + 31)
+    assert allowed.sum() > 15000
+    labels, gray = labels[allowed], gray[allowed]
+    np.testing.assert_array_equal(coarse_labels(shades(labels, gray), gray), labels)

@@ -18,20 +18,9 @@ from coltran.photo.hints import Box, Hint, hinted_labels
 from coltran.photo.recolour import luminance, recolour
 from coltran.pipeline import Pipeline, from_pretrained
 from coltran.sampling import sample, upsample_color, upsample_space
-from tests.tiny import colorizer_config, upsampler_config
+from tests.tiny import HIGH, LOW, colorizer_config, tiny_pipeline, upsampler_config
 
-LOW, HIGH = 8, 16
 RAW = {"fit": "crop", "size": "network"}  # what the networks draw of the central square
-
-
-def tiny_pipeline() -> Pipeline:
-    torch.manual_seed(5)
-    sections = [
-        colorizer_config(LOW, LOW),
-        upsampler_config("color_upsampler", LOW, LOW),
-        upsampler_config("spatial_upsampler", HIGH, HIGH),
-    ]
-    return Pipeline(*(networks.build(section).eval() for section in sections))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from coltran import networks
+from coltran.pipeline import Pipeline
+
+LOW, HIGH = 8, 16  # pixels a side of `tiny_pipeline`
 
 
 def colorizer_config(height: int = 6, width: int = 8, **decoder: Any) -> dict[str, Any]:
@@ -40,3 +44,14 @@ def tiny_networks() -> list[nn.Module]:
         upsampler_config("spatial_upsampler"),
     ]
     return [networks.build(section) for section in sections]
+
+
+def tiny_pipeline() -> Pipeline:
+    """Random networks of `LOW` pixels a side, and `HIGH` for the spatial upsampler."""
+    torch.manual_seed(5)
+    sections = [
+        colorizer_config(LOW, LOW),
+        upsampler_config("color_upsampler", LOW, LOW),
+        upsampler_config("spatial_upsampler", HIGH, HIGH),
+    ]
+    return Pipeline(*(networks.build(section).eval() for section in sections))

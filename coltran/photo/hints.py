@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from coltran.errors import UserError
-from coltran.image import colors_to_labels, reading, to_bits
-from coltran.photo.recolour import recolour
+from coltran.image import colors_to_labels, labels_to_colors, reading, to_bits
+from coltran.photo.recolour import luminance, recolour
 from coltran.photo.view import View
 
 OPAQUE = 128  # alpha of a mask's pixels that count
@@ -86,6 +86,16 @@ def coarse_labels(colours: np.ndarray, gray: np.ndarray) -> np.ndarray:
     """
     brought = recolour(gray[None].astype(np.float32), colours[None].astype(np.float32))[0]
     return colors_to_labels(to_bits(brought, 8, 3))
+
+
+def shades(labels: np.ndarray, gray: np.ndarray) -> np.ndarray:
+    """Colours of labels [N] that have the gray levels [N], or are as near to them as the labels allow: uint8 [N, 3].
+
+    Where a label allows the gray, a hint of that colour imposes it.
+    """
+    darkest = labels_to_colors(labels).astype(np.float32)
+    lighter = np.clip(gray - luminance(darkest), 0.5, 30.5)
+    return np.rint(darkest + lighter[:, None]).astype(np.uint8)
 
 
 def hinted_labels(hints: Iterable[Hint], view: View) -> np.ndarray:
