@@ -19,7 +19,7 @@ setup(
         for name in (package, *(f"{package}.{inner}" for inner in find_packages(folder)))
     ],
     package_data={
-        "coltran": ["py.typed"]
+        "coltran": ["py.typed", "config.schema.json"]
         + [
             f"{folder}/**/*{suffix}"
             for folder in ("pretrained", "demo")

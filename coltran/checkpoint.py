@@ -2,7 +2,8 @@
 """Checkpoints: a directory with the weights and everything needed to build their network again.
 
     model.safetensors     the weights to evaluate and sample with (the moving averages, when training)
-    config.yaml           the whole configuration; its section `model` builds the network
+    config.yaml           the whole configuration; its section `model` builds the network. Plain YAML, described by
+                          config.schema.json beside this file, and by `format` and `format_version` in it
     training.yaml         step, seed and the like: only when written by the trainer or a conversion
     training.safetensors  `weights/NAME` as trained and `optimizer/NAME/SLOT`: only where a training can go on
 
@@ -31,6 +32,8 @@ from coltran import networks
 from coltran.files import WRITING, written_whole
 from coltran.networks.layers import plain
 
+FORMAT = "coltran"
+VERSION = 1  # of config.yaml and what it stands for; files without one are read as of this version
 _NUMBERED = re.compile(r"checkpoint-(\d{6,})")
 
 
@@ -73,12 +76,14 @@ def save(
         tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
     whole = plain(config or {}) | {"model": plain(model.config)}  # type: ignore[arg-type]
     with _written_whole(directory) as temporary:
-        save_yaml(whole, temporary / "config.yaml")
-        _save_tensors(tensors, temporary / "model.safetensors")
+        save_config(whole, temporary / "config.yaml")
+        name = str(whole["model"].get("name", "unknown"))
+        _save_tensors(tensors, temporary / "model.safetensors", network=name, content="weights")
         if training is not None:
             save_yaml(training[1], temporary / "training.yaml")
             if training[0]:
-                _save_tensors(training[0], temporary / "training.safetensors")
+                path = temporary / "training.safetensors"
+                _save_tensors(training[0], path, network=name, content="weights in training and optimizer state")
 
 
 def load(directory: str | Path) -> nn.Module:
@@ -101,10 +106,15 @@ def load_config(directory: str | Path) -> dict[str, Any]:
     """The whole configuration of a checkpoint or log directory, as plain values.
 
     Raises:
-        CheckpointError: there is no checkpoint, or its `config.yaml` is no configuration.
+        CheckpointError: there is no checkpoint, or its `config.yaml` is no configuration, or of a version to come.
     """
     path = find(directory) / "config.yaml"
     config = load_yaml(path)
+    kind, version = config.pop("format", FORMAT), config.pop("format_version", VERSION)
+    if kind != FORMAT or not isinstance(version, int):
+        raise CheckpointError(f"{path} is of the format {kind!r}, version {version!r}, which is none of coltran's.")
+    if version > VERSION:
+        raise CheckpointError(f"{path} has version {version}; this coltran reads versions up to {VERSION}: update it.")
     if not isinstance(config.get("model"), dict):
         raise CheckpointError(f"{path} has no section `model`, so it is no configuration.")
     return config
@@ -184,6 +194,11 @@ def prune(logdir: str | Path, keep: int) -> None:
         shutil.rmtree(path.rename(path.with_name(f"{WRITING}{path.name}")))
 
 
+def save_config(config: Mapping[str, Any], path: Path) -> None:
+    """Writes a whole configuration as YAML that says what it is, whole or not at all."""
+    save_yaml({"format": FORMAT, "format_version": VERSION} | plain(config), path)
+
+
 def save_yaml(values: Mapping[str, Any], path: Path) -> None:
     """Writes plain values as YAML, whole or not at all."""
     with written_whole(path) as temporary:
@@ -234,9 +249,11 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return cast
 
 
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
+    plainly = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = {"format": "pt", "library": FORMAT, "format_version": str(VERSION), **metadata}
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file(plainly, path, about)
     except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(f"{path} cannot be written: {error}") from error
     shutil.copymode(path.parent / "config.yaml", path)  # safetensors lets only the owner read

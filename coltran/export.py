@@ -3,21 +3,26 @@
 
     python -m coltran.export RUNS -o trained
     python -m coltran.colorize old.jpg -o coloured --checkpoint trained
+    python -m coltran.export RUNS --push owner/name
 
 RUNS holds the log directories (or checkpoints) `colorizer/`, `color_upsampler/` and `spatial_upsampler/`; the last two
 may be absent. Of each, the newest checkpoint's moving averages are taken. A folder that is there already is replaced
 network by network.
+
+--push uploads them, with or without a folder to keep, to a repository on the Hugging Face Hub, which is made, with its
+model card, where it is missing. It takes the token of `hf auth login` or HF_TOKEN.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from coltran import checkpoint, cli
+from coltran import checkpoint, cli, hub
 from coltran.pipeline import NETWORKS, from_pretrained
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -49,12 +54,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", type=Path, metavar="RUNS", help="folder with the log directories of the networks")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument("--push", metavar="OWNER/NAME", help="upload them to this repository on the Hub")
+    parser.add_argument("--private", action="store_true", help="a repository that --push makes is private")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of the weights on disk (float16)")
     options = parser.parse_args(argv)
-    for path in export(options.runs, options.output, DTYPES[options.dtype]):
-        size = sum(file.stat().st_size for file in path.iterdir())
-        print(f"{path}  {size / 1e6:.1f} MB")
+    if not (options.output or options.push):
+        parser.error("name a folder (-o) or a repository (--push)")
+    with tempfile.TemporaryDirectory() as temporary:
+        output = options.output or Path(temporary)
+        for path in export(options.runs, output, DTYPES[options.dtype]):
+            size = sum(file.stat().st_size for file in path.iterdir())
+            print(f"{path if options.output else path.name}  {size / 1e6:.1f} MB")
+        if options.push:
+            print(hub.push(output, options.push, private=options.private))
     return 0
 
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from coltran import checkpoint
+from coltran import checkpoint, hub
 from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError, area_resize, image_to_rgb, labels_to_colors, load_photo
 from coltran.networks.colorizer import Colorizer
@@ -279,23 +279,39 @@ def _read(image: Photo) -> np.ndarray:
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
 
 
-def from_pretrained(directory: str | Path | None = None) -> Pipeline:
-    """The pipeline of a folder with checkpoints: `colorizer/`, `color_upsampler/` and `spatial_upsampler/`.
+def find_networks(source: str | Path | None = None, revision: str | None = None) -> Path:
+    """The folder of the networks that `from_pretrained` is asked for; see there."""
+    if source is None:
+        if not PRETRAINED.is_dir():
+            raise CheckpointError("No weights come with this installation, so a checkpoint has to be named.")
+        return PRETRAINED
+    folder = Path(source)
+    on_hub = hub.repository(folder.as_posix(), revision)
+    if folder.is_dir() or on_hub is None:
+        if revision is not None:
+            raise CheckpointError(f"{folder} is no name on the Hub, so it has no revision {revision}.")
+        if not folder.is_dir():
+            raise CheckpointError(f"There is no folder {folder}.")
+        return folder
+    return hub.fetch(on_hub)
+
+
+def from_pretrained(source: str | Path | None = None, *, revision: str | None = None) -> Pipeline:
+    """The pipeline of trained networks: `colorizer/`, `color_upsampler/` and `spatial_upsampler/` in one folder.
 
     Each may be a training's log directory too, of which the newest checkpoint is taken. The last two may be
     absent.
 
     Args:
-        directory: the folder; None takes the weights that come with the package.
+        source: a folder; or, where there is no such folder, a name on the Hugging Face Hub, "owner/name" or
+            "owner/name@revision"; None takes the weights that come with the package.
+        revision: a branch, tag or commit on the Hub; the newest where None.
 
     Raises:
-        CheckpointError: no such folder, no colorizer in it, a damaged checkpoint, or one of another network.
+        CheckpointError: no such folder or repository, no colorizer in it, a damaged checkpoint, or one of another
+            network.
     """
-    folder = PRETRAINED if directory is None else Path(directory)
-    if not folder.is_dir():
-        if directory is None:
-            raise CheckpointError("No weights come with this installation, so a checkpoint has to be named.")
-        raise CheckpointError(f"There is no folder {folder}.")
+    folder = find_networks(source, revision)
     if not (folder / "colorizer").is_dir():
         raise CheckpointError(f"{folder} holds no folder named colorizer with that network's checkpoint.")
     networks: dict[str, nn.Module] = {}

@@ -131,7 +131,7 @@ def train(
     board = report = None
     if writes:
         logdir.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_yaml(config, logdir / "config.yaml")
+        checkpoint.save_config(config, logdir / "config.yaml")
         size = sum(p.numel() for p in training.network.parameters())
         origin = found[-1] if found else "the start"
         where = f", {training.place.text}" if training.place.text else ""

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 FOLDERS = {"coltran": "coltran", "coltran_kernels": "kernels"}
-SHIPPED = {".py", ".typed", ".safetensors", ".yaml", ".jpg", ".md", ".cpp", ".h"}
+SHIPPED = {".py", ".typed", ".safetensors", ".yaml", ".json", ".jpg", ".md", ".cpp", ".h"}
 
 
 def shipped(folder: Path) -> set[Path]:
