@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo gallery small frechet test test-xla decode-grid tpu-aot bench lint format wheel-test tf-test sanitize clean
+.PHONY: help demo gallery small frechet test test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -62,6 +62,9 @@ test-xla: $(XLA)/.installed  ## run the tests of the XLA path on the CPU, with t
 
 decode-grid: $(READY)  ## compare the row decoder's kernels with the specification at every size (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/decode_grid.py
+
+settle-sweep: $(READY)  ## compare rows by fixed point with rows pixel by pixel, for hundreds of networks (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/settle_sweep.py
 
 tpu-aot: $(XLA)/.installed  ## compile the graphs of a row for a TPU, with jax and libtpu in an environment of their own (1 GB)
 	test -x build/tpu-venv/bin/python || $(PYTHON) -m venv build/tpu-venv

@@ -11,7 +11,8 @@ from coltran_kernels.ops import (
     linear,
     prepare_decoder,
 )
-from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms
+from coltran_kernels.settle import settle_row
+from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms, Settled
 
 __all__ = [
     "DecoderLayer",
@@ -19,6 +20,7 @@ __all__ = [
     "PreparedDecoder",
     "RowLayer",
     "RowTerms",
+    "Settled",
     "add_layer_norm",
     "affine",
     "axial_attention",
@@ -26,4 +28,5 @@ __all__ = [
     "decode_row",
     "linear",
     "prepare_decoder",
+    "settle_row",
 ]

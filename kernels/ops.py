@@ -80,6 +80,13 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def check_draw(name: str, mode: str, temperature: float, top_p: float) -> None:
+    """Raises ValueError where operation `name` is told to draw in a way that there is not."""
+    _require(mode in ("sample", "argmax"), f"{name}: mode must be 'sample' or 'argmax', got {mode!r}")
+    _require(temperature > 0, f"{name}: temperature must be positive, got {temperature}")
+    _require(0 < top_p <= 1, f"{name}: top_p must be in (0, 1], got {top_p}")
+
+
 def axial_attention(
     q: Tensor,
     k: Tensor,
@@ -330,9 +337,7 @@ def decode_row(
             prepared.
         NotImplementedError: the named implementation cannot serve these tensors, or not on this machine.
     """
-    _require(mode in ("sample", "argmax"), f"decode_row: mode must be 'sample' or 'argmax', got {mode!r}")
-    _require(temperature > 0, f"decode_row: temperature must be positive, got {temperature}")
-    _require(0 < top_p <= 1, f"decode_row: top_p must be in (0, 1], got {top_p}")
+    check_draw("decode_row", mode, temperature, top_p)
     check_decode_row(weights, terms, uniforms, given)
     options: dict[str, Any] = {
         "given": given, "mode": mode, "temperature": temperature, "top_p": top_p, "eps": eps,

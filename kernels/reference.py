@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms
+from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms, Settled
 
 
 def relative_bias(table: Tensor) -> Tensor:
@@ -162,3 +162,88 @@ def decode_row(
             probabilities.append(logits.softmax(-1))
     kept = torch.stack(probabilities, 1) if return_probabilities else None
     return torch.stack(labels, 1), torch.stack(log_probs, 1), kept
+
+
+def _pass_layer(
+    x: Tensor,  # [N, D], the pixels at columns first .. first + N - 1 of one image
+    first: int,
+    layer: DecoderLayer,
+    row: RowLayer,  # of this image: [W, ...], norms [D]
+    keys: Tensor,  # [W, h, C], columns < first are filled
+    values: Tensor,
+    eps: float,
+) -> Tensor:
+    heads, width, last = layer.bias.shape[0], layer.bias.shape[1] // 2, first + x.shape[0]
+
+    def at(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t[first:last]
+
+    qkv = condition(F.linear(x, layer.qkv), at(row.qkv_scale), at(row.qkv_shift))
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(1)
+    keys[first:last], values[first:last] = k, v
+    scores = torch.einsum("qhc,khc->hqk", q * q.shape[-1] ** -0.5, keys[:last])
+    scores = scores + relative_bias(layer.bias)[:, first:last, :last]
+    future = torch.ones(width, width, dtype=torch.bool, device=x.device).triu(1)
+    scores = scores.masked_fill(future[first:last, :last], float("-inf"))
+    attended = torch.einsum("hqk,khc->qhc", scores.softmax(-1), values[:last]).flatten(1)
+    x = add_layer_norm(F.linear(attended, layer.out), x, row.norm1_scale, row.norm1_shift, eps)
+    y = F.linear(F.relu(F.linear(x, layer.ff1, layer.ff1_bias)), layer.ff2, layer.ff2_bias)
+    y = condition(y, at(row.ff_scale), at(row.ff_shift))
+    return add_layer_norm(y, x, row.norm2_scale, row.norm2_shift, eps)
+
+
+def _of_image(row: RowLayer, image: int) -> RowLayer:
+    """One image's terms, [W, ...], and norms, [D]."""
+    return RowLayer._make(t if t is None or t.dim() == 1 else t[image] for t in row)
+
+
+def settle_row(
+    weights: DecoderWeights,
+    terms: RowTerms,
+    uniforms: Tensor,
+    guess: Tensor,
+    *,
+    window: int,
+    given: Tensor | None,
+    mode: str,
+    temperature: float,
+    top_p: float,
+    eps: float,
+    return_probabilities: bool,
+) -> Settled:
+    """Draw one row as `decode_row` does, many pixels at once, by drawing them all again until none changes.
+
+    `labels` holds what the row is taken to be. Before and after each pass its first `settled` labels are those of
+    `decode_row`, and so are the keys and values of columns < settled. A pass draws the next `window` pixels as if
+    `labels` were right. Up to the first label that it changes, that one included, every label before a pixel was right
+    already, so what was drawn is what `decode_row` draws. A pass settles at least one pixel, so W passes are enough.
+    """
+    batch, width, hidden = terms.inputs.shape
+    labels = guess.clone() if given is None else torch.where(given >= 0, given, guess)
+    logits = terms.inputs.new_empty(batch, width, weights.logits.shape[0])
+    passes, computed = labels.new_zeros(batch), labels.new_zeros(batch)
+    for b in range(batch):
+        rows = [_of_image(row, b) for row in terms.layers]
+        caches = [
+            terms.inputs.new_empty(2, width, layer.bias.shape[0], hidden // layer.bias.shape[0])
+            for layer in weights.layers
+        ]
+        settled = 0
+        while settled < width:
+            here = slice(settled, min(settled + window, width))
+            before = F.pad(F.embedding(labels[b], weights.embedding)[:-1], (0, 0, 1, 0))  # nothing before the first
+            x = terms.inputs[b, here] + before[here]
+            for layer, row, (keys, values) in zip(weights.layers, rows, caches, strict=True):
+                x = _pass_layer(x, settled, layer, row, keys, values, eps)
+            x = add_layer_norm(x, None, weights.norm_weight, weights.norm_bias, eps)
+            logits[b, here] = F.linear(x, weights.logits, weights.logits_bias)
+            drawn = draw(logits[b, here], uniforms[b, here], mode=mode, temperature=temperature, top_p=top_p)
+            if given is not None:
+                drawn = torch.where(given[b, here] >= 0, given[b, here], drawn)
+            changed = (drawn != labels[b, here]).nonzero()
+            labels[b, here] = drawn
+            passes[b] += 1
+            computed[b] += here.stop - here.start
+            settled = settled + int(changed[0]) + 1 if len(changed) else here.stop
+    log_probs = logits.log_softmax(-1).gather(-1, labels[..., None])[..., 0]
+    return Settled(labels, log_probs, logits.softmax(-1) if return_probabilities else None, passes, computed)

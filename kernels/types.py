@@ -53,3 +53,13 @@ class RowTerms(NamedTuple):
 
     inputs: Tensor  # [B, W, D], position embedding plus, with skip connections, the context
     layers: tuple[RowLayer, ...]
+
+
+class Settled(NamedTuple):
+    """A row that was drawn by fixed point, and what that took."""
+
+    labels: Tensor  # [B, W] int64
+    log_probs: Tensor  # [B, W], natural, under the untempered model
+    probabilities: Tensor | None  # [B, W, S]
+    passes: Tensor  # [B] int64, until the row was settled
+    computed: Tensor  # [B] int64, pixels in all passes; W where the guess was right everywhere
