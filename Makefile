@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo gallery small frechet test test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test sanitize clean
+.PHONY: help demo gallery small frechet test test-ray test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -52,6 +52,9 @@ frechet: $(READY)  ## measure the networks in the package, and the first ones, o
 
 test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-ray: $(READY)  ## run the tests of colouring on a Ray cluster, on one of this machine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ray
 
 XLA := build/xla-venv
 # Besides the XLA path itself: what depends most on the version of torch.

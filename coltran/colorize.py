@@ -5,6 +5,7 @@
     python -m coltran.colorize album/ scan.png -o coloured --samples 4 --seed 7
     python -m coltran.colorize old.jpg -o coloured --samples 16 --best 3 --format png
     python -m coltran.colorize old.jpg -o coloured --stage coarse --size network --checkpoint trained/
+    python -m coltran.colorize album/ -o coloured --ray
 
 The result is the photograph, at its own size and with its own luminance; the networks give the colours. Colours
 it may have are not used. For old.jpg, the output folder gets old-0.jpg, old-1.jpg, ... (the likeliest first, by
@@ -18,6 +19,12 @@ The same seed gives the same colours, whatever else is coloured in the same run.
 --top-p 1 are given, unlikely colours are left out: the default --top-p 0.9 spares the networks in the package the
 stray pixels that they still draw now and then, and colourings are then no longer draws from the plain
 distribution. The bits a pixel are under the plain distribution in any case.
+
+With --ray the machines of a Ray cluster colour any number of photographs, from folders, addresses that fsspec
+reaches (s3://bucket/album) or lists (a .txt file with a path on each line, a .parquet file with a column path), into
+a folder that all of them share: docs/scaling-out.md. Then album/x/old.jpg becomes x/old.jpg-0.jpg, ..., its seed is
+made of --seed and its name, manifest.parquet has a row for each result and each photograph that failed, and a rerun
+leaves what is done.
 """
 
 from __future__ import annotations
@@ -113,6 +120,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch decides)")
+    parser.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS",
+        help="colour on a Ray cluster: its address, auto for the one that this machine belongs to, or local "
+        "for one of this machine alone (local)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--actors", type=count, metavar="N", help="with --ray: how many work at once (default: one a GPU, or a machine)"
+    )
     arguments = parser.parse_args(argv)
     if arguments.best is not None and arguments.best > arguments.samples:
         parser.error(f"--best {arguments.best} of --samples {arguments.samples} cannot be kept")
@@ -122,6 +137,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     arguments = parse_arguments(argv)
+    if arguments.ray is not None:
+        return _report(_on_ray(arguments))
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = cli.device(arguments.device)
@@ -145,6 +162,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             quality=arguments.quality,
             skip_existing=arguments.skip_existing,
         )
+    return _report(problems)
+
+
+def _on_ray(arguments: argparse.Namespace) -> list[str]:
+    try:
+        from coltran import cluster  # Ray takes a while, and is an extra
+    except ModuleNotFoundError as error:
+        raise UserError(f"--ray needs the package {error.name}: pip install coltran[ray].") from error
+    photos, problems = cluster.find_photos(arguments.photos, arguments.output)
+    if photos:
+        check_output(arguments.output)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        order = cluster.Order(
+            output=str(arguments.output.resolve()),
+            drawing={name: getattr(arguments, name) for name in DRAWING},
+            checkpoint=str(arguments.checkpoint.resolve()) if arguments.checkpoint else None,
+            device=arguments.device,
+            samples=arguments.samples,
+            best=arguments.best or arguments.samples,
+            batch=arguments.batch,
+            format=arguments.format,
+            quality=arguments.quality,
+        )
+        problems += cluster.colour_on_ray(
+            photos, order, address=arguments.ray, actors=arguments.actors, threads=arguments.threads
+        )
+    return problems
+
+
+def _report(problems: list[str]) -> int:
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems else 0

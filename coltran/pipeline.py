@@ -135,7 +135,7 @@ class Pipeline:
         *,
         samples: int = 1,
         particles: int = 1,
-        seed: int | None = 0,
+        seed: int | Sequence[int] | None = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
         mode: str = "sample",
@@ -162,7 +162,7 @@ class Pipeline:
             particles: beyond 1, so many colourings of each photograph are drawn together, and those that agree with
                 what is imposed are gone on from (`coltran.sampling.particles`); the samples are chosen from them at the
                 end.
-            seed: 0 .. 2**64 - 1; None takes a fresh one from the system.
+            seed: 0 .. 2**64 - 1, one for all photographs or one for each; None takes a fresh one from the system.
             temperature, top_p, mode, norm, implementation: as for `coltran.sampling.sample`.
             stage: which network's colours: "coarse" stops after the colorizer (multiples of 32), "color" after the
                 colour upsampler, "final" goes on to the spatial upsampler.
@@ -192,12 +192,13 @@ class Pipeline:
         if seed is None:
             seed = secrets.randbits(64)
         report = progress or (lambda stage, done, total: None)
+        seeds = seed if isinstance(seed, Sequence) else [seed] * len(images)
         strips = []
         for n, (image, wish) in enumerate(zip(images, wishes or [Wishes()] * len(images), strict=True)):
             view = self.look(image, fit)
-            strips.append(Strip.begin(n, view, wish.labels(view), max(samples, particles)))
+            strips.append(Strip.begin(n, seeds[n], view, wish.labels(view), max(samples, particles)))
         options: dict[str, Any] = {
-            "mode": mode, "norm": norm, "temperature": temperature, "top_p": top_p, "seed": seed, "preview": preview,
+            "mode": mode, "norm": norm, "temperature": temperature, "top_p": top_p, "preview": preview,
             "implementation": implementation,
         }  # fmt: skip
         if particles == 1:

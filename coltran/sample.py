@@ -31,7 +31,7 @@ from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, t
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.original.records import Record, RecordError, generated_files, read_generated, write_records
-from coltran.sampling import sample, uniforms, upsample_color, upsample_space
+from coltran.sampling import named_seed, sample, uniforms, upsample_color, upsample_space
 from coltran.training.data import prepare
 from coltran.training.datasets import labels, photographs
 from coltran.training.restore import restore
@@ -68,13 +68,16 @@ def draw(network: ColorUpsampler | SpatialUpsampler, channels: Tensor, gray: Ten
     return torch.stack(values, -1).to(torch.uint8)
 
 
-def colour(network: nn.Module, source: Source, *, mode: str, norm: str, seed: int, indices: list[int]) -> np.ndarray:
+def colour(
+    network: nn.Module, source: Source, *, mode: str, norm: str, seed: int | list[int], indices: list[int]
+) -> np.ndarray:
     """One colouring of each image of a batch by one of the three networks: uint8 [B, H, W, 3].
 
     Args:
         mode: "sample" or "argmax".
         norm: of the colorizer, see `coltran.sampling.sample`.
-        indices: which stream of random numbers each image draws from.
+        seed: one for all images, or one for each.
+        indices: which of the seed's streams of random numbers each image draws from.
     """
     if isinstance(network, Colorizer):
         drawn = sample(network, source.gray, mode=mode, norm=norm, seed=seed, image_index=indices)
@@ -152,7 +155,7 @@ def write_samples(
         logdir: with the network's checkpoint; the records go to its folder `config.sample.log_dir`.
         data_dir: see `coltran.training.datasets.photographs`.
         subset: "valid", "test" or "eval_train".
-        seed: 0 or above; image n of the data set draws from its own stream, whatever the run.
+        seed: 0 or above; with a photograph's name it decides what is random in its colourings, whatever the run.
         norm: of the colorizer, see `coltran.sampling.sample`.
 
     Raises:
@@ -192,9 +195,10 @@ def write_samples(
             part = slice(start, min(start + batch_size, count))
             source = sources(config, photos[part], None if previous is None else previous[part], device)
             images = []
-            for k in range(repeats):  # the k-th colouring of image n draws from a stream of its own
-                indices = [(k << 32) + first + n for n in range(part.start, part.stop)]
-                images.append(colour(network, source, mode=mode, norm=norm, seed=seed, indices=indices))
+            seeds = [named_seed(seed, path.name) for path in photos[part]]
+            for k in range(repeats):  # the k-th colouring of a photograph draws from a stream of its own
+                indices = [k] * len(seeds)
+                images.append(colour(network, source, mode=mode, norm=norm, seed=seeds, indices=indices))
             for image, label in zip(np.concatenate(images, axis=2), numbers[part], strict=True):
                 yield Record(image, label)
             print(f"{part.stop} of {count} images", flush=True)

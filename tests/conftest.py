@@ -15,7 +15,7 @@ import torch
 from coltran._checkout import find_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
-collect_ignore = ["xla"]  # in an environment of its own: `make test-xla`
+collect_ignore = ["xla", "ray"]  # `make test-xla`, in an environment of its own; `make test-ray`, on one cluster
 
 find_kernels()
 if not torch.cuda.is_available():

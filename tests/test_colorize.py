@@ -310,3 +310,12 @@ def test_help_teaches_by_example_from_the_command_line():
     )
     assert done.returncode == 0
     assert "python -m coltran.colorize old.jpg -o coloured\n" in done.stdout
+
+
+def test_without_ray_its_option_says_what_to_install(here, monkeypatch, capsys):
+    make_photo("cat.png")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "coltran.cluster", raising=False)
+    assert run(monkeypatch, "cat.png", "-o", "out", "--ray") == 1
+    assert "pip install coltran[ray]" in capsys.readouterr().err
+    assert not Path("out").exists()

@@ -350,3 +350,10 @@ def test_chosen_colourings_keep_what_belongs_to_them(tiny, photo):
     assert same(chosen.images, [found.images[2], found.images[0]])
     assert chosen.log_prob == [found.log_prob[2], found.log_prob[0]]
     assert same(chosen.labels, [found.labels[2], found.labels[0]])
+
+
+def test_photographs_can_have_a_seed_each(tiny, photo):
+    each = tiny.colour([photo, photo], samples=2, seed=[3, 4])
+    for found, seed in zip(each, (3, 4), strict=True):
+        np.testing.assert_array_equal(found.images, tiny(photo, samples=2, seed=seed).images)
+    assert not np.array_equal(each[0].images, each[1].images)

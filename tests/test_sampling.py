@@ -10,7 +10,7 @@ import torch
 from coltran.image import colors_to_labels
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import ColorUpsampler
-from coltran.sampling import sample, uniforms, upsample_color
+from coltran.sampling import named_seed, sample, uniforms, upsample_color
 from tests.tiny import colorizer_config, upsampler_config
 
 OPTIONS = {
@@ -174,3 +174,9 @@ def test_color_upsampler_takes_the_most_probable_values_of_each_channel():
     coarse, gray = torch.randint(8, (2, 6, 8, 3)) * 32, _gray()
     expected = network(coarse // 32, gray).argmax(-1)
     assert torch.equal(upsample_color(network, coarse, gray), expected.to(torch.uint8))
+
+
+def test_a_named_seed_comes_of_seed_and_file_name_alone():
+    assert named_seed(1, "/album/p.png") == named_seed(1, "s3://other/p.png") == named_seed(1, "p.png")
+    assert len({named_seed(seed, name) for seed in (1, 11) for name in ("p.png", "1/q.png", "P.png")}) == 6
+    assert named_seed(0, "p.png") == 8009996058858384011

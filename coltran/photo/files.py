@@ -7,6 +7,7 @@ import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
@@ -28,16 +29,20 @@ class Photograph:
     exif: bytes  # without the orientation, which is applied; empty where there is none
 
 
-def read(path: str | Path) -> Photograph:
+def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
     """Reads a photograph; a colour profile in it is applied, so that the pixels are sRGB.
+
+    Args:
+        path: where it is, or its name for a person where `file` is given.
+        file: what to read it from in place of the path.
 
     Raises:
         PhotoError: as of `coltran.image.load_photo`.
     """
-    with reading(path), Image.open(path) as file:
-        found, exif = (file.format or "").lower(), file.getexif()
-        profile = file.info.get("icc_profile")
-        upright = ImageOps.exif_transpose(file)
+    with reading(path), Image.open(file or path) as image:
+        found, exif = (image.format or "").lower(), image.getexif()
+        profile = image.info.get("icc_profile")
+        upright = ImageOps.exif_transpose(image)
         rgb = image_to_rgb(_to_srgb(upright, profile) if profile else upright)
     exif.pop(ExifTags.Base.Orientation, None)
     return Photograph(rgb, {"mpo": "jpeg"}.get(found, found if found in FORMATS else "png"), exif.tobytes())

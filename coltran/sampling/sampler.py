@@ -8,6 +8,8 @@ number falls within rounding error of a boundary of the cumulative distribution.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,18 +40,31 @@ class Sample:
     probabilities: Tensor | None = None  # [B, H, W, 512] when asked for
 
 
-def uniforms(seed: int, indices: Sequence[int], height: int, width: int) -> Tensor:
+def named_seed(seed: int, name: str) -> int:
+    """A photograph's own seed, 0 .. 2**64 - 1, of a run's seed and the last part of the photograph's path or address.
+
+    So it depends neither on the photographs beside it, nor on their order, nor on the folder it lies in.
+    """
+    text = f"{seed}/{name.rsplit('/', 1)[-1]}"
+    return int.from_bytes(hashlib.sha256(os.fsencode(text)).digest()[:8], "big")
+
+
+def uniforms(seed: int | Sequence[int], indices: Sequence[int], height: int, width: int) -> Tensor:
     """One number in [0, 1) for each pixel: float32 [B, H, W].
 
-    Image b gets the raster-order stream of a Philox generator keyed by (seed, indices[b]), the upper 24 of each 64
+    Image b gets the raster-order stream of a Philox generator keyed by (its seed, indices[b]), the upper 24 of each 64
     bits: the same on every platform.
+
+    Args:
+        seed: one for all images, or one for each.
 
     Raises:
         ValueError: a seed or index outside 0 .. 2**64 - 1.
     """
-    if not all(0 <= number < 2**64 for number in (seed, *indices)):
+    seeds = seed if isinstance(seed, Sequence) else [seed] * len(indices)
+    if not all(0 <= number < 2**64 for number in (*seeds, *indices)):
         raise ValueError(f"seed and image indices must lie in 0 .. 2**64 - 1, got seed {seed}, indices {indices}")
-    keys = [np.array([seed, index], np.uint64) for index in indices]  # a list's numbers from 2**63 on would be rounded
+    keys = np.array([seeds, indices], np.uint64).T  # a list's numbers from 2**63 on would be rounded
     streams = [np.random.Philox(key=key).random_raw(height * width) >> np.uint64(40) for key in keys]
     numbers = np.stack(streams).astype(np.float32) * np.float32(2**-24)
     return torch.from_numpy(numbers.reshape(len(indices), height, width))
@@ -64,7 +79,7 @@ def sample(
     norm: str = "exact",
     temperature: float = 1.0,
     top_p: float = 1.0,
-    seed: int | None = None,
+    seed: int | Sequence[int] | None = None,
     image_index: Sequence[int] | None = None,
     given: Tensor | None = None,
     return_probabilities: bool = False,
@@ -86,7 +101,7 @@ def sample(
             forcing are one distribution; "rowcontext" over the row alone, as the original program samples.
         temperature: divides the logits before the draw; > 0.
         top_p: draw from the most probable colours that together hold this probability; in (0, 1].
-        seed: 0 .. 2**64 - 1; None takes a fresh one from the system.
+        seed: 0 .. 2**64 - 1, one for all images or one for each; None takes a fresh one from the system.
         image_index: which stream of the seed each image draws from; default 0 .. B - 1.
         given: labels [B, H, W] to impose, -1 where a pixel is to be drawn.
         return_probabilities: keep all untempered distributions, [B, H, W, 512] (8 MB an image of 64 x 64).

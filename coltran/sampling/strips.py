@@ -26,6 +26,7 @@ class Strip:
     """The colourings of one photograph while they are drawn."""
 
     number: int  # of the photograph
+    seed: int
     view: View
     given: Tensor  # int64 [h, w], what is imposed, -1 elsewhere
     labels: Tensor  # int64 [N, h, w], -1 where there are none yet
@@ -33,10 +34,10 @@ class Strip:
     effective: float | None = None  # with particles: the least effective sample size after any row
 
     @classmethod
-    def begin(cls, number: int, view: View, given: np.ndarray, count: int) -> Strip:
+    def begin(cls, number: int, seed: int, view: View, given: np.ndarray, count: int) -> Strip:
         """`count` colourings of which nothing is drawn yet."""
         labels = torch.full((count, *given.shape), -1, dtype=torch.int64)
-        return cls(number, view, torch.from_numpy(given), labels, torch.zeros(count))
+        return cls(number, seed, view, torch.from_numpy(given), labels, torch.zeros(count))
 
     @property
     def side(self) -> int:
@@ -86,7 +87,7 @@ def draw_strips(
         batch_size: colourings that are drawn together.
         progress: called with (rows done, rows) of all colourings.
         preview: called after each row with (number of the photograph, colouring, labels so far [h, w]).
-        options: of `coltran.sampling.sample`; `seed` must not be None.
+        options: of `coltran.sampling.sample`.
     """
     rounds = max((len(strip.view.begins) for strip in strips), default=0)
     tasks = [
@@ -110,6 +111,7 @@ def draw_strips(
             drawn = sample(
                 colorizer,
                 _like(colorizer, torch.from_numpy(gray)),
+                seed=[strip.seed for strip, _ in batch],
                 image_index=[k * 2**32 + s for _, s in batch],  # every square has random numbers of its own
                 given=_like(colorizer, given) if (given >= 0).any() else None,
                 progress=report,
@@ -126,7 +128,6 @@ def draw_particles(
     strip: Strip,
     *,
     samples: int,
-    seed: int,
     progress: Progress,
     preview: Preview | None = None,
     **options: Any,
@@ -135,7 +136,7 @@ def draw_particles(
 
     Args:
         preview: as of `draw_strips`, of the heaviest particle, as colouring 0.
-        colorizer, strip, seed, progress, options: as of `draw_strips`.
+        colorizer, strip, progress, options: as of `draw_strips`.
     """
     weights, squares = None, len(strip.view.begins)
     for k in range(squares):
@@ -154,7 +155,7 @@ def draw_particles(
             _like(colorizer, torch.from_numpy(np.ascontiguousarray(strip.of_square(k, strip.view.gray_low)))),
             _like(colorizer, strip.imposed(k)),
             (before < 0) & (strip.of_square(k, strip.given) >= 0),
-            seed=seed,
+            seed=strip.seed,
             square=k,
             weights=weights,
             progress=report,
@@ -166,7 +167,7 @@ def draw_particles(
         strip.effective = min(found.effective, strip.effective or found.effective)
         weights = found.weights
     assert weights is not None
-    strip.go_on_from(choose_systematic(weights, samples, uniforms(seed, [2 * RESAMPLING - 1], 1, 1).item()))
+    strip.go_on_from(choose_systematic(weights, samples, uniforms(strip.seed, [2 * RESAMPLING - 1], 1, 1).item()))
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours any number of photographs with the machines of a Ray cluster: `python -m coltran.colorize ... --ray`.
+
+Batches of names go through Ray Data to actors, each of which holds the networks, reads its photographs, colours them
+and writes the results; rows for the manifest come back. The seed of a photograph comes from its name, so that no
+result depends on the number of actors, on the order, or on what was done in an earlier run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+import torch
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+
+from coltran import cli
+from coltran.errors import UserError
+from coltran.files import WRITING
+from coltran.image import PHOTO_SUFFIXES, PhotoError
+from coltran.photo import files
+from coltran.photo.manifest import SCHEMA, Manifest
+from coltran.pipeline import Colorized, from_pretrained
+from coltran.sampling import named_seed
+from coltran.sampling.strips import batched
+
+BLOCKS = 4000  # of photographs in a run, at most: what one of them takes of the driver's memory does not grow
+SHOWN = 10  # photographs that failed, of which the program speaks
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made of every photograph of a run."""
+
+    output: str
+    drawing: Mapping[str, Any]  # options of `Pipeline.colour`, the run's seed among them
+    checkpoint: str | None
+    device: str
+    samples: int
+    best: int  # of them, which are kept
+    batch: int  # colourings that are drawn together
+    format: str | None  # of `coltran.photo.files.FORMATS`; None takes each photograph's own
+    quality: int
+
+    def options(self) -> dict[str, Any]:
+        """All that a result depends on, for the manifest."""
+        return {key: value for key, value in asdict(self).items() if key not in ("output", "device", "batch")}
+
+
+def find_photos(named: Sequence[str], output: Path) -> tuple[dict[str, str], list[str]]:
+    """The photographs of folders, files and lists, here or wherever fsspec reaches (s3://, gs://, ...).
+
+    A list is a file that ends in .txt, a path on each line, or in .parquet, with a column `path`.
+
+    Args:
+        output: what lies in it is no photograph.
+
+    Returns:
+        For each photograph's path its name, which is that of its results without their number and suffix: the path
+        within the named folder, or that in a list, or the name of the file; and a sentence for each name that stands
+        for none.
+
+    Raises:
+        UserError: two photographs have one name.
+    """
+    found: dict[str, str] = {}
+    problems = []
+    for name in named:
+        if Path(name).resolve() == output.resolve():
+            raise UserError(f"The results cannot go into {name} itself: the next run would take them for photographs.")
+        try:
+            listed = dict(_list(name, output.resolve()))
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            problems.append(f"{name} cannot be read: {error}.")
+            continue
+        if not listed:
+            problems.append(f"{name} holds no photographs.")
+        for path in [path for path in listed if "\\udc" in ascii(path)]:
+            problems.append(f"{ascii(path)} has a name that is not UTF-8.")
+            del listed[path]
+        found |= {path: found.get(path, its) for path, its in listed.items()}
+    owners: dict[str, str] = {}
+    for path, its in found.items():
+        if owners.setdefault(its, path) != path:
+            raise UserError(f"{owners[its]} and {path} would have the same results, {its}-0: colour them apart.")
+    return found, problems
+
+
+def _list(name: str, output: Path) -> Iterator[tuple[str, str]]:
+    if name.endswith(".txt"):
+        with fsspec.open(name, "rt", encoding="utf-8") as file:
+            yield from ((path, _inside(path)) for line in file if (path := line.strip()))
+    elif name.endswith(".parquet"):
+        with fsspec.open(name, "rb") as file:
+            yield from ((path, _inside(path)) for path in pq.read_table(file, columns=["path"])["path"].to_pylist())
+    else:
+        system, root = fsspec.core.url_to_fs(name)
+        local = "://" not in name
+        if not system.exists(root):
+            raise FileNotFoundError("it does not exist")
+        if not system.isdir(root):
+            yield name, PurePosixPath(root).name
+            return
+        for path in sorted(system.find(root)):
+            file = PurePosixPath(path)
+            hidden = file.name.startswith(".") or file.suffix.lower() not in PHOTO_SUFFIXES
+            if not hidden and not (local and output in Path(path).resolve().parents):
+                inside = str(file.relative_to(root))
+                yield os.path.join(name, inside) if local else system.unstrip_protocol(path), inside
+
+
+def _inside(path: str) -> str:
+    """A path of a list as one that stays within a folder."""
+    parts = PurePosixPath(path.split("://")[-1]).parts
+    return "/".join(part for part in parts if part not in ("/", ".."))
+
+
+class _Colourist:
+    """An actor: the networks, and what is made with them of a batch of photographs."""
+
+    def __init__(self, order: Order, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.order = order
+        checkpoint = Path(order.checkpoint) if order.checkpoint else None
+        self.pipeline = from_pretrained(checkpoint).to(cli.device(order.device))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Colours the photographs of the columns `path` and `name`; returns rows of the manifest."""
+        start = time.perf_counter()
+        rows, read = [], []
+        for path, name in zip(batch["path"].to_pylist(), batch["name"].to_pylist(), strict=True):
+            seed = named_seed(self.order.drawing["seed"], path)
+            row = {"path": path, "seed": seed}
+            try:
+                with fsspec.open(path, "rb") as file:
+                    photo = files.read(path, file)
+                files.check_side(photo.rgb, self.order.format or photo.format)
+            except PhotoError as error:
+                rows.append(row | {"error": str(error)})
+            except (OSError, ImportError) as error:
+                rows.append(row | {"error": f"{path} cannot be read: {error}."})
+            else:
+                read.append((row, name, photo))
+        drawing = dict(self.order.drawing) | {"seed": [row["seed"] for row, _, _ in read]}
+        images = [photo.rgb for _, _, photo in read]
+        coloured = self.pipeline.colour(images, samples=self.order.samples, batch_size=self.order.batch, **drawing)
+        for (row, name, photo), results in zip(read, coloured, strict=True):
+            rows += [row | result for result in self._write(name, photo, results, row["seed"])]
+        seconds = (time.perf_counter() - start) / len(batch)
+        return pa.Table.from_pylist([row | {"seconds": seconds} for row in rows], SCHEMA)
+
+    def _write(self, name: str, photo: files.Photograph, results: Colorized, seed: int) -> Iterator[dict[str, Any]]:
+        """Writes the likeliest colourings of a photograph; what is particular to each."""
+        format = self.order.format or photo.format
+        likely = sorted(range(len(results.images)), key=lambda s: -results.log_prob[s])[: self.order.best]
+        for k, s in enumerate(likely):
+            file = f"{name}-{k}{files.FORMATS[format]}"
+            path = Path(self.order.output, file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = f"Coloured by coltran: seed {seed}, sample {s}, {-results.log_prob[s]:.4f} bits a pixel"
+            files.write(
+                results.images[s], path, format=format, quality=self.order.quality, exif=photo.exif, description=text
+            )
+            yield {"file": file, "sample": s, "log_probability": results.log_prob[s]}
+
+
+def colour_on_ray(
+    photos: Mapping[str, str], order: Order, *, address: str = "local", actors: int | None = None,
+    threads: int | None = None,
+) -> list[str]:  # fmt: skip
+    """Colours photographs that are not in the manifest of the output folder yet; returns a sentence for failures.
+
+    Args:
+        photos: as of `find_photos`.
+        address: of a Ray cluster; "local" starts one on this machine, "auto" finds the one that it belongs to.
+        actors: how many work at once; one for each GPU where None, or one a machine.
+        threads: of each actor; where None, the machine's, shared by the actors on it.
+
+    Raises:
+        UserError: the cluster cannot be reached, or has not so many cores or GPUs; or the manifest is another's.
+        OSError: a result cannot be written; what was made before is whole and in the manifest.
+    """
+    output = Path(order.output)
+    manifest = Manifest(output, order.options(), photos)
+    left = [(path, name) for path, name in photos.items() if path not in manifest.done]
+    failed: list[str] = []
+    try:
+        with cli.progress_bar(MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+            task = progress.add_task("photographs", total=len(photos), completed=len(photos) - len(left))
+            for rows in _results(left, order, address, actors, threads) if left else ():
+                manifest.add(rows)
+                failed += [error for error in rows["error"].to_pylist() if error is not None]
+                progress.advance(task, len(rows["path"].unique()))
+    finally:
+        for stale in output.rglob(f"{WRITING}*"):
+            stale.unlink(missing_ok=True)
+        manifest.close()
+    return failed[:SHOWN] + ([f"{len(failed)} photographs failed: see {manifest.file}."] if len(failed) > SHOWN else [])
+
+
+def _results(
+    left: Sequence[tuple[str, str]], order: Order, address: str, actors: int | None, threads: int | None
+) -> Iterator[pa.Table]:
+    """Rows of the manifest, as they come."""
+    started = not ray.is_initialized()
+    if started:
+        _connect(address)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        actors, threads, gpus = _shares(actors, threads, order.device)
+        together = max(1, order.batch // order.samples)
+        size = together * max(1, len(left) // (together * BLOCKS))
+        tables = [
+            pa.table({"path": [path for path, _ in block], "name": [name for _, name in block]})
+            for block in batched(left, size)
+        ]
+        found = ray.data.from_arrow(tables).map_batches(
+            _Colourist,
+            fn_constructor_args=(order, threads),
+            batch_size=together,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(actors, len(tables))),
+            num_cpus=threads,
+            num_gpus=gpus,
+        )
+        yield from found.iter_batches(batch_size=None, batch_format="pyarrow")
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, (OSError, UserError, ValueError, torch.OutOfMemoryError)):
+            raise error.cause from None
+        raise
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Joins a cluster, in silence.
+
+    Raises:
+        UserError: there is none.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UserError(f"The Ray cluster {address} cannot be reached: {str(error).splitlines()[0]}") from error
+
+
+def _shares(actors: int | None, threads: int | None, device: str) -> tuple[int, int, int]:
+    """Actors, threads of each, and GPUs of each.
+
+    Raises:
+        UserError: the cluster has not so many.
+    """
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = int(device.startswith("cuda"))
+    if gpus and not any(machine.get("GPU") for machine in machines):
+        raise UserError("The Ray cluster has no GPU for --device=cuda.")
+    units = [int(machine.get("GPU", 0)) if gpus else 1 for machine in machines]
+    actors = actors or sum(units)
+    here = -(-actors // len(machines))  # on the machine that has most
+    threads = threads or max(1, min(int(machine.get("CPU", 1)) for machine in machines) // here)
+    places = sum(
+        min(int(machine.get("CPU", 0)) // threads, int(machine.get("GPU", 0)) if gpus else actors)
+        for machine in machines
+    )
+    if places < actors:
+        raise UserError(
+            f"The Ray cluster has room for {places} actors of {threads} cores{' and a GPU' * gpus}, not for {actors}."
+        )
+    return actors, threads, gpus

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colouring on a Ray cluster: one of this machine, for all tests here; actors of one core each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from ml_collections import ConfigDict
+from PIL import Image
+
+from coltran import checkpoint, cli, cluster, colorize, networks
+from coltran.errors import UserError
+from coltran.files import WRITING
+from coltran.image import load_photo
+from coltran.original.records import read_generated
+from coltran.photo import manifest
+from coltran.pipeline import Pipeline, from_pretrained
+from coltran.sample import write_samples
+from coltran.sampling import named_seed
+from tests.tiny import colorizer_config, upsampler_config
+from tests.tiny_training import whole_config, write_photo
+
+LOW, HIGH = 8, 16
+TWO = ("--actors", "2", "--threads", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        object_store_memory=100 * 2**20,
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(5)
+    checkpoint.save(networks.build(colorizer_config(LOW, LOW)), folder / "colorizer")
+    for name, side in (("color_upsampler", LOW), ("spatial_upsampler", HIGH)):
+        checkpoint.save(networks.build(upsampler_config(name, side, side)), folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipeline(weights: Path) -> Pipeline:
+    return from_pretrained(weights)
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten photographs in two folders, two of the same name, and one that is broken."""
+    folder = tmp_path_factory.mktemp("album")
+    for n in range(5):
+        write_photo(folder / "a" / f"p{n}.png", n)
+        write_photo(folder / "b" / f"p{n + 4}.png", 10 + n, 15, 40)
+    (folder / "a" / "broken.png").write_bytes(b"no photograph")
+    return folder
+
+
+def _run(*argv: Any) -> int:
+    return colorize.main([*map(str, argv), "--ray"])
+
+
+def _rows(output: Path) -> list[dict[str, Any]]:
+    return manifest.read(output).to_pylist()
+
+
+def _assert_pixels_of_one_process(
+    output: Path, rows: list[dict[str, Any]], pipeline: Pipeline, samples: int = 1
+) -> None:
+    """Each result is what the pipeline alone draws from the photograph with the seed that the manifest names."""
+    for row in rows:
+        alone = pipeline(row["path"], samples=samples, seed=row["seed"], top_p=0.9)
+        np.testing.assert_array_equal(load_photo(output / row["file"]), alone.images[row["sample"]])
+        assert row["log_probability"] == pytest.approx(alone.log_prob[row["sample"]], rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def coloured(album, weights, tmp_path_factory) -> tuple[Path, int]:
+    """The album by two actors, and the program's exit code."""
+    output = tmp_path_factory.mktemp("coloured") / "out"
+    return output, _run(album, "-o", output, "--checkpoint", weights, "--samples", 2, "--batch", 4, *TWO)
+
+
+def test_two_actors_draw_the_pixels_of_one_process(coloured, pipeline):
+    good = [row for row in _rows(coloured[0]) if row["error"] is None]
+    assert len(good) == 20
+    _assert_pixels_of_one_process(coloured[0], good, pipeline, samples=2)
+
+
+def test_a_seed_comes_from_the_name_alone(coloured):
+    seeds = {row["path"]: row["seed"] for row in _rows(coloured[0])}
+    assert all(seed == named_seed(0, Path(path).name) for path, seed in seeds.items())
+    assert len(set(seeds.values())) == len(seeds) - 1  # a/p4.png and b/p4.png
+
+
+def test_results_lie_in_the_folders_of_their_photographs(coloured):
+    output, _ = coloured
+    expected = {
+        f"{folder}/p{n}.png-{k}.png"
+        for folder, n in [("a", n) for n in range(5)] + [("b", n) for n in range(4, 9)]
+        for k in (0, 1)
+    }
+    assert {str(path.relative_to(output)) for path in output.rglob("*.png")} == expected
+
+
+def test_a_broken_photograph_is_a_row(album, coloured):
+    output, code = coloured
+    assert code == 1
+    (row,) = [row for row in _rows(output) if row["error"] is not None]
+    assert row["path"] == str(album / "a" / "broken.png")
+    assert row["error"] == f"{row['path']} is not an image that can be read."
+    assert (row["file"], row["sample"]) == (None, None)
+
+
+def test_another_number_of_actors_order_and_batch_change_nothing(album, coloured, weights, tmp_path):
+    good = [row for row in _rows(coloured[0]) if row["error"] is None]
+    paths = sorted({row["path"] for row in good}, reverse=True)
+    pq.write_table(pa.table({"path": paths}), tmp_path / "list.parquet")
+    argv = ("--checkpoint", weights, "--samples", 2, "--batch", 6, "--actors", 1, "--threads", 1)
+    assert _run(tmp_path / "list.parquet", "-o", tmp_path / "out", *argv) == 0
+    again = {(row["path"], row["sample"]): row for row in _rows(tmp_path / "out")}
+    assert len(again) == len(good)
+    for row in good:
+        other = again[row["path"], row["sample"]]
+        assert (tmp_path / "out" / other["file"]).read_bytes() == (coloured[0] / row["file"]).read_bytes()
+
+
+def test_a_rerun_colours_what_is_new_and_what_has_failed(weights, tmp_path):
+    for n in range(3):
+        write_photo(tmp_path / "album" / f"p{n}.png", n)
+    (tmp_path / "album" / "p1.png").write_bytes(b"no photograph")
+    argv = (tmp_path / "album", "-o", tmp_path / "out", "--checkpoint", weights, "--actors", 1, "--threads", 1)
+    assert _run(*argv) == 1
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
+    assert len(before) == 2
+    write_photo(tmp_path / "album" / "p1.png", 1)
+    write_photo(tmp_path / "album" / "p3.png", 3)
+    assert _run(*argv) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [(row["file"], row["error"]) for row in _rows(tmp_path / "out")] == [
+        (f"p{n}.png-0.png", None) for n in range(4)
+    ]
+
+
+def _actors() -> list[int]:
+    """Processes of this machine's Ray that hold the networks and are ready."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if command.startswith(b"ray::") and b"_Colourist" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def test_an_actor_that_is_killed_loses_nothing_and_nothing_is_done_twice(weights, pipeline, tmp_path):
+    for n in range(60):
+        write_photo(tmp_path / "album" / f"p{n:02d}.png", n)
+    output = tmp_path / "out"
+    left = []
+
+    def kill() -> None:
+        while len(list(output.glob("*.png"))) < 5 or not _actors():
+            time.sleep(0.002)
+        os.kill(_actors()[0], signal.SIGKILL)
+        left.append(60 - len(list(output.glob("*.png"))))
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    assert _run(tmp_path / "album", "-o", output, "--checkpoint", weights, "--batch", 1, *TWO) == 0
+    killer.join(10)
+    assert left and left[0] > 0  # it was killed in the middle
+    assert [Path(row["path"]).name for row in _rows(output)] == [f"p{n:02d}.png" for n in range(60)]
+    assert len(list(output.glob("*.png"))) == 60
+    assert not list(output.rglob(f"{WRITING}*"))
+    _assert_pixels_of_one_process(output, _rows(output), pipeline)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for 160 KiB; it takes the rights of root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "none", folder], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence_and_a_rerun_goes_on(weights, pipeline, small_disk, tmp_path, capsys):
+    for n in range(12):
+        write_photo(tmp_path / "album" / f"p{n:02d}.png", n, 100, 120)
+    argv = (tmp_path / "album", "-o", small_disk / "out", "--checkpoint", weights, "--batch", 1, *TWO)
+    with pytest.raises(SystemExit) as left:
+        cli.run(lambda: _run(*argv))
+    assert left.value.code == 1
+    assert "No space left on device" in capsys.readouterr().err
+    written = list((small_disk / "out").glob("*.png"))
+    assert 0 < len(written) < 12
+    for path in written:
+        assert load_photo(path).shape == (100, 120, 3)
+    assert not list((small_disk / "out").rglob(f"{WRITING}*"))
+
+    subprocess.run(["mount", "-o", "remount,size=10m", small_disk], check=True)
+    assert _run(*argv) == 0
+    rows = _rows(small_disk / "out")
+    assert len(rows) == 12
+    _assert_pixels_of_one_process(small_disk / "out", rows, pipeline)
+
+
+def test_more_actors_than_the_cluster_has_room_for_are_refused(album, tmp_path):
+    with pytest.raises(UserError, match="has room for 2 actors of 1 cores, not for 3"):
+        _run(album, "-o", tmp_path / "out", "--actors", 3, "--threads", 1)
+
+
+def test_a_device_that_the_cluster_lacks_is_refused(album, tmp_path):
+    with pytest.raises(UserError, match="has no GPU for --device=cuda"):
+        _run(album, "-o", tmp_path / "out", "--device", "cuda")
+
+
+def test_samples_in_shares_are_those_of_a_cluster(weights, tmp_path):
+    """`coltran.sample` with `skip_batches`, on photographs of the network's size, which no resizing changes."""
+    data = tmp_path / "photographs"
+    for n in range(4):
+        pixels = np.random.default_rng(n).integers(0, 256, (LOW, LOW, 3), dtype=np.uint8)
+        data.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(data / f"p{n}.png")
+    config = whole_config(dataset="custom", resolution=[LOW, LOW])
+    options = {"mode": "sample", "batch_size": 1, "num_outputs": 2, "num_samples": 2, "log_dir": "samples"}
+    for share in (0, 1):
+        config.sample = ConfigDict(options | {"skip_batches": 2 * share, "gen_file": f"gen{share}"})
+        write_samples(config, weights / "colorizer", data, "test")
+    argv = ("--checkpoint", weights, "--samples", 2, "--stage", "coarse", "--size", "network", "--top-p", 1, *TWO)
+    assert _run(data, "-o", tmp_path / "out", *argv) == 0
+    records = list(read_generated(weights / "colorizer" / "samples", (LOW, 2 * LOW)))
+    assert len(records) == 4
+    for row in _rows(tmp_path / "out"):
+        record = records[int(Path(row["path"]).stem[1:])].image
+        expected = record[:, LOW * row["sample"] : LOW * (row["sample"] + 1)]
+        np.testing.assert_array_equal(load_photo(tmp_path / "out" / row["file"]), expected)
+
+
+def test_photographs_are_found_by_address_and_by_list(tmp_path):
+    for name in ("x/a.png", "x/y/b.JPG", "x/.hidden.png", "x/notes.txt"):
+        write_photo(tmp_path / f"{name}.png", 0).rename(tmp_path / name)
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "l.txt").write_text("s3://bucket/one.jpg\n\n../two.jpg\n")
+    found, problems = cluster.find_photos([f"file://{tmp_path}/x", f"{tmp_path}/list/l.txt"], tmp_path / "out")
+    assert found == {
+        f"file://{tmp_path}/x/a.png": "a.png",
+        f"file://{tmp_path}/x/y/b.JPG": "y/b.JPG",
+        "s3://bucket/one.jpg": "bucket/one.jpg",
+        "../two.jpg": "two.jpg",
+    }
+    assert problems == []
+
+
+def test_a_name_that_stands_for_nothing_is_a_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    _, problems = cluster.find_photos([str(tmp_path / "empty"), str(tmp_path / "nowhere")], tmp_path / "out")
+    assert [problem.split(" ", 1)[1] for problem in problems] == [
+        "holds no photographs.",
+        "cannot be read: it does not exist.",
+    ]
+
+
+def test_photographs_of_one_name_are_refused(tmp_path):
+    for folder in "ab":
+        write_photo(tmp_path / folder / "p.png", 0)
+    with pytest.raises(UserError, match=r"would have the same results, p\.png-0"):
+        cluster.find_photos([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "out")
+
+
+def test_results_inside_the_album_are_no_photographs(tmp_path):
+    write_photo(tmp_path / "p.png", 0)
+    write_photo(tmp_path / "out" / "p.png-0.png", 0)
+    assert list(cluster.find_photos([str(tmp_path)], tmp_path / "out")[0].values()) == ["p.png"]
+    with pytest.raises(UserError, match="the next run would take them for photographs"):
+        cluster.find_photos([str(tmp_path)], tmp_path)
