@@ -38,6 +38,7 @@ from coltran import cli
 from coltran.cli import at_least
 from coltran.configs import colorizer as paper
 from coltran.networks import layers
+from coltran.networks.dense import Dense
 from coltran.networks.losses import compute_losses
 from coltran_kernels import affine, axial_attention, reference
 from coltran_kernels.ops import IMPLEMENTATIONS
@@ -164,9 +165,9 @@ def plain_norm(x: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor,
     return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), scale)
 
 
-def plain_linear(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool, **_: Any) -> Tensor:
+def plain_dense(layer: Dense, x: Tensor, *, relu: bool = False, **_: Any) -> Tensor:
     """The same for the dense layer."""
-    return reference.linear(x, weight, bias, relu)
+    return reference.linear(x, layer.weight, layer.bias, relu)
 
 
 def measure_colorizer(batch: int, train: bool, device: torch.device, repeats: int) -> dict[str, list[float]]:
@@ -187,7 +188,7 @@ def measure_colorizer(batch: int, train: bool, device: torch.device, repeats: in
         with (
             mock.patch.object(layers, "axial_attention", plain_attention),
             mock.patch.object(layers, "add_layer_norm", plain_norm),
-            mock.patch.object(layers, "linear", plain_linear),
+            mock.patch.object(Dense, "forward", plain_dense),
         ):
             return run()
 

@@ -38,7 +38,7 @@ from coltran.image import PhotoError, colors_to_labels, rgb_to_gray, to_bits
 from coltran.metrics import report
 from coltran.metrics.measure import PROTOCOLS
 from coltran.networks.colorizer import LABELS
-from coltran.networks.layers import use_bfloat16
+from coltran.networks.dense import use_bfloat16
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch, eval_batches
 

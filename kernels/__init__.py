@@ -9,6 +9,7 @@ from coltran_kernels.ops import (
     cached_attention,
     decode_row,
     linear,
+    pack_linear,
     prepare_decoder,
 )
 from coltran_kernels.settle import settle_row
@@ -27,6 +28,7 @@ __all__ = [
     "cached_attention",
     "decode_row",
     "linear",
+    "pack_linear",
     "prepare_decoder",
     "settle_row",
 ]

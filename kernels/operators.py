@@ -157,38 +157,3 @@ def register_layer_norm(
 
     norm.register_autograd(gradients, setup_context=keep)
     return norm
-
-
-def register_linear(
-    name: str, forward: Callable[..., Tensor], gradients: Callable[..., tuple[Tensor | None, ...]]
-) -> Callable[..., Tensor]:
-    """Registers `coltran_kernels::linear_{name}`, whose gradients are those of traceable torch operations.
-
-    Args:
-        name: of the implementation.
-        forward: (x, weight, bias, relu) -> the output [..., N], contiguous.
-        gradients: (x, weight, output with relu or None, grad, which are wanted) -> those of x, weight and bias.
-
-    Returns:
-        The operator: x, weight, bias, relu -> output.
-    """
-    linear = torch.library.custom_op(
-        f"coltran_kernels::linear_{name}",
-        lambda *arguments: forward(*arguments),
-        mutates_args=(),
-        schema="(Tensor x, Tensor weight, Tensor? bias, bool relu) -> Tensor",
-    )
-
-    @linear.register_fake
-    def _(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-        return x.new_empty(*x.shape[:-1], weight.shape[0])
-
-    def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, relu = inputs
-        ctx.save_for_backward(x, weight, output if relu else None)
-
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*gradients(*ctx.saved_tensors, grad, ctx.needs_input_grad[:3]), None)
-
-    linear.register_autograd(backward, setup_context=keep)
-    return linear

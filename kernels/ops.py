@@ -199,14 +199,14 @@ def linear(
         weight: [N, K].
         bias: [N] or None.
         relu: take max(y, 0).
-        implementation: "cpu" (native, float32) or None; any other takes torch's product, which has no better on a GPU.
+        implementation: checked; all of them take torch's product.
 
     Returns:
         [..., N].
 
     Raises:
         ValueError: shapes that do not fit.
-        NotImplementedError: the named implementation cannot serve these tensors, or not on this machine.
+        NotImplementedError: the named implementation cannot serve these tensors.
     """
     _require(
         weight.dim() == 2 and x.shape[-1:] == weight.shape[1:],
@@ -217,9 +217,37 @@ def linear(
         f"linear: bias is {None if bias is None else tuple(bias.shape)}, the weight {tuple(weight.shape)}",
     )
     _choose("linear", implementation, IMPLEMENTATIONS, x)
-    if _serves_natively("linear", implementation, dense.unsupported(x, weight, bias)):
-        return dense.linear(x, weight, bias, relu)
     return reference.linear(x, weight, bias, relu)
+
+
+def pack_linear(
+    weight: Tensor, bias: Tensor | None = None, *, precision: str = "float32", implementation: str | None = None
+) -> dense.PackedLinear | None:
+    """A dense layer laid out once for many products without a gradient: `pack_linear(weight, bias).multiply(x)`.
+
+    What a row gives does not depend on the rows beside it, to the bit.
+
+    Args:
+        weight: [N, K].
+        bias: [N] or None.
+        precision: "float32", or "bfloat16": products of values rounded to it, with sums and results in float32.
+        implementation: "cpu" or None; with any other there is nothing to lay out.
+
+    Returns:
+        The packed layer, a copy of the weights as they are now; None where `linear` serves as well.
+
+    Raises:
+        NotImplementedError: bfloat16 where the weights, the implementation or the processor do not serve it.
+    """
+    chosen = _choose("pack_linear", implementation, IMPLEMENTATIONS, weight)
+    unsuited = native.unsuited(weight, bias)
+    if chosen == "cpu" and unsuited is None and weight.shape[1] > 0:
+        if (reason := dense.why_not(precision)) is not None:
+            raise NotImplementedError(f"pack_linear: {reason}")
+        return dense.pack(weight, bias, precision)
+    if precision != "float32":
+        raise NotImplementedError(f"pack_linear: {precision} is served on the CPU, not by {chosen!r}")
+    return None
 
 
 def add_layer_norm(

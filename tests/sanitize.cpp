@@ -15,11 +15,9 @@
 #include <vector>
 
 #include "axial.h"
-#include "linear.h"
 
 extern "C" void coltran_decode_row(const coltran::Row *row, int threads, int index);
 extern "C" void coltran_attend_columns(const coltran::Column *column, int threads, int index);
-extern "C" void coltran_linear(const coltran::Linear *linear, int threads, int index);
 extern "C" void coltran_axial(const coltran::Axial *axial, int threads, int index);
 
 namespace {
@@ -56,14 +54,11 @@ struct Case {
 struct Target {
     coltran::DecodeRow decode_row;
     coltran::AttendColumns attend_columns;
-    coltran::ArrangeRows arrange_rows;
-    coltran::Multiply multiply;
     coltran::AttendLine attend_line;
 };
 
 #define TARGET_OF(name) \
-    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::arrange_rows, \
-      coltran::name::multiply, coltran::name::attend_line }
+    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line }
 
 std::vector<Target> targets() {
     std::vector<Target> found{TARGET_OF(plain)};
@@ -211,30 +206,6 @@ void check_columns(int64_t batch, int64_t width, int64_t heads, int64_t channels
     });
 }
 
-void check_linear(int64_t rows, int64_t outputs, int64_t depth, bool openmp) {
-    arrays.clear();
-    coltran::Linear linear{};
-    linear.rows = rows, linear.outputs = outputs, linear.depth = depth;
-    linear.x = numbers(rows * depth), linear.x_stride = depth;
-    linear.weight = numbers(outputs * depth), linear.weight_stride = depth;
-    linear.bias = numbers(outputs), linear.y_stride = outputs, linear.relu = 1;
-    const int64_t size = rows * outputs;
-    expect_the_same(size, 1e-5f, "the same product", openmp, [&](float *y, const Target *target, int threads) {
-        const auto workspace = poisoned(round_up(rows, coltran::PANEL) * depth);
-        linear.y = y, linear.workspace = workspace.get();
-        if (target) {
-            team(threads, [&](int thread) {
-                for (int64_t i = thread; i < panels_of(linear); i += threads) target->arrange_rows(linear, i);
-            });
-            team(threads, [&](int thread) {
-                for (int64_t i = thread; i < tasks_of(linear); i += threads) target->multiply(linear, i);
-            });
-        } else {
-            coltran_linear(&linear, threads, -1);
-        }
-    });
-}
-
 void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels, bool conditioned, bool causal,
                  bool openmp) {
     arrays.clear();
@@ -260,20 +231,6 @@ void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels,
     });
 }
 
-// More rows than one pass takes: the same as those of the first pass and the rest by themselves.
-void check_passes() {
-    arrays.clear();
-    const int64_t rows = coltran::PASS + 5, outputs = 3, depth = 2;
-    std::vector<float> y((size_t)(rows * outputs), NAN), workspace((size_t)(coltran::PASS * depth), NAN);
-    float *x = numbers(rows * depth), *weight = numbers(outputs * depth);
-    coltran::Linear linear{rows, outputs, depth, x, depth, weight, depth, nullptr, y.data(), outputs, 0, workspace.data()};
-    coltran_linear(&linear, 2, -1);
-    for (int64_t i = 0; i < rows * outputs; ++i) {
-        const float *a = x + i / outputs * depth, *b = weight + i % outputs * depth;
-        expect(fabsf(y[(size_t)i] - (a[0] * b[0] + a[1] * b[1])) < 1e-5f, "the product in passes");
-    }
-}
-
 }  // namespace
 
 int main(int count, char **) {
@@ -287,14 +244,9 @@ int main(int count, char **) {
     check_columns(1, 1, 1, 5, 1, openmp);
     check_columns(2, 3, 2, 24, 7, openmp);
     check_columns(3, 2, 1, 128, 33, openmp);
-    check_linear(1, 1, 1, openmp);
-    check_linear(33, 49, 17, openmp);
-    check_linear(300, 100, 40, openmp);
-    check_linear(9, 13, 600, openmp);
     check_axial(1, 1, 1, 1, false, true, openmp);
     check_axial(3, 33, 2, 5, true, false, openmp);
     check_axial(2, 70, 1, 40, true, true, openmp);
     check_axial(1, 20, 3, 64, false, false, openmp);
-    if (openmp) check_passes();
     puts("sound");
 }

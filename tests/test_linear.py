@@ -1,116 +1,113 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dense layer's product: the native kernel against torch's in float64, its gradients, what it refuses."""
+"""The dense layer's product: every form against torch's in float64, its gradients, what it refuses, what is kept."""
 
 from __future__ import annotations
+
+import copy
+import json
 
 import pytest
 import torch
 
-from coltran_kernels import linear, reference
+from coltran.networks.dense import Dense, products_in
+from coltran_kernels import linear, pack_linear, reference
+from coltran_kernels.cpu import choice
 from coltran_kernels.cpu import linear as dense
-from coltran_kernels.cpu import native
 
-pytestmark = pytest.mark.skipif(native.why_not() is not None, reason=str(native.why_not()))
+PRECISIONS = [p for p in dense.TYPES if dense.why_not(p) is None]
+FORMS = [f for f in dense.FORMS if torch.backends.mkldnn.is_available() or f.startswith("torch")]
+needs_bfloat16 = pytest.mark.skipif("bfloat16" not in PRECISIONS, reason=str(dense.why_not("bfloat16")))
 
 
 def _operands(rows, outputs, depth):
     return torch.randn(rows, depth), torch.randn(outputs, depth), torch.randn(outputs)
 
 
-def _assert_near(found, x, weight, bias=None, relu=False):
-    """To a few roundings of the sum of the terms' magnitudes."""
-    x, weight = x.double(), weight.double()
-    bias = None if bias is None else bias.double()
+def _layer(weight, bias, form, precision="float32"):
+    return dense._lay_out(weight, bias, precision, form)
+
+
+def _assert_near(found, x, weight, bias=None, relu=False, precision="float32"):
+    """To a few roundings of the sum of the terms' magnitudes; in bfloat16 from rounded operands, rounded once."""
+    narrow = precision == "bfloat16"
+    x, weight, bias = (None if t is None else (t.bfloat16() if narrow else t).double() for t in (x, weight, bias))
     expected = reference.linear(x, weight, bias, relu)
     bound = x.abs() @ weight.abs().T + (0 if bias is None else bias.abs())
-    assert ((found - expected).abs() <= 2**-22 * (x.shape[-1] ** 0.5 + 4) * bound).all()
+    allowed = 2**-22 * (x.shape[-1] ** 0.5 + 4) * bound + (2**-8 * expected.abs() if narrow else 0)
+    assert found.dtype == torch.float32
+    assert ((found - expected).abs() <= allowed).all()
 
 
-@pytest.mark.parametrize("target", native.targets() if native.why_not() is None else [])
-@pytest.mark.parametrize("rows", [1, 31, 32, 33, 300, 1027])
-@pytest.mark.parametrize("outputs", [1, 11, 12, 47, 48, 100])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 300])
+@pytest.mark.parametrize("outputs", [1, 47, 100])
 @pytest.mark.parametrize("depth", [1, 15, 520])
-def test_every_instruction_set_multiplies_as_torch(target, rows, outputs, depth):
+def test_every_form_multiplies_as_torch(precision, form, rows, outputs, depth):
     x, weight, bias = _operands(rows, outputs, depth)
-    index = native.targets().index(target)
-    _assert_near(dense.multiply(x, weight, None, False, target=index), x, weight)
-    _assert_near(dense.multiply(x, weight, bias, True, target=index), x, weight, bias, True)
+    _assert_near(_layer(weight, None, form, precision).multiply(x), x, weight, None, False, precision)
+    _assert_near(_layer(weight, bias, form, precision).multiply(x, True), x, weight, bias, True, precision)
 
 
-def test_strided_operands_are_read_where_they_lie():
+@pytest.mark.parametrize("form", FORMS)
+def test_strided_operands_are_read_where_they_lie(form):
     x, weight, bias = torch.randn(7, 5, 60)[:, :3, 10:50], torch.randn(30, 80)[:, 20:60], torch.randn(60)[::2]
-    _assert_near(linear(x, weight, bias), x, weight, bias)
+    _assert_near(_layer(weight, bias, form).multiply(x), x, weight, bias)
     columns = torch.randn(40, 21).T
-    _assert_near(linear(columns, weight), columns, weight)
+    _assert_near(_layer(weight, None, form).multiply(columns), columns, weight)
 
 
-def test_poisoned_memory_beside_the_operands_is_not_read():
-    x, weight = torch.full((40, 64), torch.nan), torch.full((20, 64), torch.nan)
-    x[:33, :50], weight[:13, :50] = torch.randn(33, 50), torch.randn(13, 50)
-    _assert_near(linear(x[:33, :50], weight[:13, :50]), x[:33, :50], weight[:13, :50])
-
-
-def test_no_row_can_tell_how_many_there_are():
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_row_can_tell_how_many_there_are(precision):
     x, weight, bias = _operands(200, 70, 90)
-    whole = linear(x, weight, bias)
-    for part in (x[:1], x[5:38], x[100:]):
-        assert torch.equal(linear(part, weight, bias), whole[(x == part[0]).all(1).nonzero().item() :][: len(part)])
+    layer = pack_linear(weight, bias, precision=precision)
+    whole = layer.multiply(x)
+    for first, last in ((0, 1), (5, 38), (100, 200), (3, 6)):
+        assert torch.equal(layer.multiply(x[first:last]), whole[first:last])
 
 
-def test_threads_give_the_same_result():
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_threads_give_the_same_result(precision):
     x, weight, bias = _operands(130, 200, 33)
-    threads = torch.get_num_threads()
+    layer, threads = pack_linear(weight, bias, precision=precision), torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = linear(x, weight, bias)
+        alone = layer.multiply(x)
         torch.set_num_threads(3)
-        assert torch.equal(linear(x, weight, bias), alone)
+        assert torch.equal(layer.multiply(x), alone)
     finally:
         torch.set_num_threads(threads)
 
 
-def test_what_is_not_a_number_stays_so_through_relu():
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_not_a_number_stays_so_through_relu(form):
     x = torch.tensor([[float("nan")], [-1.0], [2.0]])
-    found = linear(x, torch.ones(1, 1), relu=True)[:, 0]
+    found = _layer(torch.ones(1, 1), None, form).multiply(x, relu=True)[:, 0]
     assert found[0].isnan() and found[1:].tolist() == [0.0, 2.0]
 
 
 def test_no_inputs_give_the_bias():
+    assert pack_linear(torch.empty(2, 0), torch.ones(2)) is None
     assert linear(torch.empty(3, 0), torch.empty(2, 0), torch.ones(2)).eq(1).all()
 
 
-def test_no_rows_give_no_rows():
-    assert linear(torch.empty(3, 0, 8), torch.randn(5, 8)).shape == (3, 0, 5)
+@pytest.mark.parametrize("form", FORMS)
+def test_no_rows_give_no_rows(form):
+    assert _layer(torch.randn(5, 8), None, form).multiply(torch.empty(3, 0, 8)).shape == (3, 0, 5)
 
 
-@pytest.mark.parametrize("relu", [False, True])
-def test_gradients_are_those_of_torch(relu):
-    operands = [t.requires_grad_() for t in (torch.randn(2, 3, 20), torch.randn(7, 20), torch.randn(7))]
-    grad = torch.randn(2, 3, 7)
-    found = torch.autograd.grad(linear(*operands, relu=relu), operands, grad)
-    expected = torch.autograd.grad(reference.linear(*operands, relu), operands, grad)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
+def test_nothing_is_packed_for_other_types_and_implementations():
+    assert pack_linear(torch.randn(2, 4, dtype=torch.float64)) is None
+    assert pack_linear(torch.randn(2, 4), implementation="reference") is None
+    with pytest.raises(NotImplementedError, match="bfloat16 is served on the CPU"):
+        pack_linear(torch.randn(2, 4), precision="bfloat16", implementation="reference")
 
 
-def test_only_the_gradients_asked_for_are_computed():
-    x, weight, bias = _operands(4, 3, 5)
-    (of_weight,) = torch.autograd.grad(linear(x, weight.requires_grad_(), bias).sum(), [weight])
-    torch.testing.assert_close(of_weight, x.sum(0).expand(3, 5))
-
-
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("biased", [False, True])
-def test_the_operator_is_sound(relu, biased):
-    x, weight, bias = (t.requires_grad_() for t in _operands(6, 5, 9))
-    torch.library.opcheck(dense.multiply_traced, (x, weight, bias if biased else None, relu))
-
-
-def test_other_types_go_to_torch_unless_the_native_kernel_is_named():
-    x, weight = torch.randn(3, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
-    assert torch.equal(linear(x, weight), reference.linear(x, weight, None, False))
-    with pytest.raises(NotImplementedError, match="float32, not in torch.float64"):
-        linear(x, weight, implementation="cpu")
+def test_a_processor_without_units_for_bfloat16_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    with pytest.raises(NotImplementedError, match="needs a processor with units for it"):
+        pack_linear(torch.randn(2, 4), precision="bfloat16")
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -118,3 +115,111 @@ def test_shapes_that_do_not_fit_are_refused():
         linear(torch.randn(3, 4), torch.randn(2, 5))
     with pytest.raises(ValueError, match="bias is"):
         linear(torch.randn(3, 4), torch.randn(2, 4), torch.randn(3))
+
+
+# A module keeps its packed weights, and notices that they have changed.
+
+
+def _changes():
+    yield "in place", lambda layer: layer.weight.mul_(2)
+    yield "the bias", lambda layer: layer.bias.add_(1)
+    yield "by data", lambda layer: setattr(layer.weight, "data", torch.randn_like(layer.weight))
+    yield "by loading", lambda layer: layer.load_state_dict(Dense(9, 5).state_dict())
+
+
+@pytest.mark.parametrize("change", [pytest.param(change, id=name) for name, change in _changes()])
+@torch.no_grad()
+def test_a_module_multiplies_with_its_weights_as_they_are(change):
+    layer, x = Dense(9, 5), torch.randn(4, 9)
+    before = layer(x)
+    change(layer)
+    assert not torch.equal(layer(x), before)
+    _assert_near(layer(x), x, layer.weight, layer.bias)
+
+
+@torch.no_grad()
+def test_a_module_packs_once(monkeypatch):
+    layer, x = Dense(9, 5), torch.randn(4, 9)
+    expected = layer(x)
+    monkeypatch.setattr(dense, "pack", None)
+    assert torch.equal(layer(x), expected)
+
+
+def test_a_module_that_has_multiplied_can_be_copied_and_trained():
+    layer, x = Dense(9, 5), torch.randn(4, 9)
+    with torch.no_grad():
+        layer(x)
+    twin = copy.deepcopy(layer)
+    twin(x).sum().backward()
+    torch.testing.assert_close(twin.weight.grad, x.sum(0).expand(5, 9))
+
+
+@needs_bfloat16
+@torch.no_grad()
+def test_a_module_multiplies_in_the_precision_asked_for():
+    layer, x = Dense(9, 5), torch.randn(4, 9)
+    before = layer(x)
+    with products_in("bfloat16"):
+        _assert_near(layer(x), x, layer.weight, layer.bias, precision="bfloat16")
+        assert not torch.equal(layer(x), before)
+    assert torch.equal(layer(x), before)
+
+
+# What is measured is kept in the user's cache.
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch):
+    """`asked()` in a new process, so to speak: the answer, and whether it was measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def ask(answer="a"):
+        monkeypatch.setattr(choice, "_answers", {})
+        measured = []
+        found = choice.chosen("question", ("a", "b"), lambda: measured.append(1) or answer)
+        assert choice.chosen("question", ("a", "b"), lambda: "b") == found  # within a process it never changes
+        return found, bool(measured)
+
+    return ask
+
+
+def _file(tmp_path):
+    (file,) = (tmp_path / "coltran").iterdir()
+    return file
+
+
+def test_a_measurement_is_kept(asked):
+    assert asked() == ("a", True)
+    assert asked("b") == ("a", False)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"question": "c"}', '{"question": ["a"]}', "\xff"])
+def test_what_cannot_be_read_is_measured_again(asked, tmp_path, damage):
+    asked()
+    _file(tmp_path).write_text(damage, encoding="latin-1")
+    assert asked("b") == ("b", True)
+    assert asked("a") == ("b", False)
+    assert json.loads(_file(tmp_path).read_text()) == {"question": "b"}
+
+
+def test_another_processor_or_torch_is_measured_again(asked, monkeypatch):
+    asked()
+    monkeypatch.setattr(torch, "__version__", "0")
+    assert asked("b") == ("b", True)
+    monkeypatch.setattr(choice, "processor", lambda: ("another", ""))
+    assert asked() == ("a", True)
+
+
+def test_without_a_cache_every_process_measures(asked, tmp_path):
+    (tmp_path / "coltran").write_text("in the way")
+    assert asked() == ("a", True)
+    assert asked("b") == ("b", True)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_measurement_finds_a_form_that_keeps_rows_apart(precision):
+    found = dense._measure(precision)
+    assert found in FORMS
+    x, weight, _ = _operands(70, 30, 40)
+    layer = _layer(weight, None, found, precision)
+    assert torch.equal(layer.multiply(x)[:9], layer.multiply(x[:9]))

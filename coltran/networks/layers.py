@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from coltran_kernels import add_layer_norm, affine, axial_attention, bfloat16, linear
+from coltran.networks.dense import Dense
+from coltran_kernels import add_layer_norm, affine, axial_attention
 
 EPS = 1e-3  # added to the variance in every layer norm
 
@@ -64,25 +65,6 @@ def initialize_(weight: Tensor, initializer: str, fan_in: int, fan_out: int) -> 
     """Fill a kernel by the name that a configuration gives its initializer."""
     fill = choose({"glorot_uniform": glorot_, "zeros": lambda w, *_: nn.init.zeros_(w)}, initializer, "initializer")
     return fill(weight, fan_in, fan_out)
-
-
-class Dense(nn.Linear):
-    """A dense layer by `coltran_kernels.linear`, or in mixed precision, see `use_bfloat16`."""
-
-    in_bfloat16 = False
-
-    def forward(self, x: Tensor, *, relu: bool = False, implementation: str | None = None) -> Tensor:
-        """[..., inputs] -> [..., outputs]."""
-        if self.in_bfloat16:
-            return bfloat16.linear(x, self.weight, self.bias, relu=relu)
-        return linear(x, self.weight, self.bias, relu=relu, implementation=implementation)
-
-
-def use_bfloat16(network: nn.Module) -> None:
-    """From now on the network's dense layers multiply bfloat16 values; the weights stay float32."""
-    for module in network.modules():
-        if isinstance(module, Dense):
-            module.in_bfloat16 = True
 
 
 class Dropout(nn.Dropout):

@@ -17,7 +17,8 @@ from coltran.devices import processes
 from coltran.devices.choose import place
 from coltran.devices.place import Place
 from coltran.errors import UserError
-from coltran.networks.layers import Dropout, draw_dropout, plain, use_bfloat16
+from coltran.networks.dense import use_bfloat16
+from coltran.networks.layers import Dropout, draw_dropout, plain
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
 from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates

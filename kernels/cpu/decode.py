@@ -16,8 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coltran_kernels.cpu import native, structures
-from coltran_kernels.cpu.linear import PANEL, multiply
+from coltran_kernels.cpu.linear import PackedLinear
+from coltran_kernels.cpu.linear import pack as pack_linear
 from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms
+
+PANEL = 32  # columns of a matrix that a product takes together, as in decode.h
 
 
 class PackedLayer(NamedTuple):
@@ -40,9 +43,9 @@ class PackedWeights(NamedTuple):
     logits_bias: Tensor
     embedding: Tensor
     table: Tensor  # [S, 3D], the first layer's products with the embedding
-    first: Tensor  # [3D, D], the first layer's matrix
     norm_weight: Tensor
     norm_bias: Tensor
+    first: PackedLinear  # the first layer's matrix [3D, D]
 
 
 def panels(weight: Tensor) -> Tensor:
@@ -78,13 +81,16 @@ def pack(weights: DecoderWeights) -> PackedWeights:
         found += [panels(layer.ff2), _filled(layer.ff2_bias), layer.bias]
     first = weights.layers[0].qkv
     found += [panels(weights.logits), _filled(weights.logits_bias)]
-    found += [weights.embedding, F.linear(weights.embedding, first), first, weights.norm_weight, weights.norm_bias]
+    found += [weights.embedding, F.linear(weights.embedding, first), weights.norm_weight, weights.norm_bias]
     rest = iter(_in_one_block(found))
     layers = []
     for index in range(len(weights.layers)):
         qkv = next(rest) if index else None
         layers.append(PackedLayer(qkv, *(next(rest) for _ in range(6))))
-    return PackedWeights(tuple(layers), *rest)
+    logits, logits_bias, embedding, table, norm_weight, norm_bias = rest
+    return PackedWeights(
+        tuple(layers), logits, logits_bias, embedding, table, norm_weight, norm_bias, pack_linear(first, None)
+    )
 
 
 def weights_in_order(weights: DecoderWeights) -> list[Tensor]:
@@ -111,7 +117,7 @@ def _rows(tensor: Tensor | None) -> Tensor | None:
 
 def _first_products(packed: PackedWeights, inputs: Tensor, layer: RowLayer) -> Tensor:
     """The first layer's queries, keys and values [B, W, 3D] of the row terms alone, conditioned."""
-    products = multiply(inputs, packed.first, None, False)
+    products = packed.first.multiply(inputs)
     if layer.qkv_scale is not None:
         products *= layer.qkv_scale
     if layer.qkv_shift is not None:

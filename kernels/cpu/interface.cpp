@@ -4,7 +4,6 @@
 
 #include "axial.h"
 #include "decode.h"
-#include "linear.h"
 
 namespace {
 
@@ -12,14 +11,11 @@ struct Target {
     const char *name;
     coltran::DecodeRow decode_row;
     coltran::AttendColumns attend_columns;
-    coltran::ArrangeRows arrange_rows;
-    coltran::Multiply multiply;
     coltran::AttendLine attend_line;
 };
 
 #define TARGET_OF(name) \
-    { #name, coltran::name::decode_row, coltran::name::attend_columns, coltran::name::arrange_rows, \
-      coltran::name::multiply, coltran::name::attend_line }
+    { #name, coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line }
 
 // The instruction sets that this processor has, the best last.
 int available(Target *targets) {
@@ -48,11 +44,11 @@ Target target(int index) {
 
 extern "C" {
 
-// Bytes of Term, Layer, Row, Column, Linear and Axial, for the loader to compare with its own.
+// Bytes of Term, Layer, Row, Column and Axial, for the loader to compare with its own.
 void coltran_sizes(int64_t *sizes) {
     sizes[0] = sizeof(coltran::Term), sizes[1] = sizeof(coltran::Layer);
     sizes[2] = sizeof(coltran::Row), sizes[3] = sizeof(coltran::Column);
-    sizes[4] = sizeof(coltran::Linear), sizes[5] = sizeof(coltran::Axial);
+    sizes[4] = sizeof(coltran::Axial);
 }
 
 // The name of the index-th instruction set that this processor has, the best last; null beyond.
@@ -74,19 +70,6 @@ void coltran_attend_columns(const coltran::Column *column, int threads, int inde
     const coltran::AttendColumns attend_columns = target(index).attend_columns;
 #pragma omp parallel num_threads(threads)
     attend_columns(*column, omp_get_thread_num(), omp_get_num_threads());
-}
-
-void coltran_linear(const coltran::Linear *linear, int threads, int index) {
-    const Target chosen = target(index);
-#pragma omp parallel num_threads(threads)
-    for (int64_t first = 0; first < linear->rows; first += coltran::PASS) {
-        const coltran::Linear part = pass_of(*linear, first);
-        const int64_t panels = panels_of(part), tasks = tasks_of(part);
-#pragma omp for schedule(dynamic)
-        for (int64_t panel = 0; panel < panels; ++panel) chosen.arrange_rows(part, panel);
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < tasks; ++task) chosen.multiply(part, task);
-    }
 }
 
 int64_t coltran_axial_scratch(const coltran::Axial *axial) { return coltran::axial_scratch(*axial); }

@@ -1,66 +1,128 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`linear` by the native kernel in linear.cpp, the gradient of the weights by torch's product."""
+"""A dense layer, `y = x W^T + b`, whose weights are laid out once for many products; no gradient.
+
+    "packed"     oneDNN's product on weights in its own order, in float32 or bfloat16
+    "torch"      torch's product on the weights as they are
+
+Which of them, a short measurement on this machine decides (`choice.py`). A row's result must not depend on how many
+rows there are, to the bit: that is measured too. A product that fails takes BLOCK rows at a time, the last filled up.
+
+In bfloat16 the inputs and weights are rounded to it, the sums are float32 and each result is rounded once.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from coltran_kernels import reference
-from coltran_kernels.cpu import native, structures
-from coltran_kernels.operators import may_train, register_linear
+from coltran_kernels.cpu import choice
 
-PANEL, PASS = 32, 1024  # rows arranged side by side, and at a time, as in linear.h
-
-
-def unsupported(x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
-    """Why the kernel cannot serve these tensors, or None."""
-    if weight.shape[1] == 0:
-        return "it needs at least one input"
-    return native.unsuited(x, weight, bias)
+TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BLOCK = 64
+FORMS = ("packed", "packed in blocks", "torch", "torch in blocks")
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    """See `coltran_kernels.linear`."""
-    # The operator costs as much as the product of a few rows, and sampling makes a thousand of them an image.
-    traced = torch.compiler.is_compiling() or may_train(x, weight, bias)
-    return (multiply_traced if traced else multiply)(x, weight, bias, relu)
+def why_not(precision: str) -> str | None:
+    """Why this processor does not serve products of that precision, or None."""
+    if precision == "bfloat16" and not (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    ):  # fmt: skip
+        return f"bfloat16 needs a processor with units for it (AVX512-BF16 or AMX); {choice.processor()[0]} has none"
+    return None
 
 
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, *, target: int = -1) -> Tensor:
-    """The product without a gradient. `target`, an index of `native.targets()`, is for the tests."""
-    y = torch.empty(*x.shape[:-1], weight.shape[0])
-    # These must stay alive until the kernel has returned: the struct holds addresses only.
-    rows = x.reshape(-1, x.shape[-1])
-    rows, weight = (t if t.stride(1) == 1 else t.contiguous() for t in (rows, weight))
-    bias = None if bias is None else bias.contiguous()
-    count, depth = rows.shape
-    workspace = torch.empty(-(-min(count, PASS) // PANEL) * PANEL * depth)
-    call = structures.Linear(
-        rows=count, outputs=weight.shape[0], depth=depth, x=rows.data_ptr(), x_stride=rows.stride(0),
-        weight=weight.data_ptr(), weight_stride=weight.stride(0), bias=None if bias is None else bias.data_ptr(),
-        y=y.data_ptr(), y_stride=weight.shape[0], relu=relu, workspace=workspace.data_ptr(),
-    )  # fmt: skip
-    native.load().coltran_linear(call, torch.get_num_threads(), target)
-    return y
+def _version(tensor: Tensor | None) -> int:
+    """torch's count of the changes made in place; inference tensors have none."""
+    return 0 if tensor is None or tensor.is_inference() else tensor._version
 
 
-def gradients(
-    x: Tensor, weight: Tensor, y: Tensor | None, grad: Tensor, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """See `register_linear`."""
-    grad = grad if y is None else grad * (y > 0)
-    rows = grad.reshape(-1, grad.shape[-1])
-    of_x = multiply_traced(grad, weight.T.contiguous(), None, False) if wanted[0] else None
-    of_weight = rows.T @ x.reshape(-1, x.shape[-1]) if wanted[1] else None
-    return of_x, of_weight, rows.sum(0) if wanted[2] else None
+@dataclass(frozen=True)
+class PackedLinear:
+    """A dense layer as its product reads it, and what it was made from."""
+
+    weight: Tensor  # [N, K] float32, as torch keeps it
+    bias: Tensor | None  # [N] float32
+    versions: tuple[int, int]
+    form: str
+    precision: str
+    laid_out: Tensor
+    added: Tensor | None  # the bias in the precision of the product
+
+    def fits(self, weight: Tensor, bias: Tensor | None, precision: str) -> bool:
+        """Whether it is made from these, unchanged since, for this precision. (`tensor.data` hides its changes.)"""
+        if precision != self.precision or weight.device != self.weight.device or bias is not self.bias:
+            return False
+        return weight.data_ptr() == self.weight.data_ptr() and (_version(weight), _version(bias)) == self.versions
+
+    def product(self, rows: Tensor) -> Tensor:
+        """[M, K] -> [M, N], both in the precision of the product."""
+        if self.form.startswith("packed"):
+            return torch.ops.mkldnn._linear_pointwise(rows, self.laid_out, self.added, "none", [], "")
+        return F.linear(rows, self.laid_out, self.added)
+
+    @torch.no_grad()
+    def multiply(self, x: Tensor, relu: bool = False) -> Tensor:
+        """float32 [..., K] -> float32 [..., N]; with `relu` negative values become zero."""
+        rows = x.reshape(-1, x.shape[-1]).to(TYPES[self.precision])
+        if self.form.endswith("blocks"):
+            count = len(rows)
+            blocks = F.pad(rows, (0, 0, 0, -count % BLOCK)).split(BLOCK)
+            y = torch.cat([self.product(block) for block in blocks])[:count]
+        else:
+            y = self.product(rows)
+        if relu:
+            y.relu_()  # by itself: oneDNN's would make zeros of what is not a number
+        return y.float().view(*x.shape[:-1], len(self.weight))
 
 
-def _multiply_or_torch(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    """For the operator, which is chosen where torch.compile traces and cannot ask whether the library is there."""
-    if native.why_not() is None:
-        return multiply(x, weight, bias, relu)
-    return reference.linear(x, weight, bias, relu)
+def _lay_out(weight: Tensor, bias: Tensor | None, precision: str, form: str) -> PackedLinear:
+    kind, weight = TYPES[precision], weight.detach()
+    laid_out = weight.to(kind).contiguous()
+    if form.startswith("packed"):
+        laid_out = torch.ops.mkldnn._reorder_linear_weight(laid_out, None)
+    versions = (_version(weight), _version(bias))
+    added = None if bias is None else bias.detach().to(kind).contiguous()
+    return PackedLinear(weight, bias, versions, form, precision, laid_out, added)
 
 
-multiply_traced = register_linear("cpu", _multiply_or_torch, gradients)
+@torch.no_grad()
+def _measure(precision: str) -> str:
+    """The form that is fastest, for the rows of one image and for many, among those that this torch has."""
+    random = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(rows, 512, generator=random) for rows in (1024, 1024))
+    layers = []
+    for form in ("packed", "torch"):
+        if form == "packed" and not torch.backends.mkldnn.is_available():
+            continue
+        layer = _lay_out(weight, None, precision, form)
+        whole, parts = layer.multiply(x), (x[:1], x[:3], x[:8], x[:50], x[:64], x[:513])
+        if not all(torch.equal(layer.multiply(part), whole[: len(part)]) for part in parts):
+            layer = _lay_out(weight, None, precision, f"{form} in blocks")
+        layers.append(layer)
+    best = [float("inf")] * len(layers)
+    for _ in range(5):
+        for i, layer in enumerate(layers):
+            best[i] = min(best[i], 16 * _seconds(layer, x[:64]) + _seconds(layer, x))
+    return layers[best.index(min(best))].form
+
+
+def _seconds(layer: PackedLinear, x: Tensor) -> float:
+    start = time.perf_counter()
+    layer.multiply(x)
+    return time.perf_counter() - start
+
+
+def form(precision: str) -> str:
+    """One of FORMS: what serves best here."""
+    measure: Callable[[], str] = lambda: _measure(precision)  # noqa: E731
+    return choice.chosen(f"dense layers in {precision}", FORMS, measure)
+
+
+def pack(weight: Tensor, bias: Tensor | None, precision: str = "float32") -> PackedLinear:
+    """Lays out float32 weights [N, K] and a bias [N] or None, with K at least 1."""
+    return _lay_out(weight, bias, precision, form(precision))

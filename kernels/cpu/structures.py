@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The structs and functions of decode.h, linear.h, axial.h and interface.cpp for ctypes. What each field is: there."""
+"""The structs and functions of decode.h, axial.h and interface.cpp for ctypes. What each field is: there."""
 
 from __future__ import annotations
 
@@ -60,30 +60,17 @@ class Axial(Structure):
     ]
 
 
-class Linear(Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("rows", "outputs", "depth")),
-        ("x", c_void_p),
-        ("x_stride", c_int64),
-        ("weight", c_void_p),
-        ("weight_stride", c_int64),
-        *((name, c_void_p) for name in ("bias", "y")),
-        *((name, c_int64) for name in ("y_stride", "relu")),
-        ("workspace", c_void_p),
-    ]
-
-
 def declare(library: ctypes.CDLL) -> None:
     """Gives the library's functions their types.
 
     Raises:
         OSError: the library's structs are not those above.
     """
-    sizes = (c_int64 * 6)()
+    sizes = (c_int64 * 5)()
     library.coltran_sizes.argtypes = [POINTER(c_int64)]
     library.coltran_sizes.restype = None
     library.coltran_sizes(sizes)
-    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Linear, Axial)]
+    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Axial)]
     if list(sizes) != expected:
         raise OSError(f"{library._name} has structs of {list(sizes)} bytes, expected {expected}")
     library.coltran_target.argtypes, library.coltran_target.restype = [c_int], c_char_p
@@ -91,7 +78,6 @@ def declare(library: ctypes.CDLL) -> None:
     library.coltran_decode_row.argtypes, library.coltran_decode_row.restype = [POINTER(Row), c_int, c_int], None
     library.coltran_attend_columns.argtypes = [POINTER(Column), c_int, c_int]
     library.coltran_attend_columns.restype = None
-    library.coltran_linear.argtypes, library.coltran_linear.restype = [POINTER(Linear), c_int, c_int], None
     library.coltran_axial_scratch.argtypes, library.coltran_axial_scratch.restype = [POINTER(Axial)], c_int64
     library.coltran_axial.argtypes, library.coltran_axial.restype = [POINTER(Axial), c_int, c_int], None
 

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dense layers, and in which precision they multiply.
+
+Without a gradient on the CPU a layer's weights are packed at its first use and kept beside it until they change
+(`coltran_kernels.pack_linear`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from coltran_kernels import bfloat16, linear, pack_linear
+from coltran_kernels.cpu.linear import PackedLinear
+from coltran_kernels.operators import may_train
+
+_precision: ContextVar[str] = ContextVar("precision", default="float32")
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Inside, dense layers without a gradient multiply in "float32" or "bfloat16"; in this thread alone."""
+    token = _precision.set(precision)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+class Dense(nn.Linear):
+    """A dense layer: packed where no gradient is wanted, or in mixed precision, see `use_bfloat16`."""
+
+    in_bfloat16 = False
+
+    def forward(self, x: Tensor, *, relu: bool = False, implementation: str | None = None) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        if self.in_bfloat16:
+            return bfloat16.linear(x, self.weight, self.bias, relu=relu)
+        if not torch.compiler.is_compiling() and not may_train(x, self.weight, self.bias):
+            packed = self._packed(implementation)
+            if packed is not None and x.dtype == torch.float32:
+                return packed.multiply(x, relu)
+        return linear(x, self.weight, self.bias, relu=relu, implementation=implementation)
+
+    def _packed(self, implementation: str | None) -> PackedLinear | None:
+        precision = _precision.get()
+        kept = _kept.get(self)
+        if kept is not None and implementation in (None, "cpu") and kept.fits(self.weight, self.bias, precision):
+            return kept
+        packed = pack_linear(self.weight, self.bias, precision=precision, implementation=implementation)
+        if packed is not None:
+            _kept[self] = packed
+        return packed
+
+
+_kept: WeakKeyDictionary[Dense, PackedLinear] = WeakKeyDictionary()  # beside the modules: it cannot be copied or saved
+
+
+def use_bfloat16(network: nn.Module) -> None:
+    """From now on the network's dense layers multiply bfloat16 values; the weights stay float32."""
+    for module in network.modules():
+        if isinstance(module, Dense):
+            module.in_bfloat16 = True
