@@ -23,6 +23,7 @@ from coltran.checkpoint import CheckpointError
 from coltran.devices.choose import device, import_xla
 from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
+from coltran.photo.hints import Hint, HintError, parse_hint
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -124,6 +125,14 @@ def at_least(lowest: int) -> Callable[[str], int]:
 
     convert.__name__ = "whole number"  # argparse's word for what it expected
     return convert
+
+
+def hint(text: str) -> Hint:
+    """An argparse type: `X,Y,#RRGGBB`."""
+    try:
+        return parse_hint(text)
+    except HintError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues], None]) -> flags.FlagValues:

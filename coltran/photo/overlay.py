@@ -9,6 +9,8 @@ import numpy as np
 from coltran.image import labels_to_colors
 from coltran.photo.recolour import luminance, recolour
 
+LONGEST = 512  # pixels of a map's longer side
+
 
 def shrink(photo: np.ndarray, longest: int | None) -> np.ndarray:
     """A photograph uint8 [H, W, 3] whose longer side has at most `longest` pixels; as it is where that is None."""
@@ -19,13 +21,13 @@ def shrink(photo: np.ndarray, longest: int | None) -> np.ndarray:
     return cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
 
 
-def paint(photo: np.ndarray, labels: np.ndarray, longest: int | None = 512) -> np.ndarray:
+def paint(photo: np.ndarray, labels: np.ndarray, longest: int | None = LONGEST) -> np.ndarray:
     """A photograph, at most `longest` a side, with the colours of labels [h, w]; gray where they are -1: uint8."""
     colours = np.where((labels >= 0)[..., None], labels_to_colors(labels), np.uint8(0))
     return recolour(luminance(shrink(photo, longest)), colours)
 
 
-def heat(photo: np.ndarray, values: np.ndarray, highest: float, longest: int | None = 512) -> np.ndarray:
+def heat(photo: np.ndarray, values: np.ndarray, highest: float, longest: int | None = LONGEST) -> np.ndarray:
     """Values [h, w] as colours, dark violet for 0 to bright yellow for `highest`, over the photograph: uint8."""
     small = shrink(photo, longest)
     levels = (np.clip(values / highest, 0, 1) * 255).astype(np.uint8)

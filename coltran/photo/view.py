@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from coltran.image import area_resize, center_square, photo_to_gray
+from coltran.image import area_resize, center_square, colors_to_labels, photo_to_gray, to_bits
 from coltran.photo import squares
 
 
@@ -34,6 +34,11 @@ class View:
         if isinstance(strip, Tensor):
             return strip.narrow(strip.dim() - 2 + self.axis, begin, side)
         return strip[begin : begin + side] if self.axis == 0 else strip[:, begin : begin + side]
+
+    def labels(self) -> np.ndarray:
+        """The labels of the colours that the photograph has, each of the mean colour of its cell: int64 [h, w]."""
+        small = area_resize(area_resize(self.photo, self.gray_high.shape), self.gray_low.shape)
+        return colors_to_labels(to_bits(small, 8, 3))
 
     def cells(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the cells that hold pixels of the whole photograph; outside of 0 .. h or w beyond it."""

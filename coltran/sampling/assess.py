@@ -26,6 +26,7 @@ from coltran.photo.lab import to_ab
 from coltran.photo.view import View
 from coltran.sampling.sampler import sample
 
+MOST_BITS = 9.0  # the entropy of 512 labels that are equally likely
 APART = 12.0  # the least distance between colours that count as two, in CIELAB's a and b
 TOGETHER = 8  # colourings that are looked at together, 8 MB each
 UNLIKELY = 1e-3  # labels below this probability are not offered

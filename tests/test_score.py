@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program that scores colourings and asks for hints, run with tiny random networks."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from coltran import checkpoint, cli, pipeline, score
+from coltran.sampling.assess import assess
+from tests.tiny import tiny_pipeline
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return tiny_pipeline()
+
+
+@pytest.fixture
+def here(tiny, tmp_path, monkeypatch):
+    """A working folder with two photographs; without --checkpoint, the tiny networks are used."""
+    for name in pipeline.NETWORKS:
+        checkpoint.save(getattr(tiny, name), tmp_path / "weights" / name)
+    monkeypatch.setattr(pipeline, "PRETRAINED", tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("a.png", "b.png")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (12, 15, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(name)
+    return tmp_path
+
+
+def run(monkeypatch, *arguments):
+    """The program's exit code, as from the command line."""
+    monkeypatch.setattr(sys, "argv", ["score", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.run(score.main)
+    return left.value.code
+
+
+def test_the_bits_are_those_of_the_colours_that_the_photograph_has(here, tiny):
+    view = tiny.look("a.png")
+    bits, picture = score.score(tiny, Path("a.png"))
+    assert bits == pytest.approx(assess(tiny.colorizer, view, [view.labels()]).bits_per_pixel[0])
+    assert picture.shape == (12, 15, 3)
+
+
+def test_a_drawn_colouring_has_the_labels_that_were_drawn(tiny):
+    photo = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    drawn = tiny(photo, stage="coarse", size="network")
+    np.testing.assert_array_equal(tiny.look(drawn.images[0]).labels(), drawn.labels[0])
+
+
+def test_colourings_are_ranked_the_likeliest_first(here, capsys):
+    assert score.main(["a.png", "b.png", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    bits = [one["bits_per_pixel"] for one in found]
+    assert bits == sorted(bits)
+    assert {one["photo"] for one in found} == {"a.png", "b.png"}
+    assert score.main(["a.png", "b.png"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{one['bits_per_pixel']:9.4f} bits a pixel  {one['photo']}" for one in found]
+
+
+def test_maps_are_written_where_a_folder_is_named(here):
+    score.main(["a.png", "b.png"])
+    assert sorted(path.name for path in here.glob("*.png")) == ["a.png", "b.png"]
+    score.main(["a.png", "b.png", "-o", "out"])
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a-surprise.png", "b-surprise.png"]
+
+
+def test_asking_names_three_places_with_colours_to_hint(here, capsys):
+    assert score.main(["--ask", "a.png", "-o", "out", "--samples", "16"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"a\.png: \d\.\d\d bits of entropy a pixel", lines[0])
+    for number, line in enumerate(lines[1:], 1):
+        found = re.match(rf"  {number}\. --hint (\d+),(\d+),#RRGGBB is worth -?[\d.]+ bits: #[0-9a-f]{{6}} \d+%", line)
+        assert 0 <= int(found[1]) < 15 and 0 <= int(found[2]) < 12
+    assert len(lines) == 4
+    assert [path.name for path in Path("out").iterdir()] == ["a-entropy.png"]
+
+
+def test_what_is_known_already_is_imposed_on_what_is_asked(here, tiny):
+    known = cli.hint("7,5,#ff0000")
+    found, _ = score.ask_about(tiny, Path("a.png"), hints=[known], samples=16)
+    other, _ = score.ask_about(tiny, Path("a.png"), samples=16)
+    assert found != other
+
+
+def test_bad_files_are_reported_and_the_rest_is_scored(here, capsys):
+    Path("c.png").write_text("not an image")
+    assert score.main(["c.png", "a.png", "missing.png"]) == 1
+    told = capsys.readouterr()
+    assert told.out.endswith("bits a pixel  a.png\n")
+    assert told.err.splitlines() == ["missing.png does not exist.", "c.png is not an image that can be read."]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ([], 2, "the following arguments are required"),
+        (["a.png", "--ask", "--samples", "3"], 2, "3 is below 16"),
+        (["a.png", "--ask", "--hint", "red"], 2, "'red' is not a hint such as"),
+        (["a.png", "--ask", "--samples", "16", "--hint", "99,0,#ffffff"], 1, "The hint at 99,0 lies outside"),
+        (["a.png", "-o", "b.png"], 1, "b.png cannot be written"),
+    ],
+)
+def test_what_makes_no_sense_is_one_sentence(here, monkeypatch, capsys, arguments, code, sentence):
+    assert run(monkeypatch, *arguments) == code
+    assert sentence in capsys.readouterr().err
