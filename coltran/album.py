@@ -12,7 +12,9 @@ from typing import Any
 from coltran.cli import progress_bar
 from coltran.image import PhotoError, list_photos
 from coltran.photo.files import Photograph
+from coltran.photo.hints import Wishes
 from coltran.photo.results import Job, Results
+from coltran.photo.variety import choose_diverse, differences
 from coltran.pipeline import Colorized, Pipeline
 from coltran.sampling.strips import batched
 
@@ -50,6 +52,9 @@ def colour_album(
     format: str | None = None,
     quality: int = 95,
     skip_existing: bool = False,
+    diverse: int | None = None,
+    wishes: Wishes | None = None,
+    noted: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Colours photographs into a folder; returns a sentence for each that could not be.
 
@@ -57,6 +62,9 @@ def colour_album(
         output: the folder, which exists.
         drawing: options of `Pipeline.colour`, `seed` among them.
         samples, best: colourings a photograph, and how many of them are kept: all where None.
+        diverse: keep the likeliest and so many that differ most from it and from each other instead.
+        wishes: what is imposed, where there is one photograph.
+        noted: more for colourings.json to say of each photograph.
         batch: colourings that are drawn together.
         format, quality: see `coltran.photo.results.Results`.
         skip_existing: leave photographs that an earlier run with the same options has finished.
@@ -64,7 +72,9 @@ def colour_album(
     Raises:
         OSError: a result cannot be written; those before it are whole.
     """
-    results = Results(photos, output, options=drawing, count=best or samples, format=format, quality=quality)
+    count = best or (samples if diverse is None else diverse + 1)
+    options = dict(drawing) | dict(noted or {})
+    results = Results(photos, output, options=options, count=count, format=format, quality=quality)
     jobs = [job for job in results.jobs if not (skip_existing and results.is_done(job))]
     problems: list[str] = []
     with progress_bar() as progress, ThreadPoolExecutor(1) as writer:
@@ -78,10 +88,12 @@ def colour_album(
                 progress.update(task, description=f"{name}: {stage}", completed=done, total=total)
 
             images = [photo.rgb for _, photo in found]
-            coloured = pipeline.colour(images, samples=samples, batch_size=batch, progress=report, **drawing)
+            coloured = pipeline.colour(
+                images, [wishes] if wishes else None, samples=samples, batch_size=batch, progress=report, **drawing
+            )
             if writing is not None:
                 writing.result()
-            writing = writer.submit(_write, results, found, coloured)
+            writing = writer.submit(_write, results, found, coloured, diverse)
             progress.advance(overall, len(found))
         if writing is not None:
             writing.result()
@@ -113,8 +125,17 @@ def _read_ahead(
             yield found
 
 
-def _write(results: Results, found: Sequence[tuple[Job, Photograph]], coloured: Sequence[Colorized]) -> None:
+def _write(
+    results: Results, found: Sequence[tuple[Job, Photograph]], coloured: Sequence[Colorized], diverse: int | None
+) -> None:
     for (job, photo), one in zip(found, coloured, strict=True):
-        results.write(job, photo, one.images, one.gray, [-log_prob for log_prob in one.log_prob])
+        bits = [-log_prob for log_prob in one.log_prob]
+        order = sorted(range(len(bits)), key=lambda s: bits[s])[: results.count]
+        if diverse is not None:
+            order = choose_diverse(differences(one.images), order[0], diverse)
+        results.write(job, photo, one.images, one.gray, bits, order)
         print(os.fsencode(f"{job.photo} -> {results.sheet(job)}").decode(errors="replace"), flush=True)
+        if one.effective is not None:
+            particles = results.options["particles"]
+            print(f"  effective sample size: at least {one.effective:.1f} of {particles} particles", flush=True)
     results.save_record()

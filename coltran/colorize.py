@@ -4,6 +4,7 @@
     python -m coltran.colorize old.jpg -o coloured
     python -m coltran.colorize album/ scan.png -o coloured --samples 4 --seed 7
     python -m coltran.colorize old.jpg -o coloured --samples 16 --best 3 --format png
+    python -m coltran.colorize old.jpg -o coloured --hint 120,45,#c03020 --particles 32
     python -m coltran.colorize old.jpg -o coloured --stage coarse --size network --checkpoint trained/
     python -m coltran.colorize album/ -o coloured --ray
 
@@ -14,6 +15,9 @@ of several photographs also gets contact_sheet.png, the sheets of the first 16 o
 colourings.json says of each file its sample, its seed and its bits a pixel (less is likelier). Results of the same
 name from an earlier run are replaced, a photograph of this run never. A folder is searched with its subfolders.
 A photograph that cannot be read is reported at the end (exit code 1), and the others are coloured all the same.
+
+Wishes for one photograph: --hint and --hints impose colours, --particles makes what lies above them agree as well,
+--redraw draws a part of a colouring anew; docs/hints.md. `python -m coltran.score --ask` says where a hint helps most.
 
 The same seed gives the same colours, whatever else is coloured in the same run. Unless --temperature 1 and
 --top-p 1 are given, unlikely colours are left out: the default --top-p 0.9 spares the networks in the package the
@@ -37,9 +41,9 @@ from pathlib import Path
 
 import torch
 
-from coltran import cli
+from coltran import cli, wishes
 from coltran.album import colour_album, find_photos
-from coltran.errors import UserError
+from coltran.errors import UsageError, UserError
 from coltran.files import check_output
 from coltran.photo import files
 from coltran.pipeline import STAGES, from_pretrained
@@ -84,6 +88,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--samples", type=count, default=1, metavar="N", help="colourings a photograph (1)")
     parser.add_argument("--best", type=count, metavar="K", help="keep the K likeliest of them (default: all)")
+    parser.add_argument(
+        "--diverse", type=count, metavar="K",
+        help="keep the likeliest and the K that differ most from it and from each other",
+    )  # fmt: skip
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the random numbers (0)")
     parser.add_argument(
         "--temperature", type=temperature, default=1.0, metavar="T",
@@ -128,7 +136,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--actors", type=count, metavar="N", help="with --ray: how many work at once (default: one a GPU, or a machine)"
     )
+    wishes.add_arguments(parser)
     arguments = parser.parse_args(argv)
+    if arguments.diverse is not None and arguments.best is not None:
+        parser.error("--best and --diverse cannot be combined")
+    if arguments.diverse is not None and arguments.diverse >= arguments.samples:
+        parser.error(f"--diverse {arguments.diverse} needs more than --samples {arguments.samples}")
+    wishes.check(parser, arguments)
+    if arguments.ray is not None and (arguments.diverse is not None or wishes.are_given(arguments)):
+        parser.error("--ray takes neither --diverse nor wishes for one photograph")
     if arguments.best is not None and arguments.best > arguments.samples:
         parser.error(f"--best {arguments.best} of --samples {arguments.samples} cannot be kept")
     return arguments
@@ -143,24 +159,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     device = cli.device(arguments.device)
     photos, problems = find_photos(arguments.photos, arguments.output)
+    if wishes.are_given(arguments) and len(photos) > 1:
+        raise UsageError(f"Hints and --redraw are for one photograph, and there are {len(photos)}.")
     if photos:
         check_output(arguments.output)
         pipeline = from_pretrained(arguments.checkpoint).to(device)
         if arguments.stage not in pipeline.stages:
             reached = f"it reaches --stage {pipeline.stages[-1]}"
             raise UserError(f"The checkpoint has no network for --stage {arguments.stage}: {reached}.")
+        drawing = {name: getattr(arguments, name) for name in DRAWING}
+        wished = wishes.of_photograph(arguments, pipeline, photos[0], drawing) if wishes.are_given(arguments) else None
         arguments.output.mkdir(parents=True, exist_ok=True)
         problems += colour_album(
             pipeline,
             photos,
             arguments.output,
-            drawing={name: getattr(arguments, name) for name in DRAWING},
+            drawing=wishes.drawing(arguments, drawing),
             samples=arguments.samples,
             best=arguments.best,
             batch=arguments.batch,
             format=arguments.format,
             quality=arguments.quality,
             skip_existing=arguments.skip_existing,
+            diverse=arguments.diverse,
+            wishes=wished,
+            noted=wishes.noted(arguments),
         )
     return _report(problems)
 

@@ -234,7 +234,7 @@ class Pipeline:
         Raises:
             PhotoError: it cannot be read.
         """
-        return look(_read(image), fit=fit, low=self.low, high=self.high)
+        return look(read_photo(image), fit=fit, low=self.low, high=self.high)
 
     def _upsample(self, view: View, labels: Tensor, stage: str, implementation: str | None) -> np.ndarray:
         """The colours of a stage for coarse ones, [h, w]: uint8 [h, w, 3], a strip of the stage's scale."""
@@ -265,7 +265,7 @@ def _side(network: nn.Module) -> int:
     return height
 
 
-def _read(image: Photo) -> np.ndarray:
+def read_photo(image: Photo) -> np.ndarray:
     """uint8 [H, W, 3] of whatever a pipeline may be called with."""
     if isinstance(image, (str, Path)):
         return load_photo(image)

@@ -53,7 +53,7 @@ class Results:
         photos: of the run; none of them is ever replaced.
         output: the folder.
         options: how the run draws, `seed` among them: colourings.json says it of each photograph.
-        count: results a photograph, the likeliest ones.
+        count: results a photograph.
         format: of `coltran.photo.files.FORMATS`; None takes each photograph's own.
         quality: of JPEG and WebP.
     """
@@ -105,16 +105,22 @@ class Results:
         return photo
 
     def write(
-        self, job: Job, photo: files.Photograph, images: Sequence[np.ndarray], gray: np.ndarray, bits: Sequence[float]
+        self,
+        job: Job,
+        photo: files.Photograph,
+        images: Sequence[np.ndarray],
+        gray: np.ndarray,
+        bits: Sequence[float],
+        order: Sequence[int],
     ) -> None:
-        """Writes a photograph's colourings, the likeliest first, and then its sheet, each whole or not at all.
+        """Writes a photograph's colourings and then its sheet, each whole or not at all.
 
         Args:
             images: uint8 [H, W, 3] each, the k-th the sample k.
             gray: uint8 [H, W], what was coloured.
             bits: of each image's colours, a pixel.
+            order: which samples are written, in this order.
         """
-        order = sorted(range(len(images)), key=lambda s: bits[s])[: self.count]
         entries = []
         for path, s in zip(self.targets(job, photo.format), order, strict=True):
             files.write(

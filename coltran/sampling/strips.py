@@ -167,7 +167,8 @@ def draw_particles(
         strip.effective = min(found.effective, strip.effective or found.effective)
         weights = found.weights
     assert weights is not None
-    strip.go_on_from(choose_systematic(weights, samples, uniforms(strip.seed, [2 * RESAMPLING - 1], 1, 1).item()))
+    first, *numbers = uniforms(strip.seed, [2 * RESAMPLING - 1], 1, len(weights) + 1).flatten().tolist()
+    strip.go_on_from(choose_systematic(weights, len(weights), first)[np.argsort(numbers)[:samples]])
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
