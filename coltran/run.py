@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,9 @@ def _run(values: flags.FlagValues) -> int:
     if values.dataset:
         config.dataset = values.dataset
     subset = SUBSETS[values.mode]
-    photos = photographs(config.dataset, values.data_dir, subset, config.get("valid_examples", VALID))
+    find = partial(photographs, config.dataset, values.data_dir, subset, config.get("valid_examples", VALID))
+    processes.first_alone(find)  # of a large folder it keeps the list
+    photos = find()
     if values.mode == "train":
         return train_by_flags(values, photos, str(device))
     evaluate_checkpoints(

@@ -15,7 +15,7 @@ that share the work give, together, exactly what one run gives.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +92,7 @@ def colour(
 
 
 def sources(
-    config: Mapping[str, Any], photos: list[Path], previous: list[np.ndarray] | None, device: torch.device
+    config: Mapping[str, Any], photos: Sequence[Path], previous: list[np.ndarray] | None, device: torch.device
 ) -> Source:
     """What a batch of photographs gives the network of a configuration to start from.
 

@@ -25,6 +25,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from coltran.original import bundle
 from coltran.original.load import convert
 from coltran.training.data import Photos, train_batches
 from coltran.training.first_weights import prepare
+from coltran.training.listing import list_folder
 from coltran.training.memory import keep_memory
 from coltran.training.optimizer import build_average
 from coltran.training.report import Board, Report
@@ -108,6 +110,8 @@ def train(
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
     writes = processes.rank() == 0
+    if isinstance(data_dir, (str, Path)):
+        processes.first_alone(partial(list_folder, data_dir))  # of a large one it keeps the list
     found = _find_checkpoints(config, logdir, seed)
     if found:
         resume(training, found[-1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -72,6 +72,14 @@ def largest(numbers: list[int]) -> list[int]:
 def wait() -> None:
     """Waits until all processes are here."""
     largest([0])
+
+
+def first_alone(work: Callable[[], object]) -> None:
+    """Work of the first process that leaves something for the others: they wait for it."""
+    if count() > 1:
+        if rank() == 0:
+            work()
+        wait()
 
 
 def of_first(text: str) -> str:

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from coltran import image
 from coltran.errors import UserError
+from coltran.training.listing import list_folder
 
 Batch = dict[str, Tensor]
 Photos = str | Path | Sequence[Path]  # a folder, or photographs one by one
@@ -53,9 +54,9 @@ class _Photographs(Dataset):
 
     def __init__(self, config: Mapping[str, Any], photos: Photos, network_name: str) -> None:
         if isinstance(photos, (str, Path)):
-            self.folder, self.paths = str(photos), image.list_photos([photos])
+            self.folder, self.paths = str(photos), list_folder(photos)
         else:
-            self.folder, self.paths = "the list", list(photos)
+            self.folder, self.paths = "the list", photos
         self.config = config
         self.network_name = network_name
 

@@ -13,15 +13,17 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from coltran.errors import UserError
-from coltran.image import list_photos
+from coltran.training.listing import Listing, list_folder
 
 DATASETS = ("imagenet", "custom")
 SUBSETS = ("train", "eval_train", "valid", "test")
 VALID = 10_000
 
 
-def photographs(dataset: str, data_dir: str | Path | None, subset: str, valid: int = VALID) -> list[Path]:
+def photographs(dataset: str, data_dir: str | Path | None, subset: str, valid: int = VALID) -> Sequence[Path]:
     """The photographs of a subset, in an order that depends on their names alone.
 
     Args:
@@ -39,22 +41,33 @@ def photographs(dataset: str, data_dir: str | Path | None, subset: str, valid: i
     if not data_dir:
         raise UserError("Name the folder of photographs with --data_dir=DIR.")
     if dataset == "custom":
-        return list_photos([data_dir])
+        return list_folder(data_dir)
     root = Path(data_dir)
     if missing := [name for name in ("train", "val") if not (root / name).is_dir()]:
         raise UserError(
             f"{root} is not laid out as ImageNet: it has no folder {missing[0]}; "
             "--dataset=custom takes any folder of photographs."
         )
-    photos = list_photos([root / ("val" if subset == "test" else "train")])
+    photos = list_folder(root / ("val" if subset == "test" else "train"))
     if subset == "test":
         return photos
-    photos.sort(key=lambda path: hashlib.sha256("/".join(path.parts[-2:]).encode()).digest())
+    photos = _by_names(photos)
     if subset == "eval_train":
         return photos
     if len(photos) <= valid:
         raise UserError(f"{root / 'train'} holds {len(photos)} images, of which {valid} are kept for validation.")
     return photos[len(photos) - valid :] if subset == "valid" else photos[: len(photos) - valid]
+
+
+def _by_names(photos: Sequence[Path]) -> Sequence[Path]:
+    """The photographs in the order of the SHA-256 of CLASS/NAME."""
+    if not isinstance(photos, Listing):
+        return sorted(photos, key=lambda path: hashlib.sha256("/".join(path.parts[-2:]).encode()).digest())
+    prefix = photos.folder.name + "/"
+    tails = ("/".join((prefix + photos.name(n)).rsplit("/", 2)[-2:]) for n in range(len(photos)))
+    digests = b"".join(hashlib.sha256(tail.encode()).digest() for tail in tails)
+    words = np.frombuffer(digests, ">u8").reshape(-1, 4)
+    return photos.take(np.lexsort(words.T[::-1]).astype(np.int32))
 
 
 def labels(dataset: str, photos: Sequence[Path], data_dir: str | Path) -> list[int]:
