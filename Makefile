@@ -75,9 +75,9 @@ tpu-aot: $(XLA)/.installed  ## compile the graphs of a row for a TPU, with jax a
 	$(XLA)/bin/python tests/tpu_ahead.py export build/tpu-aot
 	build/tpu-venv/bin/python tests/tpu_ahead.py compile build/tpu-aot
 
-bench: $(READY)  ## time the operations and a training step (make bench BENCH="--benchmark-compare")
-	$(BIN)/python -m pytest bench/suite_operations.py bench/suite_train_step.py --benchmark-autosave \
-	    --benchmark-warmup=on --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name $(BENCH)
+bench: $(READY)  ## time the operations, networks and training steps (make bench BENCH="--benchmark-compare")
+	$(BIN)/python -m pytest bench/suite.py --benchmark-autosave --benchmark-warmup=on \
+	    --benchmark-columns=min,median,iqr,rounds --benchmark-sort=name $(BENCH)
 
 lint: $(READY) build/mypy/coltran_kernels  ## check style, format and types, changing nothing
 	$(BIN)/ruff check .

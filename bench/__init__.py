@@ -1,2 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured, against what, and how: `python bench/sample_speed.py` is the place to start."""
+"""What is measured, and which question each file answers. Figures and how they came about: docs/performance.md.
+
+Programs, each with --help:
+
+sample_speed    How fast does it colour here, beside the original's way of sampling and what the machine can do?
+scaling         How does that time grow with the image, the batch and the network?
+document        What do the records say? Writes the tables and plots of docs/performance.md.
+gpu             What should a GPU that is not at hand take, and what does each kernel need of it?
+chroma          In which colour space do small colours come closest to a photograph's own?
+suite           Which operation or training step became faster or slower, and what would torch's own take? `make bench`.
+
+What they are made of:
+
+setting         What is measured, with which weights and images, by which implementation?
+recomputing     What is the original's way? Its sampling loop, in plain torch on our networks.
+check           Do both ways draw the same image? Asked before anything is timed.
+counting        How many multiply-adds are there to do?
+timing          How long did each stage take, in how much memory?
+machine         What is this machine, and how fast does torch multiply and read on it?
+record          What does a run come to? One line of JSON in results/.
+tables, plots   How is a record shown?
+ahead           What does Triton make of a kernel for a GPU that is not there?
+"""

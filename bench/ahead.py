@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles Triton kernels for GPUs that are not there, and says what they need of one.
 
+    compiled = compile_ahead(
+        "coltran_kernels.triton.layer_norm:forward_kernel",
+        {"X": torch.bfloat16, "rows": 4096, "EPS": 1e-3, "BLOCK": 512},
+        target="sm_90",
+        num_warps=4,
+    )
+    assert compiled.fits and compiled.registers <= 128
+
 Triton asks its active driver which GPU to compile for. A driver that only names one makes `kernel.warmup` specialise
 and compile exactly as a launch would, up to the machine code; the tools in Triton's wheel then read registers, spills
-and instructions from it. `compile_kernel` changes its process for good (no kernel can be launched afterwards, and it
-needs one without TRITON_INTERPRET), so `compile_ahead` calls it in another that waits for this.
+and instructions from it. That changes a process for good (no kernel can be launched afterwards, and it must not have
+TRITON_INTERPRET), so it happens in another one that waits for this.
 """
 
 from __future__ import annotations
@@ -25,6 +33,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+
+from coltran._checkout import find_kernels
 
 KIB = 1024
 
@@ -86,10 +98,45 @@ class Compiled:
         return min(by_registers, by_shared, 64 // self.num_warps, 32)
 
 
-_current = TARGETS["sm_90"]
+def compile_ahead(kernel: str, arguments: Mapping[str, Any], *, target: str, **options: Any) -> Compiled:
+    """Compile one kernel as a launch with these arguments would.
+
+    Args:
+        kernel: "module:name" of a `@triton.jit` function.
+        arguments: every parameter by name. A tensor, its dtype or the name of that stands for a tensor that begins at a
+            multiple of 16 bytes; tuples may hold some; anything else is the value itself: whole numbers are
+            specialised as in a launch (1, multiples of 16), None and constexpr parameters are compiled in.
+        target: one of TARGETS.
+        options: num_warps, num_stages and so on.
+
+    Raises:
+        KeyError: no such target.
+        Exception: whatever Triton raises for a kernel that does not compile.
+    """
+    types = {name: _types(value) for name, value in arguments.items()}
+    return _process().submit(_compile, kernel, types, TARGETS[target], options).result()
 
 
-def _install_driver() -> None:
+def _types(value: Any) -> Any:
+    """Tensors as their dtypes, which can go to another process."""
+    if isinstance(value, tuple):
+        return tuple(map(_types, value))
+    if isinstance(value, torch.Tensor):
+        return value.dtype
+    named = getattr(torch, value, value) if isinstance(value, str) else value
+    return named if isinstance(named, torch.dtype) else value
+
+
+@functools.cache
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_leave_the_interpreter)
+
+
+def _leave_the_interpreter() -> None:
+    os.environ.pop("TRITON_INTERPRET", None)
+
+
+def _install_driver(target: Target) -> None:
     from triton.backends.compiler import GPUTarget
     from triton.backends.driver import DriverBase
     from triton.runtime.driver import driver
@@ -100,10 +147,10 @@ def _install_driver() -> None:
         is_active = map_python_to_cpp_type = get_active_torch_device = get_benchmarker = lambda self, *_: None
 
         def get_current_target(self) -> Any:
-            return GPUTarget(_current.backend, _current.arch, _current.warp_size)
+            return GPUTarget(target.backend, target.arch, target.warp_size)
 
         def get_current_device(self) -> int:
-            return list(TARGETS).index(_current.name)
+            return list(TARGETS).index(target.name)
 
         def get_current_stream(self, _: int) -> int:
             return 0
@@ -111,74 +158,31 @@ def _install_driver() -> None:
     driver.set_active(NamedTarget())
 
 
-def compile_kernel(kernel: str, arguments: Mapping[str, Any], *, target: str, **options: Any) -> Compiled:
-    """Compile one kernel as a launch with these arguments would.
-
-    Args:
-        kernel: "module:name" of a `@triton.jit` function.
-        arguments: every parameter by name. A torch dtype, or its name such as "bfloat16", stands for a tensor of it
-            that begins at a multiple of 16 bytes; tuples may hold some; anything else is the value itself: whole
-            numbers are specialised as in a launch (1, multiples of 16), None and constexpr parameters are compiled in.
-        target: one of TARGETS.
-        options: num_warps, num_stages and so on.
-
-    Raises:
-        KeyError: no such target.
-        Exception: whatever Triton raises for a kernel that does not compile.
-    """
-    global _current
-    import torch
+def _compile(kernel: str, types: Mapping[str, Any], target: Target, options: Mapping[str, Any]) -> Compiled:
+    """In the process of its own."""
     from triton import knobs
     from triton.runtime.jit import MockTensor
 
-    from coltran._checkout import find_kernels
-
     find_kernels()
-    _current = TARGETS[target]
-    _install_driver()
+    _install_driver(target)
     module, _, name = kernel.partition(":")
     function = getattr(importlib.import_module(module), name)
 
-    def tensor(value: Any) -> Any:
+    def mock(value: Any) -> Any:
         if isinstance(value, tuple):
-            return tuple(tensor(item) for item in value)
-        dtype = getattr(torch, value, None) if isinstance(value, str) else value
-        return MockTensor(dtype) if isinstance(dtype, torch.dtype) else value
+            return tuple(map(mock, value))
+        return MockTensor(value) if isinstance(value, torch.dtype) else value
 
-    bound = {key: tensor(value) for key, value in arguments.items()}
     log = io.StringIO()
     with knobs.compilation.scope(), knobs.nvidia.scope(), contextlib.redirect_stdout(log):
         knobs.compilation.always_compile = True  # what came from a cache has no log
         knobs.nvidia.dump_ptxas_log = True
         function.device_caches.clear()  # of this process
-        compiled = function.warmup(**bound, grid=(1,), **options)
-    read = _read_nvidia if _current.backend == "cuda" else _read_amd
+        compiled = function.warmup(**{name: mock(value) for name, value in types.items()}, grid=(1,), **options)
+    read = _read_nvidia if target.backend == "cuda" else _read_amd
     registers, spills, instructions = read(compiled, log.getvalue())
     needs = (compiled.metadata.num_warps, registers, spills, compiled.metadata.shared)
-    return Compiled(target, *needs, instructions, compiled.asm["ttgir"])
-
-
-def _leave_the_interpreter() -> None:
-    os.environ.pop("TRITON_INTERPRET", None)
-
-
-@functools.cache
-def _process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_leave_the_interpreter)
-
-
-def compile_ahead(kernel: str, arguments: Mapping[str, Any], *, target: str, **options: Any) -> Compiled:
-    """`compile_kernel` in a process of its own; raises what it raises.
-
-    compiled = compile_ahead(
-        "coltran_kernels.triton.layer_norm:forward_kernel",
-        {"X": "bfloat16", "rows": 4096, "EPS": 1e-3, "BLOCK": 512},
-        target="sm_90",
-        num_warps=4,
-    )
-    assert compiled.fits and compiled.registers <= 128
-    """
-    return _process().submit(compile_kernel, kernel, dict(arguments), target=target, **options).result()
+    return Compiled(target.name, *needs, instructions, compiled.asm["ttgir"])
 
 
 def _numbers(pattern: str, text: str) -> list[int]:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench import reference
-from bench.setting import build, draw, random_gray, small
+from bench import recomputing
+from bench.setting import build, draw, random_images, small
 from coltran.errors import UserError
 from coltran.networks.colorizer import Colorizer
 from coltran.sampling import Sample, uniforms
@@ -81,7 +81,7 @@ def check_rows(
     """
     numbers = uniforms(SEED, range(gray.shape[0]), *gray.shape[1:]).to(gray.device)
     drawn = draw(implementation, colorizer, gray, norm=norm, seed=SEED)
-    forced = reference.sample(
+    forced = recomputing.sample(
         colorizer, gray, norm=norm, seed=SEED, rows=rows, given=drawn.labels, return_probabilities=True
     )
     return compare(drawn, forced, numbers, TOLERANCES[dtype])
@@ -95,7 +95,7 @@ def check_whole(model: Mapping[str, Any], implementation: str, device: torch.dev
     """
     network = build(small(model), device, dtype)
     assert isinstance(network, Colorizer)
-    gray = random_gray(2, small(model), device)
+    gray = random_images(2, small(model), device)[..., 0]
     found = [
         check_rows(network, gray, implementation, rows=gray.shape[1], norm=norm, dtype=dtype)
         for norm in ("exact", "rowcontext")

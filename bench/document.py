@@ -19,9 +19,10 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
-from bench import estimates, plots, record, scaling, tables
+from bench import gpu, plots, record, tables
 from coltran import cli
 from coltran.errors import UserError
+from coltran.files import written_whole
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 
@@ -48,10 +49,8 @@ def headline(result: Mapping[str, Any]) -> str:
         for m in result["measurements"]
         if m["network"] == "colorizer" and m["implementation"] == "default" and m["ratio"] is not None
     ]
-    described = result["machine"]
-    where = (
-        f"{described['gpu'] or described['processor']}, {described['threads']} threads, commit {described['commit']}"
-    )
+    machine = result["machine"]
+    where = f"{machine['gpu'] or machine['processor']}, {machine['threads']} threads, commit {machine['commit']}"
     if not ratios:
         return f"No comparison was measured ({where})."
     return (
@@ -59,22 +58,17 @@ def headline(result: Mapping[str, Any]) -> str:
     )
 
 
-def sections(speed: Mapping[str, Any] | None, growth: Mapping[str, Any] | None, folder: Path) -> dict[str, str]:
-    """The contents by the names of their marks; draws the plots into `folder`."""
-    found = {"estimates": tables.to_markdown(estimates.table([1, 20]))}
-    if speed is not None:
-        plots.sample_speed(speed, folder / "sample_speed.png")
-        found |= {
-            "headline": headline(speed),
-            "machine": tables.to_markdown(tables.machine(speed)),
-            "results": f"{tables.to_markdown(tables.results(speed))}\n![time an image](images/sample_speed.png)",
-            "stages": tables.to_markdown(tables.stages(speed)),
-            "reading": tables.to_markdown(tables.reading(speed)),
-        }
-    if growth is not None:
-        plots.scaling(growth, folder / "scaling.png")
-        table = tables.to_markdown(scaling.sweep_table(growth["sweeps"]))
-        found["scaling"] = f"{table}\n![how the time grows](images/scaling.png)"
+def sections(results: Path, images: Path) -> dict[str, str]:
+    """The contents by the names of their marks, from a folder of records; draws the plots into `images`."""
+    found = {"estimates": tables.to_markdown(gpu.sampling_table([1, 20]))}
+    if speed := record.completed(results / "sample_speed.jsonl"):
+        parts = {name: getattr(tables, name)(speed) for name in ("machine", "results", "stages", "reading")}
+        found |= {name: tables.to_markdown(table) for name, table in parts.items()} | {"headline": headline(speed)}
+        found["results"] += "\n![time an image](images/sample_speed.png)"
+        plots.sample_speed(speed, images / "sample_speed.png")
+    if growth := record.read(results / "scaling.jsonl"):
+        found["scaling"] = f"{tables.to_markdown(tables.growth(growth[-1]))}\n![how the time grows](images/scaling.png)"
+        plots.scaling(growth[-1], images / "scaling.png")
     return found
 
 
@@ -87,13 +81,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=record.RESULTS, help="where the records are")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     options = parser.parse_args(argv)
-    speed = record.completed(options.results / "sample_speed.jsonl")
-    growth = record.newest(options.results / "scaling.jsonl")
     text = options.document.read_text(encoding="utf-8")
-    filled = sections(speed, growth, options.document.parent / "images")
+    filled = sections(options.results, options.document.parent / "images")
     for name, content in filled.items():
         text = fill(text, name, content)
-    options.document.write_text(text, encoding="utf-8")
+    with written_whole(options.document) as path:
+        path.write_text(text, encoding="utf-8")
     print(f"{options.document}: filled {', '.join(filled)}")
     return 0
 

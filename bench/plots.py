@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import tables
 from bench.record import RECOMPUTING
 from coltran.errors import UserError
 
@@ -31,57 +32,47 @@ def _save(figure: Any, path: Path) -> None:
     pyplot().close(figure)
 
 
+def _axes(axes: Any, values: list[int], name: str, **options: Any) -> None:
+    """Logarithmic, with a tick at each measured value."""
+    axes.set(xscale="log", xlabel=name, **options)
+    axes.set_xticks(values, [str(value) for value in values])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="x-small")
+
+
 def sample_speed(record: Mapping[str, Any], path: Path) -> None:
     """Time an image by batch size and implementation, and the share of the limit, as a PNG."""
-    measured = [m for m in record["measurements"] if m["network"] == "colorizer"]
+    measured = sorted((m for m in record["measurements"] if m["network"] == "colorizer"), key=lambda m: m["batch"])
     figure, (times, shares) = pyplot().subplots(1, 2, figsize=(11, 4.2))
-    for name in dict.fromkeys(m["implementation"] for m in measured):
-        points = sorted((m for m in measured if m["implementation"] == name), key=lambda m: m["batch"])
-        batches = [m["batch"] for m in points]
-        style = {"marker": "o", "linestyle": "--" if name == RECOMPUTING else "-"}
-        extrapolated = any(m["extrapolated_rows"] for m in points)
-        title = f"{name} (extrapolated)" if extrapolated else name
-        seconds = [m["seconds_an_image"] for m in points]
-        low = [m["seconds_an_image"] - m["spread"][0] for m in points]
-        high = [m["spread"][1] - m["seconds_an_image"] for m in points]
-        times.errorbar(batches, seconds, yerr=(low, high), label=title, capsize=3, **style)
-        shares.plot(batches, [100 * m["share_of_limit"] for m in points], label=title, **style)
-    everywhere = sorted({m["batch"] for m in measured})
-    for axes in (times, shares):
-        axes.set_xscale("log")
-        axes.set_xticks(everywhere, [str(batch) for batch in everywhere])
-        axes.minorticks_off()
-        axes.set_xlabel("batch")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    times.set_yscale("log")
+    for name in dict.fromkeys(map(tables.label, measured)):
+        points = [m for m in measured if tables.label(m) == name]
+        batches, seconds = [m["batch"] for m in points], [m["seconds_an_image"] for m in points]
+        style = {"marker": "o", "linestyle": "--" if RECOMPUTING in name else "-", "label": name}
+        ranges = [[abs(m["spread"][end] - m["seconds_an_image"]) for m in points] for end in (0, 1)]
+        times.errorbar(batches, seconds, yerr=ranges, capsize=3, **style)
+        shares.plot(batches, [100 * m["share_of_limit"] for m in points], **style)
+    batches = sorted({m["batch"] for m in measured})
+    _axes(times, batches, "batch", yscale="log", ylabel="seconds an image", title="Time to colour an image coarsely")
+    times.yaxis.set_major_locator(pyplot().LogLocator(subs=(1, 2, 5)))
     times.yaxis.set_major_formatter("{x:g}")
-    times.yaxis.set_minor_formatter("{x:g}")
-    times.set_ylabel("seconds an image")
-    times.set_title("Time to colour an image coarsely")
+    limit = "% of the rate of the large product"
+    _axes(shares, batches, "batch", ylabel=limit, title="Share of the machine's limit")
     shares.set_ylim(bottom=0)
-    shares.set_ylabel("% of the rate of the large product")
-    shares.set_title("Share of the machine's limit")
     _save(figure, path)
 
 
 def scaling(record: Mapping[str, Any], path: Path) -> None:
     """Measured seconds against side, batch and hidden size, with the curve that counting predicts, as a PNG."""
-    figure, all_axes = pyplot().subplots(
-        1, len(record["sweeps"]), figsize=(4.6 * len(record["sweeps"]), 4.2), squeeze=False
-    )
-    for axes, sweep in zip(all_axes[0], record["sweeps"], strict=True):
+    sweeps = record["sweeps"]
+    figure, axes = pyplot().subplots(1, len(sweeps), figsize=(4.6 * len(sweeps), 4.2), squeeze=False)
+    for one, sweep in zip(axes[0], sweeps, strict=True):
         for series in sweep["series"]:
-            values, seconds = sweep["values"][: len(series["seconds"])], series["seconds"]
-            name = series["implementation"] + (" (extrapolated)" if series["extrapolated"] else "")
-            (line,) = axes.plot(values, seconds, "o", label=f"{name}, exponent {series['measured']:.2f}")
-            scale = seconds[-1] / series["work"][-1]
-            counted = [scale * work for work in series["work"]]
+            values, seconds, work = sweep["values"][: len(series["seconds"])], series["seconds"], series["work"]
+            name = series["implementation"] + (", extrapolated" if series["extrapolated"] else "")
+            (line,) = one.plot(values, seconds, "o", label=f"{name}, exponent {series['measured']:.2f}")
+            counted = [seconds[-1] * work_here / work[-1] for work_here in work]
             title = f"counted, exponent {series['counted']:.2f}"
-            axes.plot(values, counted, "--", color=line.get_color(), label=title)
-        axes.set(xscale="log", yscale="log", xlabel=sweep["name"], ylabel="seconds a batch", title=sweep["title"])
-        axes.set_xticks(sweep["values"], [str(value) for value in sweep["values"]])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="x-small")
+            one.plot(values, counted, "--", color=line.get_color(), label=title)
+        _axes(one, sweep["values"], sweep["name"], yscale="log", ylabel="seconds a batch", title=sweep["title"])
     _save(figure, path)

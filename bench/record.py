@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run of `sample_speed` leaves behind: one JSON line."""
+"""What a run of `sample_speed` or `scaling` leaves behind: one JSON line."""
 
 from __future__ import annotations
 
@@ -10,38 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.machine import Limits
-from bench.timing import Timing, median_stages
+from bench.timing import Timing
 
-RECOMPUTING = "original's way"  # bench.reference, in the column of the implementations
+RECOMPUTING = "original's way"  # bench.recomputing, in the column of the implementations
 RESULTS = Path(__file__).resolve().parent / "results"
-
-
-def extrapolate(timing: Timing, rows: int, height: int) -> Timing:
-    """A run of the original's algorithm over its first rows, as a run over all.
-
-    A row costs the same wherever it is. The outer decoder is not run after the last.
-    """
-    if rows == height:
-        return timing
-    factors = {"encoder": 1.0, "inner decoder": height / rows, "outer decoder": (height - 1) / rows}
-    stages = {stage: seconds * factors[stage] for stage, seconds in timing.stages.items()}
-    return Timing(sum(stages.values()), stages, timing.peak_bytes)
-
-
-def seconds_at_limit(
-    stage: str, work: Mapping[str, float], batch: int, limits: Limits, dtype: str, read: Mapping[str, float]
-) -> float:
-    """The least time of a stage for a batch: its operations at the rate of the large product, or its reading.
-
-    Args:
-        stage: its name.
-        work: floating-point operations an image, by stage.
-        batch: images.
-        limits: of the machine.
-        dtype: whose rate counts.
-        read: bytes that have to come from the cache a batch, by stage, where reading may take longer than computing.
-    """
-    return max(batch * work[stage] / limits.flops[dtype], read.get(stage, 0.0) / limits.cache_bandwidth)
 
 
 def measurement(
@@ -64,15 +36,16 @@ def measurement(
         batch: images a run.
         timings: at least one.
         work: floating-point operations an image, by stage.
-        limits: of the machine.
+        limits: of the machine. A stage's least time is its work at the rate of the large product, or its reading.
         dtype: whose rate counts.
-        read: as for `seconds_at_limit`.
+        read: bytes that have to come from the cache a batch, by stage, where reading may take longer than computing.
         rows: (timed, all) where the runs are extrapolated.
     """
     seconds = [timing.seconds for timing in timings]
-    stages = median_stages(timings)
+    stages = {stage: statistics.median(t.stages[stage] for t in timings) for stage in timings[0].stages}
+    reading = {stage: size / limits.cache_bandwidth for stage, size in read.items() if stage in stages}
+    least = {stage: max(batch * work[stage] / limits.flops[dtype], reading.get(stage, 0.0)) for stage in stages}
     per_image = statistics.median(seconds) / batch
-    peaks = [timing.peak_bytes for timing in timings if timing.peak_bytes is not None]
     return {
         "network": network,
         "implementation": implementation,
@@ -82,16 +55,10 @@ def measurement(
         "spread": [min(seconds) / batch, max(seconds) / batch],
         "images_a_second": 1 / per_image,
         "share_of_limit": sum(work.values()) / limits.flops[dtype] / per_image,
-        "peak_bytes": max(peaks) if peaks else None,
+        "peak_bytes": max((t.peak_bytes for t in timings if t.peak_bytes is not None), default=None),
         "stages": stages,
-        "stage_shares": {
-            stage: seconds_at_limit(stage, work, batch, limits, dtype, read) / taken
-            for stage, taken in stages.items()
-            if taken > 0
-        },
-        "over_read_time": {
-            stage: stages[stage] / (size / limits.cache_bandwidth) for stage, size in read.items() if stage in stages
-        },
+        "stage_shares": {stage: least[stage] / taken for stage, taken in stages.items() if taken > 0},
+        "over_read_time": {stage: stages[stage] / least_seconds for stage, least_seconds in reading.items()},
         "extrapolated_rows": rows,
     }
 
@@ -111,21 +78,10 @@ def append(record: Mapping[str, Any], path: Path) -> None:
         file.write(json.dumps(record) + "\n")
 
 
-def _whole(path: Path) -> list[dict[str, Any]]:
-    """The records of a file that were not interrupted; none where there is no file."""
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that were not interrupted, the newest last; none where there is no file."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return [record for record in map(json.loads, lines) if not record["interrupted"]]
-
-
-def newest(path: Path) -> dict[str, Any] | None:
-    """The last record of a file that was not interrupted; None where there is none."""
-    return next(reversed(_whole(path)), None)
-
-
-def _where(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What has to be the same for two records to complete each other; a commit may have had changes on it ("+")."""
-    described = record["machine"]
-    return (described["commit"] or "").rstrip("+"), described["processor"], described["threads"]
 
 
 def completed(path: Path) -> dict[str, Any] | None:
@@ -133,12 +89,15 @@ def completed(path: Path) -> dict[str, Any] | None:
 
     Only of the same commit, processor and number of threads: a few sizes can be measured again by themselves.
     """
-    last = newest(path)
-    if last is None:
+
+    def where(record: Mapping[str, Any]) -> tuple[Any, ...]:
+        described = record["machine"]  # a commit may have had changes on it ("+")
+        return (described["commit"] or "").rstrip("+"), described["processor"], described["threads"]
+
+    records = read(path)
+    if not records:
         return None
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in reversed(_whole(path)):
-        for m in record["measurements"] if _where(record) == _where(last) else ():
-            found.setdefault((m["network"], m["batch"], m["implementation"]), m)
-    order = sorted(found, key=lambda key: (key[0] != "colorizer", *key[:2], key[2] != RECOMPUTING))
-    return last | {"measurements": [found[key] for key in order]}
+    same = [m for record in records if where(record) == where(records[-1]) for m in record["measurements"]]
+    found = {(m["network"] != "colorizer", m["network"], m["batch"], m["implementation"]): m for m in same}
+    order = sorted(found, key=lambda key: (*key[:3], key[3] != RECOMPUTING))
+    return records[-1] | {"measurements": [found[key] for key in order]}

@@ -1,98 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is measured: the networks of a configuration with random weights, random images, and who can run them.
+"""What is measured, and the options that say so: random networks and images, and the implementations that can run.
 
 Speed does not depend on what the weights are, so none need to be trained or fetched.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import functools
 import importlib.util
-import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from coltran import networks
+from bench import plots, record
+from bench.recomputing import sample as recompute
+from bench.timing import Run, StageClock
+from coltran import cli, networks
 from coltran.errors import UserError
 from coltran.networks.colorizer import Colorizer
-from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran.networks.upsamplers import ColorUpsampler
 from coltran.sampling import Sample, sample, upsample_color, upsample_space
 from coltran_kernels.ops import IMPLEMENTATIONS
 
+PAPER = Path(__file__).resolve().parent.parent / "coltran" / "configs" / "colorizer.py"
 DEFAULT = "default"  # what is used where no implementation is named
 SMALL_SIDE = 8  # pixels, of the small images that implementations are asked to colour first
-UPSAMPLERS = ("color_upsampler", "spatial_upsampler")
-STAGES = ("colorizer", *UPSAMPLERS)
 
 
-def load_models(config: Path, stages: list[str]) -> dict[str, dict[str, Any]]:
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A program's command line: its docstring as the help, and the options that all programs here have."""
+    summary, _, rest = (doc or "").partition("\n")
+    found = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    found.add_argument("--threads", type=cli.at_least(1), help="threads that compute (default: torch's choice)")
+    found.add_argument(
+        "--implementation", nargs="+", default=[DEFAULT],
+        help="of the kernels; 'default' is what is used where none is named, 'all' are those that can run here; "
+        "'xla' runs on torch_xla's device, with PJRT_DEVICE=CPU only a check of its overhead a step",
+    )  # fmt: skip
+    found.add_argument(
+        "--repeats", type=cli.at_least(1), default=3, help="timed rounds, after one that warms up (default: 3)"
+    )
+    found.add_argument("--results", type=Path, default=record.RESULTS, help="where the JSON line and the plot go")
+    found.add_argument("--plot", action="store_true", help="draw the result as well (needs matplotlib)")
+    return found
+
+
+def prepare(options: argparse.Namespace) -> torch.device:
+    """Sets the threads, and what is better known now than in some minutes: the device, and that plots can be drawn.
+
+    Raises:
+        UserError: the device cannot be used, or matplotlib is missing.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.plot:
+        plots.pyplot()
+    return cli.device(options.device)
+
+
+def load_models(config: Path, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The `model` sections of the stages, from the colorizer's configuration file and its neighbours.
 
     Raises:
         UserError: there is no such file, or it is no configuration.
     """
-    models = {}
-    for stage in stages:
-        path = config.with_name(config.name.replace("colorizer", stage))
-        if not path.is_file():
-            raise UserError(f"There is no configuration file {path}.")
-        found = runpy.run_path(str(path)).get("get_config", lambda: None)()
-        if not isinstance(found, Mapping) and not hasattr(found, "to_dict"):
-            raise UserError(f"{path} has no get_config() that returns a configuration.")
-        models[stage] = networks.model_config(found)
-    return models
+    paths = {stage: config.with_name(config.name.replace("colorizer", stage)) for stage in stages}
+    return {stage: networks.model_config(cli.load_config(path)) for stage, path in paths.items()}
 
 
-def build(model: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> nn.Module:
+def build(model: Mapping[str, Any], device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The network of a `model` section, with the same random weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return networks.build(model).to(device, dtype).eval()
 
 
-def random_gray(batch: int, model: Mapping[str, Any], device: torch.device) -> Tensor:
-    """Gray images uint8 [B, H, W], the same every time."""
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(256, (batch, *model["resolution"]), generator=generator, dtype=torch.uint8).to(device)
-
-
-def random_colors(batch: int, model: Mapping[str, Any], device: torch.device) -> Tensor:
+def random_images(batch: int, model: Mapping[str, Any], device: torch.device) -> Tensor:
     """Images uint8 [B, H, W, 3], the same every time."""
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(1)
     size = (batch, *model["resolution"], 3)
     return torch.randint(256, size, generator=generator, dtype=torch.uint8).to(device)
-
-
-def compile_layers(network: nn.Module) -> None:
-    """Lets torch.compile have what runs as modules: encoders, the decoders' layers, norms."""
-    for name, module in network.named_children():
-        if name in ("gray_encoder", "outer_decoder", "encoder"):
-            module.compile()
-        elif name == "inner_decoder":
-            for layer in (*module.attention, *module.feed_forward):  # type: ignore[misc]
-                layer.compile()
 
 
 def small(model: Mapping[str, Any]) -> dict[str, Any]:
     """The same network for small images."""
     return dict(model) | {"resolution": [SMALL_SIDE, SMALL_SIDE]}
-
-
-def ask(call: Callable[[str | None], object]) -> dict[str, str | None]:
-    """Which implementations serve a call here: for each name None, or the reason why it cannot."""
-    answers: dict[str, str | None] = {}
-    for name in (DEFAULT, *IMPLEMENTATIONS):
-        try:
-            call(named(name))
-            answers[name] = None
-        except NotImplementedError as error:
-            answers[name] = str(error)
-    return answers
 
 
 def named(name: str) -> str | None:
@@ -114,56 +114,86 @@ def on_xla(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).to(torch_xla.device())
 
 
-def draw(
-    name: str, network: Colorizer, gray: Tensor, finished: Callable[[str], None] = lambda stage: None, **options: Any
-) -> Sample:
+Marks = Callable[[str], None]
+
+
+def draw(name: str, network: nn.Module, gray: Tensor, finished: Marks = lambda stage: None, **options: Any) -> Sample:
     """`coltran.sampling.sample` with an implementation; "xla" on a device of its own, the result where `gray` is.
 
     With "xla" a stage is finished when the device has done it, since issuing it takes next to no time.
     """
+    network, inputs, done = _place(name, network, gray, finished)
+    assert isinstance(network, Colorizer)
+    found = sample(network, inputs, implementation=named(name), finished=done, **options)
+    return Sample(*(None if tensor is None else tensor.to(gray.device) for tensor in vars(found).values()))  # type: ignore[arg-type]
+
+
+def upsample(name: str, network: nn.Module, images: Tensor) -> Tensor:
+    """What `coltran.sampling` does with an upsampler of either kind, on images [B, H, W, 3]; "xla" as in `draw`."""
+    network, inputs, _ = _place(name, network, images, lambda stage: None)
+    call: Callable[..., Tensor] = upsample_color if isinstance(network, ColorUpsampler) else upsample_space
+    return call(network, inputs, inputs[..., 0], implementation=named(name)).to(images.device)
+
+
+def _place(name: str, network: nn.Module, inputs: Tensor, finished: Marks) -> tuple[nn.Module, Tensor, Marks]:
     if name != "xla":
-        return sample(network, gray, implementation=named(name), finished=finished, **options)
+        return network, inputs, finished
     there = on_xla(network)
-    assert isinstance(there, Colorizer)
     from coltran_kernels.xla import device
 
     def done(stage: str) -> None:
         device.finish()
         finished(stage)
 
-    found = sample(there, gray.to(there.logits.weight.device), implementation=name, finished=done, **options)
-    moved = (None if tensor is None else tensor.to(gray.device) for tensor in vars(found).values())
-    return Sample(*moved)  # type: ignore[arg-type]
+    return there, inputs.to(next(there.parameters()).device), done
 
 
-def ask_sampling(model: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
-    """Which implementations can sample with this network here, by letting each colour a small image."""
-    network, gray = build(small(model), device, dtype), random_gray(1, small(model), device)
-    assert isinstance(network, Colorizer)
-    return ask(lambda name: draw(name or DEFAULT, network, gray, seed=0))
+def sides(network: nn.Module, stage: str, batch: int, implementations: list[str], rows: int) -> dict[str, Run]:
+    """What to time in turn: a network with each implementation, the colorizer after the original's way.
+
+    Args:
+        network: one of the three.
+        stage: its name, under which an upsampler's time is marked.
+        batch: images.
+        implementations: by name.
+        rows: of the original's way, the first ones.
+    """
+    images = random_images(batch, network.config, next(network.parameters()).device)  # type: ignore[arg-type]
+
+    def side(name: str) -> Run:
+        def run(clock: StageClock) -> None:
+            if isinstance(network, Colorizer):
+                draw(name, network, images[..., 0], finished=clock, seed=0)
+            else:
+                upsample(name, network, images)
+                clock(stage)
+
+        return run
+
+    ours = {name: side(name) for name in implementations}
+    if not isinstance(network, Colorizer):
+        return ours
+    return {record.RECOMPUTING: lambda clock: recompute(network, images[..., 0], rows=rows, finished=clock)} | ours
 
 
-def upsample(network: nn.Module, colors: Tensor, gray: Tensor, name: str) -> Tensor:
-    """What `coltran.sampling` does with an upsampler of either kind; "xla" as in `draw`."""
-    if name == "xla":
-        there = on_xla(network)
-        device = next(there.parameters()).device
-        return _upsample(there, colors.to(device), gray.to(device), name).to(colors.device)
-    return _upsample(network, colors, gray, named(name))
+def ask(call: Callable[[str], object]) -> dict[str, str | None]:
+    """Which implementations serve a call here: for each name None, or the reason why it cannot."""
+    answers: dict[str, str | None] = {}
+    for name in (DEFAULT, *IMPLEMENTATIONS):
+        try:
+            call(name)
+            answers[name] = None
+        except NotImplementedError as error:
+            answers[name] = str(error)
+    return answers
 
 
-def _upsample(network: nn.Module, colors: Tensor, gray: Tensor, implementation: str | None) -> Tensor:
-    if isinstance(network, ColorUpsampler):
-        return upsample_color(network, colors, gray, implementation=implementation)
-    assert isinstance(network, SpatialUpsampler)
-    return upsample_space(network, colors, gray, implementation=implementation)
-
-
-def ask_upsampling(model: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
-    """Which implementations can run this upsampler here, by letting each have a small image."""
-    network = build(small(model), device, dtype)
-    gray, colors = random_gray(1, small(model), device), random_colors(1, small(model), device)
-    return ask(lambda name: upsample(network, colors, gray, name or DEFAULT))
+def ask_network(model: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, str | None]:
+    """Which implementations can run this network here, by letting each have a small image."""
+    network, images = build(small(model), device, dtype), random_images(1, small(model), device)
+    if isinstance(network, Colorizer):
+        return ask(lambda name: draw(name, network, images[..., 0], seed=0))
+    return ask(lambda name: upsample(name, network, images))
 
 
 def pick(answers: Mapping[str, str | None], wanted: list[str]) -> list[str]:
@@ -172,14 +202,10 @@ def pick(answers: Mapping[str, str | None], wanted: list[str]) -> list[str]:
     Raises:
         UserError: one that is named cannot serve.
     """
-    chosen = []
+    able = [name for name, reason in answers.items() if reason is None]
     for name in wanted:
-        if name == "all":
-            chosen += [other for other, reason in answers.items() if reason is None]
-            continue
-        if name not in answers:
+        if name != "all" and name not in answers:
             raise UserError(f"There is no implementation {name!r}; there are {', '.join(answers)}.")
-        if answers[name] is not None:
+        if name != "all" and name not in able:
             raise UserError(f"The implementation {name!r} cannot run here: {answers[name]}.")
-        chosen.append(name)
-    return list(dict.fromkeys(chosen))
+    return list(dict.fromkeys(picked for name in wanted for picked in (able if name == "all" else [name])))

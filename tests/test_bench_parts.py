@@ -8,9 +8,8 @@ import time
 import pytest
 import torch
 from tiny import colorizer_config, upsampler_config
-from torch import nn
 
-from bench import check, counting, machine, plots, record, reference, setting, tables, timing
+from bench import check, counting, machine, plots, recomputing, record, setting, tables, timing
 from coltran.errors import UserError
 from coltran.sampling import sample, uniforms
 
@@ -62,17 +61,17 @@ def test_extrapolating_counts_every_stage_as_often_as_the_whole_run_has_it():
 
     def marks(rows: int) -> dict[str, float]:
         seen: list[str] = []
-        reference.sample(network, gray, rows=rows, finished=seen.append)  # type: ignore[arg-type]
+        recomputing.sample(network, gray, rows=rows, finished=seen.append)  # type: ignore[arg-type]
         return {stage: float(seen.count(stage)) for stage in set(seen)}
 
     partial = timing.Timing(sum(marks(2).values()), marks(2), None)
-    assert record.extrapolate(partial, 2, 6).stages == marks(6)
-    assert record.extrapolate(partial, 2, 6).seconds == sum(marks(6).values())
+    assert timing.extrapolate(partial, 2, 6).stages == marks(6)
+    assert timing.extrapolate(partial, 2, 6).seconds == sum(marks(6).values())
 
 
 def test_a_whole_run_is_not_extrapolated():
     whole = timing.Timing(5.0, {"encoder": 1.0, "inner decoder": 2.0, "outer decoder": 1.0}, None)
-    assert record.extrapolate(whole, 6, 6) is whole
+    assert timing.extrapolate(whole, 6, 6) is whole
 
 
 def test_a_measurement_is_the_median_and_its_share_is_of_the_work_at_the_rate():
@@ -97,7 +96,7 @@ def test_a_ratio_is_to_the_original_s_way_on_the_same_batch():
 def _drawn_and_forced():
     network, gray = setting.build(colorizer_config(), CPU, torch.float32), torch.randint(256, (2, 6, 8))
     drawn = sample(network, gray, seed=check.SEED)
-    forced = reference.sample(network, gray, seed=check.SEED, rows=3, given=drawn.labels, return_probabilities=True)
+    forced = recomputing.sample(network, gray, seed=check.SEED, rows=3, given=drawn.labels, return_probabilities=True)
     return drawn, forced, uniforms(check.SEED, range(2), 6, 8)
 
 
@@ -146,7 +145,7 @@ def test_whole_small_images_agree_in_both_meanings_of_sampling():
 
 
 def test_who_can_run_is_asked_and_a_refusal_keeps_its_reason():
-    def call(name: str | None) -> None:
+    def call(name: str) -> None:
         if name in ("triton", "xla"):
             raise NotImplementedError("no such device")
 
@@ -156,18 +155,17 @@ def test_who_can_run_is_asked_and_a_refusal_keeps_its_reason():
 
 
 def test_another_error_of_an_implementation_is_not_taken_for_a_refusal():
-    def call(name: str | None) -> None:
+    def call(name: str) -> None:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
         setting.ask(call)
 
 
-def test_the_default_and_the_reference_can_sample_and_upsample_anywhere(monkeypatch):
+@pytest.mark.parametrize("config", [colorizer_config(), upsampler_config("color_upsampler")])
+def test_the_default_and_the_reference_can_run_every_network_anywhere(config, monkeypatch):
     monkeypatch.setattr(setting, "IMPLEMENTATIONS", ("reference",))  # Triton's would go through the interpreter
-    sampling = setting.ask_sampling(colorizer_config(), CPU, torch.float32)
-    upsampling = setting.ask_upsampling(upsampler_config("color_upsampler"), CPU, torch.float32)
-    assert all(answers[name] is None for answers in (sampling, upsampling) for name in ("default", "reference"))
+    assert setting.ask_network(config, CPU, torch.float32) == {"default": None, "reference": None}
 
 
 def test_all_are_those_that_can_run_and_one_that_cannot_is_an_error_with_its_reason():
@@ -180,21 +178,10 @@ def test_all_are_those_that_can_run_and_one_that_cannot_is_an_error_with_its_rea
         setting.pick(answers, ["gpu"])
 
 
-def test_compiling_reaches_the_layers_of_every_network():
-    for config in (colorizer_config(), upsampler_config("color_upsampler")):
-        network = setting.build(config, CPU, torch.float32)
-        setting.compile_layers(network)
-        modules: list[nn.Module] = [network.encoder] if hasattr(network, "encoder") else []
-        if not modules:
-            inner = network.inner_decoder
-            modules = [network.gray_encoder, network.outer_decoder, *inner.attention, *inner.feed_forward]
-        assert all(module._compiled_call_impl is not None for module in modules)
-
-
 def test_networks_and_images_are_the_same_every_time():
-    first, second = (setting.build(colorizer_config(), CPU, torch.float32).state_dict() for _ in range(2))
+    first, second = (setting.build(colorizer_config(), CPU).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert torch.equal(*(setting.random_gray(2, colorizer_config(), CPU) for _ in range(2)))
+    assert torch.equal(*(setting.random_images(2, colorizer_config(), CPU) for _ in range(2)))
 
 
 def test_the_limits_are_positive_and_the_best_of_two_is_taken_entry_by_entry(monkeypatch):
@@ -214,12 +201,12 @@ def test_the_machine_is_described():
     assert described["processor"]
 
 
-def test_the_newest_record_that_was_not_interrupted_is_found(tmp_path):
+def test_records_that_were_interrupted_are_left_out(tmp_path):
     path = tmp_path / "deep" / "x.jsonl"
-    assert record.newest(path) is None
+    assert record.read(path) == []
     for i, interrupted in enumerate((False, False, True)):
         record.append({"number": i, "interrupted": interrupted}, path)
-    assert record.newest(path) == {"number": 1, "interrupted": False}
+    assert [found["number"] for found in record.read(path)] == [0, 1]
 
 
 def test_sizes_measured_again_replace_those_of_the_same_commit_only(tmp_path):

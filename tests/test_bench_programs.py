@@ -168,7 +168,7 @@ def test_a_configuration_that_is_not_there_is_one_sentence(tmp_path):
         _run(tmp_path / "colorizer.py")
 
 
-@pytest.mark.parametrize("program", ["sample_speed", "scaling", "estimates", "document"])
+@pytest.mark.parametrize("program", ["sample_speed", "scaling", "gpu", "document"])
 def test_a_program_explains_itself_from_anywhere(program, tmp_path):
     command = [sys.executable, str(ROOT / "bench" / f"{program}.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -239,7 +239,7 @@ def test_the_document_is_filled_from_the_newest_records(config, tmp_path, monkey
 
 def test_the_document_s_estimates_are_those_that_are_counted():
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    counted = document.sections(None, None, ROOT)["estimates"]
+    counted = document.sections(ROOT / "no records", ROOT)["estimates"]
     assert document.fill(text, "estimates", counted) == text
 
 

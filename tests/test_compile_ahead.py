@@ -7,7 +7,7 @@ import pytest
 import triton
 import triton.language as tl
 
-from tests.compile_ahead import TARGETS, compile_ahead
+from bench.ahead import TARGETS, compile_ahead
 
 
 @triton.jit

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from compile_ahead import TARGETS, Compiled, compile_ahead
 from decoder_of_tests import random_row
 
+from bench.ahead import TARGETS, Compiled, compile_ahead
 from coltran_kernels.triton import decode_launch
 from coltran_kernels.triton.decode_launch import Device, Plan, Sizes, choose_plan, row_time, shared_bytes
 
@@ -83,15 +83,8 @@ def test_the_papers_weights_are_packed_by_one_concatenation():
     assert torch.equal(packed[-64 // 8 :].flatten(0, 1), last)
 
 
-def _signature(value: Any) -> Any:
-    """Tensors as their types, so that the arguments can go to another process."""
-    if isinstance(value, tuple):
-        return tuple(_signature(item) for item in value)
-    return value.dtype if isinstance(value, torch.Tensor) else value
-
-
 def _compile(plan: Plan, dtype: torch.dtype, target: str) -> Compiled:
-    arguments = {name: _signature(value) for name, value in _on_paper(plan, dtype).items()}
+    arguments = _on_paper(plan, dtype)
     arguments["PRECISION"] = decode_launch.PRECISION  # of a GPU; the tests' own process has the interpreter's
     return compile_ahead(
         "coltran_kernels.triton.decode:decode_row_kernel",

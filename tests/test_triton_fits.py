@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from bench.kernel_figures import PAPER, SMALL, Shape, of_attention, of_cached_attention, of_layer_norm
-from tests.compile_ahead import TARGETS, compile_ahead
+from bench.ahead import TARGETS, compile_ahead
+from bench.gpu import PAPER, SMALL, Shape, of_attention, of_cached_attention, of_layer_norm
 
 # To global memory: the order of such sums would vary. ATOMS, to shared memory, is how sm_100 allots tensor memory.
 ATOMIC = {"ATOM", "ATOMG", "RED", "REDG"}
@@ -14,7 +15,7 @@ ATOMIC = {"ATOM", "ATOMG", "RED", "REDG"}
 
 def _assert_fits(launch, target):
     compiled = compile_ahead(launch.kernel, launch.arguments, target=target, **launch.options)
-    assert compiled.fits, f"{launch.name}: {compiled}"
+    assert compiled.fits, f"{launch.kernel}: {compiled}"
     assert not [name for name in compiled.instructions if name in ATOMIC or name.startswith("global_atomic")]
     assert (compiled.matrix_instructions > 0) == (launch.flops > 0)
 
@@ -34,7 +35,7 @@ def test_layer_norm_fits(target):
         _assert_fits(launch, target)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("target", TARGETS)
 def test_attention_over_kept_rows_fits(target, dtype):
     for launch in of_cached_attention(20, 64, dtype):
@@ -47,8 +48,8 @@ def test_work_is_counted_by_hand():
     tensor = 64 * 64 * 512 * 2
     assert forward.flops == 2 * 2 * pairs * 128
     assert backward.flops == 5 * 2 * pairs * 128
-    assert forward.read_and_written == 4 * tensor  # q, k, v; out
-    assert backward.read_and_written == 7 * tensor  # q, k, v, the gradient of out; of q, k, v
+    assert forward.moved == 4 * tensor  # q, k, v; out
+    assert backward.moved == 7 * tensor  # q, k, v, the gradient of out; of q, k, v
 
 
 def test_conditioning_adds_what_it_reads_and_writes():
@@ -56,5 +57,5 @@ def test_conditioning_adds_what_it_reads_and_writes():
         of_attention(Shape(64, 128, conditioned=conditioned), hip=False) for conditioned in (False, True)
     )
     tensor = 64 * 64 * 512 * 2
-    assert forward.read_and_written - plain.read_and_written == 6 * tensor  # a scale and a shift of each
-    assert backward.read_and_written - plain_back.read_and_written == 12 * tensor  # and their gradients
+    assert forward.moved - plain.moved == 6 * tensor  # a scale and a shift of each
+    assert backward.moved - plain_back.moved == 12 * tensor  # and their gradients

@@ -9,7 +9,7 @@ from networks_of_parity import load_network
 from tiny import colorizer_config
 from torch import nn
 
-from bench import reference
+from bench import recomputing
 from coltran.networks.colorizer import Colorizer
 from coltran.sampling import sample
 
@@ -37,7 +37,7 @@ def _gray(batch=2):
 def test_it_draws_the_sampler_s_image_for_the_same_uniforms(options, norm):
     network, gray = _network(**options), _gray(3)
     expected = sample(network, gray, norm=norm, seed=4)
-    drawn = reference.sample(network, gray, norm=norm, seed=4)
+    drawn = recomputing.sample(network, gray, norm=norm, seed=4)
     assert torch.equal(drawn.rgb, expected.rgb)
     assert torch.equal(drawn.labels, expected.labels)
     torch.testing.assert_close(drawn.log_prob, expected.log_prob, rtol=0, atol=1e-4)
@@ -46,20 +46,20 @@ def test_it_draws_the_sampler_s_image_for_the_same_uniforms(options, norm):
 def test_it_draws_the_sampler_s_image_at_another_temperature_and_top_p():
     network, gray = _network(), _gray()
     options = {"temperature": 0.7, "top_p": 0.8, "seed": 1}
-    assert torch.equal(reference.sample(network, gray, **options).labels, sample(network, gray, **options).labels)
+    assert torch.equal(recomputing.sample(network, gray, **options).labels, sample(network, gray, **options).labels)
 
 
 @pytest.mark.parametrize("norm", ["exact", "rowcontext"])
 def test_it_reproduces_the_most_probable_image_of_the_original_program(parity, norm):
     data = parity("colorizer_affine")
     gray = torch.from_numpy(data["gray"][..., 0])
-    drawn = reference.sample(load_network(data), gray, mode="argmax", norm=norm)
+    drawn = recomputing.sample(load_network(data), gray, mode="argmax", norm=norm)
     assert torch.equal(drawn.rgb, torch.from_numpy(data[f"sample_argmax_{norm}_rgb"]))
 
 
 def test_its_first_rows_do_not_depend_on_how_many_are_asked_for():
     network, gray = _network(), _gray()
-    few, all_rows = reference.sample(network, gray, rows=2), reference.sample(network, gray)
+    few, all_rows = recomputing.sample(network, gray, rows=2), recomputing.sample(network, gray)
     assert torch.equal(few.labels[:, :2], all_rows.labels[:, :2])
     assert not few.labels[:, 2:].any()
 
@@ -67,7 +67,7 @@ def test_its_first_rows_do_not_depend_on_how_many_are_asked_for():
 def test_given_labels_are_imposed_and_their_probabilities_reported():
     network, gray = _network(), _gray()
     given = torch.randint(512, (2, 6, 8))
-    forced = reference.sample(network, gray, given=given, return_probabilities=True)
+    forced = recomputing.sample(network, gray, given=given, return_probabilities=True)
     with torch.no_grad():
         expected = network.decode(given, network.encode(gray)).softmax(-1)
     assert torch.equal(forced.labels, given)
@@ -83,14 +83,14 @@ def test_the_inner_decoder_runs_once_a_pixel_on_a_row_and_the_outer_once_a_row_o
 
     count("inner", network.inner_decoder.attention[0])
     count("outer", network.outer_decoder.attention[0])
-    reference.sample(network, gray)
+    recomputing.sample(network, gray)
     assert seen["inner"] == [8] * 48
     assert seen["outer"] == [48] * 5  # not after the last row
 
 
 def test_the_stages_are_reported_as_they_finish():
     seen = []
-    reference.sample(_network(), _gray(), rows=2, finished=seen.append)
+    recomputing.sample(_network(), _gray(), rows=2, finished=seen.append)
     assert seen == ["encoder", *["inner decoder", "outer decoder"] * 2]
 
 
@@ -99,4 +99,4 @@ def test_the_stages_are_reported_as_they_finish():
 )
 def test_an_argument_out_of_range_is_named(options, word):
     with pytest.raises(ValueError, match=word):
-        reference.sample(_network(), _gray(), **options)
+        recomputing.sample(_network(), _gray(), **options)
