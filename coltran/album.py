@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from coltran.cli import progress_bar
+from coltran.console import LOG
 from coltran.image import PhotoError, list_photos
 from coltran.photo.files import Photograph
 from coltran.photo.hints import Wishes
@@ -134,8 +135,8 @@ def _write(
         if diverse is not None:
             order = choose_diverse(differences(one.images), order[0], diverse)
         results.write(job, photo, one.images, one.gray, bits, order)
-        print(os.fsencode(f"{job.photo} -> {results.sheet(job)}").decode(errors="replace"), flush=True)
+        LOG.info("%s", os.fsencode(f"{job.photo} -> {results.sheet(job)}").decode(errors="replace"))
         if one.effective is not None:
             particles = results.options["particles"]
-            print(f"  effective sample size: at least {one.effective:.1f} of {particles} particles", flush=True)
+            LOG.info("  effective sample size: at least %.1f of %d particles", one.effective, particles)
     results.save_record()

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from coltran.checkpoint import CheckpointError
+from coltran.console import LOG, QUIET, is_quiet, speak, version
 from coltran.devices.choose import device, import_xla
 from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
@@ -33,6 +34,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     `UsageError`), `PhotoError`, `CheckpointError`, `OSError` and a device out of memory (1),
     Ctrl-C (130). Everything else is a bug and keeps its traceback.
     """
+    speak()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         code = main() or 0
@@ -53,12 +55,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 
 def _fail(sentence: str, code: int) -> int:
-    print(sentence if sentence.endswith(("?", ".")) else f"{sentence}.", file=sys.stderr, flush=True)
+    LOG.error("%s", sentence if sentence.endswith(("?", ".")) else f"{sentence}.")
     return code
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
-    print(message, file=sys.stderr, flush=True)
+    LOG.warning("%s", message)
 
 
 def progress_bar(*columns: ProgressColumn) -> Progress:
@@ -74,7 +76,7 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
         *(columns or (TaskProgressColumn(), TimeRemainingColumn())),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=is_quiet() or not console.is_terminal,
         redirect_stdout=sys.stdout.isatty(),
     )
 
@@ -155,6 +157,10 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
     """
     values = flags.FlagValues()
     define(values)
+    flags.DEFINE_boolean("quiet", False, QUIET, flag_values=values)
+    if {"--version", "-version"} & set(argv):
+        print(version())
+        raise SystemExit(0)
     if {"-h", "--help", "-help"} & set(argv):
         print(usage.strip(), "\n\nFlags:")
         for name in sorted(set(values) - {"flagfile", "undefok"}):  # absl's own, of no use here
@@ -178,6 +184,7 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
         raise UsageError(f"{reason[:1].upper()}{reason[1:]} (see --help).") from error
     if rest:
         raise UsageError(f"Cannot make sense of {' '.join(rest)!r} (see --help).")
+    speak(quiet=values.quiet)
     return values
 
 

@@ -34,8 +34,8 @@ leaves what is done.
 from __future__ import annotations
 
 import argparse
+import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -43,9 +43,11 @@ import torch
 
 from coltran import cli, wishes
 from coltran.album import colour_album, find_photos
+from coltran.console import LOG, Parser
 from coltran.errors import UsageError, UserError
 from coltran.files import check_output
 from coltran.photo import files
+from coltran.photo.results import RECORD, load_record
 from coltran.pipeline import STAGES, from_pretrained
 
 DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "norm", "fit", "size")  # options of `Pipeline.colour`
@@ -68,11 +70,7 @@ def _number(convert: Callable[[str], float], holds: Callable[[float], bool], wan
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a usage error leaves the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m coltran.colorize",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("colorize", __doc__)
     count = _number(int, lambda value: value >= 1, "a whole number from 1")
     seed = _number(int, lambda value: 0 <= value < 2**64, "a whole number from 0 to 2**64 - 1")
     temperature = _number(float, lambda value: 0 < value < math.inf, "a number above 0")
@@ -154,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     arguments = parse_arguments(argv)
     if arguments.ray is not None:
-        return _report(_on_ray(arguments))
+        return _report(_on_ray(arguments), arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = cli.device(arguments.device)
@@ -185,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             wishes=wished,
             noted=wishes.noted(arguments),
         )
-    return _report(problems)
+    return _report(problems, arguments)
 
 
 def _on_ray(arguments: argparse.Namespace) -> list[str]:
@@ -200,7 +198,7 @@ def _on_ray(arguments: argparse.Namespace) -> list[str]:
         order = cluster.Order(
             output=str(arguments.output.resolve()),
             drawing={name: getattr(arguments, name) for name in DRAWING},
-            checkpoint=str(arguments.checkpoint.resolve()) if arguments.checkpoint else None,
+            checkpoint=_everywhere(arguments.checkpoint),
             device=arguments.device,
             samples=arguments.samples,
             best=arguments.best or arguments.samples,
@@ -214,9 +212,18 @@ def _on_ray(arguments: argparse.Namespace) -> list[str]:
     return problems
 
 
-def _report(problems: list[str]) -> int:
+def _everywhere(checkpoint: Path | None) -> str | None:
+    """The name of a checkpoint for another working directory; on the Hub it has one already."""
+    return str(checkpoint.resolve() if checkpoint.exists() else checkpoint) if checkpoint else None
+
+
+def _report(problems: list[str], arguments: argparse.Namespace) -> int:
+    """Says what went wrong, and for --json what colourings.json holds; returns the exit code."""
     for problem in problems:
-        print(problem, file=sys.stderr)
+        LOG.error("%s", problem)
+    if arguments.json:
+        photos = load_record(arguments.output / RECORD)
+        print(json.dumps({"output": str(arguments.output), "photos": photos, "problems": problems}))
     return 1 if problems else 0
 
 

@@ -13,10 +13,11 @@ configuration. Every tensor is used exactly once, or nothing is written and each
 
 from __future__ import annotations
 
-import argparse
+import json
 from pathlib import Path
 
 from coltran import cli
+from coltran.console import LOG, Parser
 from coltran.original.download import published
 from coltran.original.load import convert, find_config, load_tf_network, load_tf_training, read_tf_checkpoint
 from coltran.original.variables import load_tf_variables
@@ -26,11 +27,7 @@ __all__ = ["convert", "find_config", "load_tf_network", "load_tf_training", "loa
 
 def main() -> int:
     """The program; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m coltran.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("convert", __doc__)
     parser.add_argument("source", nargs="?", metavar="TF_DIR", help="log directory of the original, or a checkpoint")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="where the checkpoint goes")
     parser.add_argument("--config", metavar="FILE", help="configuration that it must fit (default: from the tensors)")
@@ -47,11 +44,15 @@ def main() -> int:
     sources = {Path(options.output): Path(options.source or "")}
     if options.download:
         sources = published(Path(options.output))
+    done = []
     for target, source in sources.items():
         network, step = convert(source, target, config=config, ema=not options.raw, optimizer=options.optimizer)
         size = sum(p.numel() for p in network.parameters()) / 1e6
         name = network.config["name"]  # type: ignore[index]
-        print(f"{source} -> {target}: {name}, {size:.2f} M parameters, {step} training steps")
+        LOG.info("%s -> %s: %s, %.2f M parameters, %s training steps", source, target, name, size, step)
+        done.append({"source": str(source), "checkpoint": str(target), "model": name, "step": step})
+    if options.json:
+        print(json.dumps({"converted": done}))
     return 0
 
 

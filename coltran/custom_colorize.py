@@ -27,6 +27,7 @@ import torch
 from absl import flags
 
 from coltran import cli
+from coltran.console import LOG
 from coltran.errors import UserError
 from coltran.files import check_output
 from coltran.image import PhotoError, area_resize, center_square, list_photos, load_photo, photo_to_gray, rgb_to_gray
@@ -126,7 +127,7 @@ def colorize(
         before = previous_stage(gen_data_dir, photos, config.get("downsample_res", 64))
         previous = dict(zip(photos, before, strict=True))
     network, step, path = restore(config, logdir, device)
-    print(f"Producing samples after {step} training steps: {path}", flush=True)
+    LOG.info("%s", f"Producing samples after {step} training steps: {path}")
     target.mkdir(parents=True, exist_ok=True)
     problems = []
     size = batch_size or BATCH_SIZES[name]
@@ -149,7 +150,7 @@ def colorize(
         images = colour(network, source, mode=sampling, norm=norm, seed=seed, indices=indices)
         for photo, image in zip(grays, images, strict=True):
             write_png(image, target / photo.name)
-            print(target / photo.name, flush=True)
+            LOG.info("%s", target / photo.name)
     return problems
 
 
@@ -182,7 +183,7 @@ def main() -> int:
         device=cli.machine(values),
     )
     for problem in problems:
-        print(problem, file=sys.stderr)
+        LOG.error("%s", problem)
     return 1 if problems else 0
 
 

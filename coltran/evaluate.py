@@ -21,7 +21,6 @@ the photographs' central squares, or those that lie in COLOURED. docs/metrics.md
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -31,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from coltran import checkpoint, cli
+from coltran.console import LOG, Parser
 from coltran.devices import processes
 from coltran.devices.choose import PRECISIONS, require_bfloat16
 from coltran.errors import UserError
@@ -162,22 +162,18 @@ def show(results: Mapping[str, Any]) -> None:
         "encoder": "parallel head",
         "baseline": "constant distribution given the gray level",
     }
-    print(f"{results['photos']} photographs, {results['checkpoint']}")
+    LOG.info("%s photographs, %s", results["photos"], results["checkpoint"])
     for key, text in rows.items():
         if key in results:
-            print(f"  {results[key]:8.4f} {unit}  {text}")
+            LOG.info("  %8.4f %s  %s", results[key], unit, text)
     if "baseline" in results:
-        print(f"  The last is counted on {results['baseline_pixels']} pixels, add-one smoothed.")
+        LOG.info("  The last is counted on %d pixels, add-one smoothed.", results["baseline_pixels"])
     print(json.dumps(results))
 
 
 def main() -> int:
     """The program; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m coltran.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("evaluate", __doc__)
     parser.add_argument(
         "--checkpoint", help="a checkpoint, or a log directory (its newest); with --metrics a folder of all networks"
     )

@@ -15,7 +15,7 @@ model card, where it is missing. It takes the token of `hf auth login` or HF_TOK
 
 from __future__ import annotations
 
-import argparse
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from coltran import checkpoint, cli, hub
+from coltran.console import LOG, Parser
 from coltran.pipeline import NETWORKS, from_pretrained
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -48,11 +49,7 @@ def export(runs: Path, output: Path, dtype: torch.dtype) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m coltran.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("export", __doc__)
     parser.add_argument("runs", type=Path, metavar="RUNS", help="folder with the log directories of the networks")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write")
     parser.add_argument("--push", metavar="OWNER/NAME", help="upload them to this repository on the Hub")
@@ -63,11 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("name a folder (-o) or a repository (--push)")
     with tempfile.TemporaryDirectory() as temporary:
         output = options.output or Path(temporary)
-        for path in export(options.runs, output, DTYPES[options.dtype]):
-            size = sum(file.stat().st_size for file in path.iterdir())
-            print(f"{path if options.output else path.name}  {size / 1e6:.1f} MB")
-        if options.push:
-            print(hub.push(output, options.push, private=options.private))
+        written = export(options.runs, output, DTYPES[options.dtype])
+        sizes = {path.name: sum(file.stat().st_size for file in path.iterdir()) for path in written}
+        for name, size in sizes.items():
+            LOG.info("%s  %.1f MB", options.output / name if options.output else name, size / 1e6)
+        address = hub.push(output, options.push, private=options.private) if options.push else None
+    if address is not None:
+        LOG.info("%s", address)
+    if options.json:
+        folder = str(options.output) if options.output else None
+        print(json.dumps({"bytes": sizes, "folder": folder, "repository": address}))
     return 0
 
 

@@ -28,6 +28,7 @@ from absl import flags
 
 from coltran import cli
 from coltran.checkpoint import CheckpointError, numbered
+from coltran.console import LOG
 from coltran.devices import processes
 from coltran.evaluate import evaluate
 from coltran.train import define_training_flags, train_by_flags
@@ -115,7 +116,7 @@ def evaluate_checkpoints(
         count += 1
         if processes.rank() != 0:
             continue
-        print(f"Bits/Dim: {results['loss']:.4f}, {results['photos']} photographs, {source}", flush=True)
+        LOG.info("%s", f"Bits/Dim: {results['loss']:.4f}, {results['photos']} photographs, {source}")
         if tensorboard:
             averaged = bool(config.get("polyak_decay", 0.0))
             board = Board(Path(logdir) / f"eval_{subset}_summaries_pyk_{averaged}", step - 1)
@@ -124,7 +125,7 @@ def evaluate_checkpoints(
     if not count:
         raise CheckpointError(f"No checkpoint came in {logdir} within {wait} seconds.")
     if processes.rank() == 0:
-        print(f"No new checkpoint within {wait} seconds.")
+        LOG.info("%s", f"No new checkpoint within {wait} seconds.")
     return count
 
 

@@ -26,6 +26,7 @@ from absl import flags
 from torch import Tensor, nn
 
 from coltran import cli, networks
+from coltran.console import LOG
 from coltran.errors import UserError
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
 from coltran.networks.colorizer import Colorizer
@@ -180,15 +181,17 @@ def write_samples(
     photos = photos[first : first + count]
     previous = None
     if name == "coltran_core":
-        print(f"{count} photographs, from number {first} on")
+        LOG.info("%s", f"{count} photographs, from number {first} on")
     elif options.get("gen_data_dir"):
         side = config.get("downsample_res", 64)
         previous = _previous(options, (side, side), first, numbers)
-        print(f"{count} images of {', '.join(map(str, generated_files(options['gen_data_dir'])))}, from {first} on")
+        LOG.info(
+            "%s", f"{count} images of {', '.join(map(str, generated_files(options['gen_data_dir'])))}, from {first} on"
+        )
     else:
-        print("config.sample.gen_data_dir is not set: starting from the photographs' own colours.")
+        LOG.info("config.sample.gen_data_dir is not set: starting from the photographs' own colours.")
     network, step, path = restore(config, logdir, device)
-    print(f"Producing samples after {step} training steps: {path}", flush=True)
+    LOG.info("%s", f"Producing samples after {step} training steps: {path}")
 
     def coloured() -> Iterator[Record]:
         for start in range(0, count, batch_size):
@@ -201,12 +204,12 @@ def write_samples(
                 images.append(colour(network, source, mode=mode, norm=norm, seed=seeds, indices=indices))
             for image, label in zip(np.concatenate(images, axis=2), numbers[part], strict=True):
                 yield Record(image, label)
-            print(f"{part.stop} of {count} images", flush=True)
+            LOG.info("%s", f"{part.stop} of {count} images")
 
     target = Path(logdir) / options.get("log_dir", "") / f"{options.get('gen_file', 'gen')}.tfrecords"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_records(target, coloured())
-    print(f"Wrote {target}")
+    LOG.info("%s", f"Wrote {target}")
     return target
 
 

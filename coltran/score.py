@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from coltran import cli
 from coltran.album import find_photos
+from coltran.console import LOG, Parser
 from coltran.files import check_output
 from coltran.image import PhotoError
 from coltran.photo.ask import Place, ask
@@ -123,9 +123,7 @@ def in_words(answer: dict[str, Any]) -> str:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a usage error leaves the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m coltran.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("score", __doc__)
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="a photograph, or a folder of photographs")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the maps (default: none)")
     parser.add_argument("--ask", action="store_true", help="say where a hint would help most")
@@ -134,7 +132,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--samples", type=cli.at_least(16), default=32, metavar="N", help="--ask: colourings (32)")
     parser.add_argument("--seed", type=cli.at_least(0), default=0, metavar="S", help="--ask: of the colourings (0)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--fit", choices=("stretch", "crop"), default="stretch", help="as coltran.colorize (stretch)")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with the networks (the package's)")
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
@@ -177,13 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 progress.advance(task)
     if not arguments.ask:
         found.sort(key=lambda one: one["bits_per_pixel"])
+    for answer in found:
+        LOG.info("%s", in_words(answer))
     if arguments.json:
-        print(json.dumps(found, indent=1))
-    else:
-        for answer in found:
-            print(in_words(answer))
+        print(json.dumps(found))
     for problem in problems:
-        print(problem, file=sys.stderr)
+        LOG.error("%s", problem)
     return 1 if problems else 0
 
 

@@ -33,6 +33,7 @@ import torch
 from absl import flags
 
 from coltran import checkpoint, cli
+from coltran.console import LOG
 from coltran.devices import processes
 from coltran.devices.choose import PRECISIONS
 from coltran.errors import UserError
@@ -120,7 +121,7 @@ def train(
         training.network.load_state_dict(restored.network.state_dict())
         training.average = build_average(config, training.network)
         if writes:
-            print(f"Weights of {restored.source}, after {restored.step} training steps")
+            LOG.info("%s", f"Weights of {restored.source}, after {restored.step} training steps")
     elif config.get("prepare_photographs"):
         with contextlib.closing(train_batches(config, data_dir, name, seed, 0, workers)) as batches:
             count = math.ceil(config["prepare_photographs"] / config["batch_size"])
@@ -128,7 +129,7 @@ def train(
         training.average = build_average(config, training.network)
     if training.step >= last_step:
         if writes:
-            print(f"{found[-1] if found else name} has reached config.max_train_steps={last_step} already.")
+            LOG.info("%s", f"{found[-1] if found else name} has reached config.max_train_steps={last_step} already.")
         return 0
     share = processes.rank(), processes.count()
     batches = train_batches(config, data_dir, name, seed, training.step, workers, share)
@@ -139,7 +140,7 @@ def train(
         size = sum(p.numel() for p in training.network.parameters())
         origin = found[-1] if found else "the start"
         where = f", {training.place.text}" if training.place.text else ""
-        print(f"{name}, {size / 1e6:.2f} M parameters, from {origin}{where}", flush=True)
+        LOG.info("%s", f"{name}, {size / 1e6:.2f} M parameters, from {origin}{where}")
         board = Board(logdir / "train_summaries", training.step) if tensorboard else None
         report = Report(
             logdir / "train.jsonl", config, steps_per_summaries, training.step, board, between=training.place.eager
@@ -162,7 +163,7 @@ def train(
             if finished:
                 break
     if writes:
-        print(f"{'Stopped' if stop else 'Finished'} after step {training.step}; saved {path}.")
+        LOG.info("%s", f"{'Stopped' if stop else 'Finished'} after step {training.step}; saved {path}.")
     return 128 + stop if stop else 0
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from coltran._checkout import find_kernels
+from coltran.console import speak
 
 ROOT = Path(__file__).resolve().parent.parent
 collect_ignore = ["xla", "ray"]  # `make test-xla`, in an environment of its own; `make test-ray`, on one cluster
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _seed() -> None:
     """Every test starts from the same state of torch's generator, alone or in the whole suite."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _speaking() -> None:
+    """Every test hears what programs say, whatever was asked for in another."""
+    speak()
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ STOREYS = {
     "coltran_kernels": KERNELS,
     "coltran._checkout": FOUNDATIONS,
     "coltran.configs": FOUNDATIONS,
+    "coltran.console": FOUNDATIONS,
     "coltran.devices": FOUNDATIONS,
     "coltran.errors": FOUNDATIONS,
     "coltran.files": FOUNDATIONS,

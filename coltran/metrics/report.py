@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from coltran.console import LOG, is_quiet
 from coltran.errors import UserError
 from coltran.files import written_whole
 from coltran.image import list_photos
@@ -74,7 +75,7 @@ def colourings(
 
 def _progress(part: str, done: int, total: int) -> None:
     """One line on a terminal's stderr, which the next replaces."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not is_quiet():
         print(f"\r{part}: {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
@@ -88,11 +89,11 @@ def _table(report: Mapping[str, Any], indent: str = "") -> None:
     """A line for each figure, those of a network below its name."""
     for name, value in report.items():
         if isinstance(value, Mapping):
-            print(f"{indent}{name}")
+            LOG.info("%s%s", indent, name)
             _table(value, indent + "  ")
         elif not isinstance(value, list):
             text = f"{value:12.4f}" if isinstance(value, float) else str(value)
-            print(f"{indent}{name:<28}{text}")
+            LOG.info("%s%-28s%s", indent, name, text)
 
 
 def write(report: Mapping[str, Any], output: Path) -> None:

@@ -65,7 +65,7 @@ class Results:
         self.output, self.options, self.count, self.format, self.quality = output, dict(options), count, format, quality
         self.jobs = name_results(photos)
         self.inputs = {photo.resolve() for photo in photos}
-        self.record = _load_record(output / RECORD)
+        self.record = load_record(output / RECORD)
 
     def sheet(self, job: Job) -> Path:
         """Where the sheet of a photograph is."""
@@ -149,7 +149,7 @@ class Results:
             files.write_png(stack_sheets(sheets), overview)
 
 
-def _load_record(path: Path) -> dict[str, Any]:
+def load_record(path: Path) -> dict[str, Any]:
     """What earlier runs have put into this folder; nothing where that is missing or not ours."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

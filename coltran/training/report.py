@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 from torch import Tensor, nn
 
+from coltran.console import LOG, is_quiet
 from coltran.errors import UserError
 from coltran.files import written_whole
 from coltran.image import labels_to_colors, rgb_to_gray, to_bits
@@ -116,6 +117,7 @@ class Report:
         self.board = board
         self.between = between
         self.console = Console()
+        self._redraws = self.console.is_terminal and not is_quiet()
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self._drawn = 0.0
         self._restart()
@@ -144,7 +146,7 @@ class Report:
         self._sums = {name: loss + self._sums.get(name, 0.0) for name, loss in losses.items()}
         self._count += 1
         summary = step % self.every == 0 or step == self.last_step
-        redraw = self.between and self.console.is_terminal and time.monotonic() > self._drawn + 0.5
+        redraw = self.between and self._redraws and time.monotonic() > self._drawn + 0.5
         if not (summary or redraw):
             return
         mean = float(self._sums["loss"]) / self._count
@@ -167,11 +169,11 @@ class Report:
     def _show(self, step: int, loss: float, mean: float, rate: float) -> None:
         left = timedelta(seconds=round((self.last_step - step) * self.batch_size / rate))
         line = f"step {step}/{self.last_step}  loss {loss:.4f}  mean {mean:.4f} bits  {rate:.1f} images/s  {left} left"
-        if self.console.is_terminal:
+        if self._redraws:
             self.live.update(Text(line), refresh=True)
             self._drawn = time.monotonic()
         else:
-            print(line, flush=True)
+            LOG.info("%s", line)
 
 
 def _keep_lines(path: Path, last_step: int) -> None:

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conventions of the command line, for all programs alike."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import coltran
+from coltran import __main__ as umbrella
+from coltran import checkpoint, cli, colorize, console, export, networks
+from tests.tiny import colorizer_config
+from tests.tiny_training import write_photo
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = umbrella.programs()
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    checkpoint.save(networks.build(colorizer_config(8, 8)), tmp_path / "runs" / "colorizer")
+    return tmp_path / "runs"
+
+
+def _colorize(runs: Path, *options: str, photo: str = "old.png") -> int:
+    write_photo(runs.parent / "old.png", 0)
+    arguments = [
+        str(runs.parent / photo),
+        "-o",
+        str(runs.parent / "out"),
+        "--checkpoint",
+        str(runs),
+        "--stage",
+        "coarse",
+    ]
+    return colorize.main([*arguments, *options])
+
+
+def test_every_module_that_can_be_started_is_a_command():
+    assert {"colorize", "convert", "evaluate", "export", "run", "sample", "train"} <= set(PROGRAMS)
+    assert "pipeline" not in PROGRAMS and all(PROGRAMS.values())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_command_has_its_help_and_a_version(name, monkeypatch, capsys):
+    for option, wanted in (("--help", "--quiet"), ("--version", f"coltran {coltran.__version__}")):
+        monkeypatch.setattr(sys, "argv", ["coltran", name, option])
+        with pytest.raises(SystemExit) as exit_:
+            umbrella.main()
+        assert exit_.value.code == 0
+        assert wanted in capsys.readouterr().out
+
+
+def test_the_umbrella_hands_on_what_follows_the_command(runs, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["coltran", "export", str(runs), "-o", str(runs.parent / "out")])
+    with pytest.raises(SystemExit) as exit_:
+        umbrella.main()
+    assert exit_.value.code == 0 and "colorizer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("argv", [[], ["colourize"]])
+def test_no_such_command_is_a_usage_error(argv, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["coltran", *argv])
+    with pytest.raises(SystemExit) as exit_:
+        umbrella.main()
+    assert exit_.value.code == 2 and "usage: coltran" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_shell_completes_commands(shell, monkeypatch, capsys):
+    pytest.importorskip("shtab")
+    monkeypatch.setattr(sys, "argv", ["coltran", "--print-completion", shell])
+    with pytest.raises(SystemExit):
+        umbrella.main()
+    script = capsys.readouterr().out
+    assert all(name in script for name in PROGRAMS)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=shell == "bash")
+
+
+def test_quiet_says_nothing_where_nothing_goes_wrong(runs, capsys):
+    assert _colorize(runs, "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_quiet_says_what_goes_wrong(runs, capsys):
+    (runs.parent / "torn.png").write_bytes(b"no image")
+    assert _colorize(runs, "--quiet", photo="torn.png") == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and "torn.png is not an image" in captured.err
+
+
+def test_json_is_all_there_is_on_standard_output(runs, capsys):
+    assert _colorize(runs, "--json") == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    (photo,) = found["photos"].values()
+    assert photo["colourings"][0]["file"] == "old-0.png" and found["problems"] == []
+    assert "old.png" in captured.err
+
+
+def test_json_of_an_export_has_the_sizes(runs, capsys):
+    assert export.main([str(runs), "-o", str(runs.parent / "out"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    size = sum(file.stat().st_size for file in (runs.parent / "out" / "colorizer").iterdir())
+    assert found == {"bytes": {"colorizer": size}, "folder": str(runs.parent / "out"), "repository": None}
+
+
+def test_the_flags_of_the_originals_commands_have_quiet_too():
+    config = "--config=coltran/test_configs/colorizer.py"
+    assert cli.parse_flags([config, "--quiet"], "", lambda values: None).quiet
+    assert console.is_quiet()
+
+
+def test_messages_go_through_logging(caplog):
+    console.LOG.addHandler(caplog.handler)
+    try:
+        with pytest.raises(SystemExit):
+            cli.run(lambda: (_ for _ in ()).throw(cli.UserError("What went wrong.")))
+    finally:
+        console.LOG.removeHandler(caplog.handler)
+    assert [(record.name, record.levelno, record.getMessage()) for record in caplog.records] == [
+        ("coltran", logging.ERROR, "What went wrong.")
+    ]
+
+
+def test_a_library_says_nothing_by_itself():
+    code = "import coltran, logging; assert not logging.getLogger('coltran').handlers"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours", "animated"),
+    [({}, False, False), ({"FORCE_COLOR": "1"}, True, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, True)],
+)
+def test_colours_are_forced_and_forbidden_as_elsewhere(monkeypatch, environment, colours, animated):
+    """no-color.org and force-color.org."""
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    out = io.StringIO()
+    monkeypatch.setattr(cli, "Console", lambda stderr: Console(file=out))
+    with cli.progress_bar() as progress:
+        progress.update(progress.add_task("photographs", total=2), completed=1)
+        progress.refresh()
+    codes = {code for code in out.getvalue().split("\x1b[")[1:] if code.split("m")[0].replace(";", "").isdigit()}
+    assert bool(codes) == colours
+    assert ("photographs" in out.getvalue()) == animated
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f'\nversion = "{coltran.__version__}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_the_exit_codes_are_documented():
+    for text in (umbrella.__doc__, (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")):
+        assert all(code in str(text) for code in ("0", "1", "2", "130", "143"))
+
+
+def test_without_a_compiler_programs_work_and_say_so_once(runs, tmp_path):
+    """What happens on a machine without one, such as most with Windows."""
+    write_photo(tmp_path / "old.png", 0)
+    environment = os.environ | {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "coltran", "colorize", "old.png", "-o", "out", "--checkpoint", str(runs)]
+    done = subprocess.run(
+        [*command, "--stage", "coarse", "--samples", "2"],
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("without the native kernels") == 1
+    assert (tmp_path / "out" / "old-1.png").exists()
+
+
+def test_nothing_that_only_unix_has_is_imported():
+    """A dry run of what Windows lacks: its standard library has none of these, triton has no wheel for it."""
+    absent = {"fcntl", "grp", "pwd", "resource", "termios", "triton", "readline"}
+    modules = [
+        f"coltran.{path.relative_to(ROOT / 'coltran').with_suffix('').as_posix().replace('/', '.')}"
+        for path in sorted((ROOT / "coltran").rglob("*.py"))
+        if path.stem not in ("__init__", "__main__", "cluster", "xla")  # the last two need extras
+    ]
+    code = f"import sys, importlib\nsys.modules.update(dict.fromkeys({absent!r}))\n"
+    code += f"import coltran\n[importlib.import_module(name) for name in {modules!r}]"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
