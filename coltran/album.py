@@ -88,7 +88,7 @@ def colour_album(
             def report(stage: str, done: int, total: int, name: str = name) -> None:
                 progress.update(task, description=f"{name}: {stage}", completed=done, total=total)
 
-            images = [photo.rgb for _, photo in found]
+            images = [photo.pixels for _, photo in found]
             coloured = pipeline.colour(
                 images, [wishes] if wishes else None, samples=samples, batch_size=batch, progress=report, **drawing
             )

@@ -16,6 +16,7 @@ from typing import NoReturn
 import torch
 from absl import flags
 from ml_collections import ConfigDict, config_flags
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -36,6 +37,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     speak()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large to be safe is an error
     try:
         code = main() or 0
     except UserError as error:

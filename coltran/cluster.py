@@ -30,6 +30,7 @@ from coltran.files import WRITING
 from coltran.image import PHOTO_SUFFIXES, PhotoError
 from coltran.photo import files
 from coltran.photo.manifest import SCHEMA, Manifest
+from coltran.photo.results import write_colouring
 from coltran.pipeline import Colorized, from_pretrained
 from coltran.sampling import named_seed
 from coltran.sampling.strips import batched
@@ -144,7 +145,7 @@ class _Colourist:
             try:
                 with fsspec.open(path, "rb") as file:
                     photo = files.read(path, file)
-                files.check_side(photo.rgb, self.order.format or photo.format)
+                files.check_side(photo.pixels, self.order.format or photo.format)
             except PhotoError as error:
                 rows.append(row | {"error": str(error)})
             except (OSError, ImportError) as error:
@@ -152,7 +153,7 @@ class _Colourist:
             else:
                 read.append((row, name, photo))
         drawing = dict(self.order.drawing) | {"seed": [row["seed"] for row, _, _ in read]}
-        images = [photo.rgb for _, _, photo in read]
+        images = [photo.pixels for _, _, photo in read]
         coloured = self.pipeline.colour(images, samples=self.order.samples, batch_size=self.order.batch, **drawing)
         for (row, name, photo), results in zip(read, coloured, strict=True):
             rows += [row | result for result in self._write(name, photo, results, row["seed"])]
@@ -167,10 +168,10 @@ class _Colourist:
             file = f"{name}-{k}{files.FORMATS[format]}"
             path = Path(self.order.output, file)
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = f"Coloured by coltran: seed {seed}, sample {s}, {-results.log_prob[s]:.4f} bits a pixel"
-            files.write(
-                results.images[s], path, format=format, quality=self.order.quality, exif=photo.exif, description=text
-            )
+            write_colouring(
+                results.images[s], path, photo, dict(self.order.drawing) | {"seed": seed}, format=format,
+                quality=self.order.quality, sample=s, bits=-results.log_prob[s],
+            )  # fmt: skip
             yield {"file": file, "sample": s, "log_probability": results.log_prob[s]}
 
 

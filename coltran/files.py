@@ -24,8 +24,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.strerror and error.filename in (None, str(temporary)):
+            error.filename = str(path)  # the name that whoever reads the error knows
         raise
 
 

@@ -23,6 +23,8 @@ Array = TypeVar("Array", np.ndarray, torch.Tensor)
 LUMA = (0.2989, 0.587, 0.114)
 _PRODUCTS = torch.from_numpy(np.array(LUMA, np.float32)[:, None] * np.arange(256, dtype=np.float32))  # [3, 256]
 
+STRIP = 1 << 20  # pixels that are worked on at once where memory is not to grow with the photograph
+
 PHOTO_SUFFIXES = frozenset(
     [".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"]
     + [".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"]
@@ -194,7 +196,25 @@ def photo_to_gray(photo: np.ndarray) -> np.ndarray:
     first = photo[..., 0]
     if np.array_equal(first, photo[..., 1]) and np.array_equal(first, photo[..., 2]):
         return first
-    return rgb_to_gray(photo)
+    rows = max(1, STRIP // photo.shape[1])
+    return np.concatenate([rgb_to_gray(photo[top : top + rows]) for top in range(0, len(photo), rows)])
+
+
+def gray_values(image: Image.Image) -> np.ndarray:
+    """The values of a Pillow image of mode I or I;16, uint16 [H, W].
+
+    Raises:
+        ValueError: values outside 0..65535, whose range is not known.
+    """
+    values = np.asarray(image)
+    if values.dtype.itemsize > 2 and (values.min() < 0 or values.max() > 65535):
+        raise ValueError("it holds values outside 0..65535")
+    return values.astype(np.uint16)
+
+
+def to_eight_bits(values: np.ndarray) -> np.ndarray:
+    """uint16 scaled to uint8, rounded."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def image_to_rgb(image: Image.Image) -> np.ndarray:
@@ -209,13 +229,9 @@ def image_to_rgb(image: Image.Image) -> np.ndarray:
     """
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ValueError("it holds floating-point values")
+        raise ValueError("it holds floating-point values, of which nobody says where white is")
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("it holds values outside 0..65535")
-        gray = ((values + 128) // 257).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=-1)
+        return np.repeat(to_eight_bits(gray_values(image))[..., None], 3, axis=-1)
     if image.mode == "La":  # Pillow turns premultiplied gray into nothing but LA
         image = image.convert("LA")
     if image.has_transparency_data:

@@ -51,7 +51,7 @@ Progress = Callable[[str, int, int], None]  # (stage, done, total): rows of pixe
 class Colorized:
     """Colourings of one photograph."""
 
-    images: list[np.ndarray]  # uint8 [H, W, 3] each
+    images: list[np.ndarray]  # uint8 [H, W, 3] each; uint16 at the own size of a photograph of 16 bits
     gray: np.ndarray  # uint8 [H, W], what was coloured, at their size
     log_prob: list[float]  # of each image's coarse colours under the colorizer: mean log2 a pixel, so -bits a pixel
     labels: list[np.ndarray] = field(default_factory=list)  # those coarse colours: int64 [h, w] each, for `kept`
@@ -155,7 +155,8 @@ class Pipeline:
         it nor on `batch_size`.
 
         Args:
-            images: each a Pillow image, a path, or uint8 [H, W] or [H, W, 3], of any size.
+            images: each a Pillow image, a path, or uint8 [H, W] or [H, W, 3], of any size; or gray of 16 bits,
+                uint16 [H, W].
             wishes: what is imposed on each photograph, in its own pixels (`coltran.photo.hints`); default nothing.
             samples: how many colourings. The k-th depends on the seed and on k alone: more
                 samples begin with the same ones.
@@ -221,7 +222,7 @@ class Pipeline:
             log_prob = [float(total) / log(2) / strip.given.numel() for total in strip.log_prob]
             if size == "original":
                 luma = luminance(strip.view.photo)
-                colours = [recolour(luma, image) for image in colours]
+                colours = [recolour(luma, image, strip.view.photo.dtype.type) for image in colours]
                 gray = np.rint(luma).astype(np.uint8)
             else:
                 gray = strip.view.gray_high if stage == "final" else strip.view.gray_low
@@ -266,7 +267,7 @@ def _side(network: nn.Module) -> int:
 
 
 def read_photo(image: Photo) -> np.ndarray:
-    """uint8 [H, W, 3] of whatever a pipeline may be called with."""
+    """uint8 [H, W, 3] or uint16 [H, W] of whatever a pipeline may be called with."""
     if isinstance(image, (str, Path)):
         return load_photo(image)
     if isinstance(image, Image.Image):
@@ -274,6 +275,8 @@ def read_photo(image: Photo) -> np.ndarray:
             return image_to_rgb(image)
         except (OSError, ValueError) as error:
             raise PhotoError(f"The image cannot be read: {error}.") from error
+    if image.dtype == np.uint16 and image.ndim == 2 and image.size:
+        return image
     is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if image.dtype != np.uint8 or not is_image or not image.size:
         raise ValueError(f"an image is uint8 [H, W] or [H, W, 3], not {image.dtype} {list(image.shape)}")

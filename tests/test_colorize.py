@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from PIL import Image
 
 from coltran import checkpoint, cli, colorize, networks, pipeline
 from coltran.photo import files, sheets
+from coltran.photo.recolour import LUMA, luminance
 from coltran.pipeline import Pipeline, from_pretrained
 from tests.tiny import colorizer_config, upsampler_config
 
@@ -237,6 +239,59 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(here, monkeypat
         files.write_png(np.zeros((2, 2, 3), np.uint8), Path("cat-0.png"))
     assert results(".") == ["cat-0.png"]
     assert Path("cat-0.png").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_scan_of_sixteen_bits_keeps_them(here, name):
+    scan = np.linspace(3000, 62000, 12 * 15).astype(np.uint16).reshape(12, 15)
+    Image.fromarray(scan).save(name)
+    assert colorize.main([name, "-o", "out"]) == 0
+    found = cv2.imread(f"out/a-0{Path(name).suffix}", cv2.IMREAD_UNCHANGED)[..., ::-1]
+    assert found.dtype == np.uint16
+    assert np.abs(found @ LUMA - scan).max() <= 0.51  # half a level and float32's rounding
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_transparency_is_kept(here, fit):
+    alpha = np.random.default_rng(0).integers(0, 256, (12, 16), dtype=np.uint8)
+    Image.fromarray(np.dstack((np.full((12, 16, 3), 90, np.uint8), alpha))).save("a.png")
+    assert colorize.main(["a.png", "-o", "out", "--fit", fit]) == 0
+    found = np.asarray(Image.open("out/a-0.png"))
+    np.testing.assert_array_equal(found[..., 3], alpha if fit == "stretch" else alpha[:, 2:14])
+
+
+def test_a_thread_of_pixels_is_a_photograph(here):
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 5000, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("a.png")
+    assert colorize.main(["a.png", "-o", "out"]) == 0
+    found = np.asarray(Image.open("out/a-0.png"))
+    assert np.abs(luminance(found) - luminance(pixels)).max() <= 0.5 + 1e-3
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_finished_stays(here, monkeypatch, capsys):
+    for seed, name in enumerate(("a.png", "b.png")):
+        make_photo(name, seed)
+    write = files.write
+
+    def fill(pixels, path, **options):
+        if path.name == "b-0.png":
+            raise OSError(28, "No space left on device", str(path))
+        write(pixels, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write", fill)
+        assert run(patch, "a.png", "b.png", "-o", "out", "--batch", "1") == 1
+    assert capsys.readouterr().err == "out/b-0.png: No space left on device.\n"
+    assert results() == ["a-0.png", "a-sheet.png", "colourings.json"]
+    assert run(monkeypatch, "a.png", "b.png", "-o", "out", "--skip-existing") == 0
+    assert capsys.readouterr().out == "b.png -> out/b-sheet.png\n"
+
+
+def test_a_rerun_with_other_options_draws_anew(here, capsys):
+    make_photo("a.png")
+    for arguments, lines in ((["--seed=1"], 1), (["--seed=1"], 0), (["--seed=2"], 1), (["--seed=2", "--samples=2"], 1)):
+        assert colorize.main(["a.png", "-o", "out", "--skip-existing", *arguments]) == 0
+        assert capsys.readouterr().out.count("\n") == lines
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from coltran.files import written_whole
+from coltran.errors import UserError
+from coltran.files import check_output, written_whole
 
 
 def test_the_file_appears_when_the_block_succeeds(tmp_path):
@@ -18,8 +21,27 @@ def test_the_file_appears_when_the_block_succeeds(tmp_path):
 
 def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(OSError, match="full"), written_whole(tmp_path / "a.txt") as temporary:
-        temporary.write_text("ne")
-        raise OSError("the disk is full")
+    with pytest.raises(OSError, match="No space left on device: .*/a.txt"), written_whole(tmp_path / "a.txt") as file:
+        file.write_text("ne")
+        raise OSError(28, "No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_folder_that_can_be_written_to_is_not_made_yet(tmp_path):
+    check_output(tmp_path / "new" / "deep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_permission_is_one_sentence(tmp_path):
+    tmp_path.chmod(0o500)
+    is_root = os.geteuid() == 0
+    try:
+        if is_root:  # whom nothing is forbidden
+            os.seteuid(65534)
+        with pytest.raises(UserError, match=r"out cannot be written: Permission denied\.$"):
+            check_output(tmp_path / "out")
+    finally:
+        if is_root:
+            os.seteuid(0)
+        tmp_path.chmod(0o700)

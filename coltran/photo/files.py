@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of photographs: what of them, beside the pixels, a coloured copy keeps."""
+"""The files of photographs: what of them, beside the colours, a coloured copy keeps."""
 
 from __future__ import annotations
 
-import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from coltran.files import written_whole
-from coltran.image import PhotoError, image_to_rgb, reading
+from coltran.image import PhotoError, gray_values, image_to_rgb, reading
+from coltran.photo import profiles
+from coltran.photo.encode import encode
 
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}  # and the suffix of each
-_SRGB = ImageCms.createProfile("sRGB")
-_DATE = slice(24, 36)  # of a profile's making: without it the same photograph would give other bytes every day
+# What a TIFF says of how its own pixels are stored (TIFF 6.0), in the same place as what EXIF says of the photograph.
+_STORAGE = frozenset(
+    [*range(254, 268), 273, *range(277, 282), 284, *range(288, 294), 297, 301, *range(317, 326), *range(330, 348)]
+    + [*range(512, 522), *range(529, 533), 34675]
+)
 
 
 @dataclass(frozen=True)
 class Photograph:
     """A photograph as it was read."""
 
-    rgb: np.ndarray  # uint8 [H, W, 3], upright, opaque, in sRGB
+    pixels: np.ndarray  # upright, in sRGB: uint8 [H, W, 3], or uint16 [H, W] where the file has 16 bits of gray
+    alpha: np.ndarray | None  # uint8 [H, W]; None where everything is opaque
     format: str  # one of FORMATS; png where the file has another
     exif: bytes  # without the orientation, which is applied; empty where there is none
 
 
 def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
-    """Reads a photograph; a colour profile in it is applied, so that the pixels are sRGB.
+    """Reads a photograph; of an animation, the first image.
+
+    A colour profile in it is applied, so that the pixels are sRGB. What is fully transparent becomes white.
 
     Args:
         path: where it is, or its name for a person where `file` is given.
@@ -39,33 +46,55 @@ def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
     Raises:
         PhotoError: as of `coltran.image.load_photo`.
     """
-    with reading(path), Image.open(file or path) as image:
-        found, exif = (image.format or "").lower(), image.getexif()
-        profile = image.info.get("icc_profile")
-        upright = ImageOps.exif_transpose(image)
-        rgb = image_to_rgb(_to_srgb(upright, profile) if profile else upright)
-    exif.pop(ExifTags.Base.Orientation, None)
-    return Photograph(rgb, {"mpo": "jpeg"}.get(found, found if found in FORMATS else "png"), exif.tobytes())
+    with reading(path), Image.open(file or path) as opened:
+        found, profile, exif = (opened.format or "").lower(), opened.info.get("icc_profile"), _exif(opened)
+        image = ImageOps.exif_transpose(opened)
+        alpha = None
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            pixels = gray_values(image)
+            pixels = profiles.gray_to_srgb(pixels, profile) if profile else pixels
+        else:
+            if image.has_transparency_data:
+                gray = image.mode in ("LA", "La")
+                image = image.convert("LA" if gray else "RGBA")
+                alpha = np.array(image.getchannel("A"))
+                image = image.getchannel("L") if gray else image.convert("RGB")
+            if profile:
+                plain = image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+                image = profiles.to_srgb(plain, profile)
+            pixels = image_to_rgb(image)
+    if alpha is not None:
+        pixels[alpha == 0] = 255
+    return Photograph(pixels, alpha, {"mpo": "jpeg"}.get(found, found if found in FORMATS else "png"), exif)
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """The image in sRGB; as it is where its profile is broken, or of another kind of image."""
-    wanted = {"L": "RGB", "CMYK": "RGB", "RGB": "RGB", "RGBA": "RGBA"}.get(image.mode)
-    if wanted is None:
-        return image
+def _exif(file: Image.Image) -> bytes:
+    """What a file's EXIF says of the photograph; empty where that makes no sense."""
     try:
-        found = ImageCms.profileToProfile(image, io.BytesIO(profile), _SRGB, outputMode=wanted)
-    except (ImageCms.PyCMSError, OSError):
-        return image
-    return image if found is None else found
+        exif = file.getexif()
+        for tag in _STORAGE.intersection(exif) | {ExifTags.Base.Orientation}:
+            exif.pop(tag, None)
+        return exif.tobytes() if exif else b""
+    except (struct.error, ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError, AttributeError):
+        return b""
 
 
-def write(rgb: np.ndarray, path: Path, *, format: str, quality: int, exif: bytes = b"", description: str = "") -> None:
-    """Writes uint8 [H, W, 3] as one of FORMATS, whole or not at all, tagged as sRGB.
+def write(
+    pixels: np.ndarray,
+    path: Path,
+    *,
+    format: str,
+    quality: int,
+    exif: bytes = b"",
+    alpha: np.ndarray | None = None,
+    description: str = "",
+) -> None:
+    """Writes an image as one of FORMATS, whole or not at all, tagged as sRGB.
 
     Args:
+        pixels: uint8 or uint16 [H, W, 3]; JPEG and WebP have no room for 16 bits and get 8.
         quality: of JPEG and WebP, 1 to 100; from 90 on JPEG keeps the colours of every pixel.
-        exif: as of `Photograph`.
+        exif, alpha: as of `Photograph`; JPEG has no room for an alpha, so the image is laid over white.
         description: put into EXIF's ImageDescription.
 
     Raises:
@@ -76,17 +105,10 @@ def write(rgb: np.ndarray, path: Path, *, format: str, quality: int, exif: bytes
         tags.load(exif)
     if description:
         tags[ExifTags.Base.ImageDescription] = description
-    profile = bytearray(ImageCms.ImageCmsProfile(_SRGB).tobytes())
-    profile[_DATE] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
-    options: dict[str, object] = {"exif": tags.tobytes(), "icc_profile": bytes(profile)}
-    if format in ("jpeg", "webp"):
-        options["quality"] = quality
-    if format == "jpeg":
-        options["subsampling"] = 0 if quality >= 90 else 2
-    if format == "tiff":
-        options["compression"] = "tiff_deflate"
+    # The whole file first: what an encoder itself writes can end early unnoticed where the disk is full.
+    content = encode(pixels, alpha, format=format, quality=quality, exif=tags)
     with written_whole(path) as temporary:
-        Image.fromarray(rgb).save(temporary, format=format.upper(), **options)
+        temporary.write_bytes(content)
 
 
 def write_png(pixels: np.ndarray, path: Path) -> None:
@@ -95,8 +117,8 @@ def write_png(pixels: np.ndarray, path: Path) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG")
 
 
-def check_side(rgb: np.ndarray, format: str) -> None:
+def check_side(pixels: np.ndarray, format: str) -> None:
     """Raises PhotoError where a format has no room for so many pixels a side."""
     most = {"jpeg": 65535, "webp": 16383}.get(format)
-    if most is not None and max(rgb.shape[:2]) > most:
-        raise PhotoError(f"{format} holds at most {most} pixels a side: --format png takes {max(rgb.shape[:2])}.")
+    if most is not None and max(pixels.shape[:2]) > most:
+        raise PhotoError(f"{format} holds at most {most} pixels a side: --format png takes {max(pixels.shape[:2])}.")

@@ -20,27 +20,35 @@ STRIP = 1 << 17  # pixels that are worked on at once, so that memory does not gr
 
 
 def luminance(photo: np.ndarray) -> np.ndarray:
-    """The luma of a photograph, uint8 [H, W, 3] -> float32 [H, W] in 0..255; not rounded."""
-    return photo @ LUMA
+    """The luma of a photograph, uint8 [H, W, 3] or gray uint16 [H, W] -> float32 [H, W] in 0..255; not rounded."""
+    if photo.dtype == np.uint16:
+        return photo / np.float32(257)
+    luma = np.empty(photo.shape[:2], np.float32)
+    rows = max(1, STRIP // photo.shape[1])
+    for top in range(0, len(photo), rows):
+        luma[top : top + rows] = photo[top : top + rows] @ LUMA
+    return luma
 
 
-def recolour(luma: np.ndarray, small: np.ndarray) -> np.ndarray:
+def recolour(luma: np.ndarray, small: np.ndarray, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
     """A photograph with its own luma and the colours of a small image that is stretched over it.
 
     Args:
         luma: float32 [H, W] in 0..255.
         small: uint8 [h, w, 3], of any size and shape.
+        dtype: of the result, uint8 or uint16, of which each level is 257 times as fine.
 
     Returns:
-        uint8 [H, W, 3], whose luma is within half a level of `luma` everywhere.
+        `dtype` [H, W, 3], whose luma is within half a level of `luma` everywhere.
     """
+    most = np.iinfo(dtype).max
     height, width = luma.shape
     chroma = small - (small @ LUMA)[..., None]
     wide = _resize(chroma, chroma.shape[0], width).transpose(0, 2, 1).reshape(chroma.shape[0], -1)  # [h, 3 W]
     # Rows are enlarged strip by strip: each is a weighted sum of the small image's, and these are the weights.
     weights = _resize(np.eye(chroma.shape[0], dtype=np.float32), height, chroma.shape[0])
     rows = max(1, STRIP // width)
-    result = np.empty((height, width, 3), np.uint8)
+    result = np.empty((height, width, 3), dtype)
     for top in range(0, height, rows):
         y = luma[top : top + rows]
         colours = (weights[top : top + rows] @ wide).reshape(-1, 3, width)
@@ -51,8 +59,10 @@ def recolour(luma: np.ndarray, small: np.ndarray) -> np.ndarray:
         above /= np.maximum(above, colours.max(1))
         colours *= np.minimum(room, above)[:, None]
         colours += y[:, None]
-        np.clip(np.rint(colours, out=colours), 0, 255, out=colours)
-        cv2.merge([plane.astype(np.uint8) for plane in colours.transpose(1, 0, 2)], result[top : top + rows])
+        if most > 255:
+            colours *= most / 255
+        np.clip(np.rint(colours, out=colours), 0, most, out=colours)
+        cv2.merge([plane.astype(dtype) for plane in colours.transpose(1, 0, 2)], result[top : top + rows])
     return result
 
 

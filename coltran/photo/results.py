@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from coltran.files import written_whole
-from coltran.image import PhotoError
+from coltran.image import PhotoError, center_square
 from coltran.photo import files
 from coltran.photo.sheets import sheet_of, stack_sheets
 
@@ -46,13 +46,38 @@ def name_results(photos: Sequence[Path]) -> list[Job]:
     return jobs
 
 
+def write_colouring(
+    image: np.ndarray, path: Path, photo: files.Photograph, options: Mapping[str, Any], *, format: str | None,
+    quality: int, sample: int, bits: float,
+) -> None:  # fmt: skip
+    """Writes one colouring with what its photograph's file has beside the pixels, and with what is known of it.
+
+    Args:
+        image: uint8 or uint16 [H, W, 3].
+        options: how it was drawn, as of `Pipeline.colour`.
+        format, quality: as of `Results`.
+        sample: which of the colourings it is.
+        bits: of its colours, a pixel.
+    """
+    alpha = photo.alpha if options["size"] == "original" else None
+    files.write(
+        image,
+        path,
+        format=format or photo.format,
+        quality=quality,
+        exif=photo.exif,
+        alpha=center_square(alpha) if alpha is not None and options["fit"] == "crop" else alpha,
+        description=f"Coloured by coltran: seed {options['seed']}, sample {sample}, {bits:.4f} bits a pixel",
+    )
+
+
 class Results:
     """The results of a run, in one folder.
 
     Args:
         photos: of the run; none of them is ever replaced.
         output: the folder.
-        options: how the run draws, `seed` among them: colourings.json says it of each photograph.
+        options: how the run draws, as of `Pipeline.colour`: colourings.json says it of each photograph.
         count: results a photograph.
         format: of `coltran.photo.files.FORMATS`; None takes each photograph's own.
         quality: of JPEG and WebP.
@@ -100,7 +125,7 @@ class Results:
             PhotoError: it cannot be read, or its results cannot be written.
         """
         photo = files.read(job.photo)
-        files.check_side(photo.rgb, self.format or photo.format)
+        files.check_side(photo.pixels, self.format or photo.format)
         self.targets(job, photo.format)
         return photo
 
@@ -116,20 +141,15 @@ class Results:
         """Writes a photograph's colourings and then its sheet, each whole or not at all.
 
         Args:
-            images: uint8 [H, W, 3] each, the k-th the sample k.
+            images: uint8 or uint16 [H, W, 3] each, the k-th the sample k.
             gray: uint8 [H, W], what was coloured.
             bits: of each image's colours, a pixel.
             order: which samples are written, in this order.
         """
         entries = []
         for path, s in zip(self.targets(job, photo.format), order, strict=True):
-            files.write(
-                images[s],
-                path,
-                format=self.format or photo.format,
-                quality=self.quality,
-                exif=photo.exif,
-                description=f"Coloured by coltran: seed {self.options['seed']}, sample {s}, {bits[s]:.4f} bits a pixel",
+            write_colouring(
+                images[s], path, photo, self.options, format=self.format, quality=self.quality, sample=s, bits=bits[s]
             )
             entries.append({"file": path.name, "sample": s, "bits_per_pixel": round(bits[s], 4)})
         files.write_png(sheet_of(gray, [images[s] for s in order]), self.sheet(job))

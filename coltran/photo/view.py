@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from coltran.image import area_resize, center_square, colors_to_labels, photo_to_gray, to_bits
+from coltran.image import area_resize, center_square, colors_to_labels, photo_to_gray, to_bits, to_eight_bits
 from coltran.photo import squares
 
 
@@ -17,7 +17,7 @@ from coltran.photo import squares
 class View:
     """The part of a photograph that is coloured, and the strip that it becomes; a cell is a pixel of `gray_low`."""
 
-    photo: np.ndarray  # uint8 [H, W, 3], that part at its own size
+    photo: np.ndarray  # uint8 [H, W, 3] or gray uint16 [H, W], that part at its own size
     left: int  # where it begins in the whole photograph
     top: int
     gray_high: np.ndarray  # uint8, the strip at the spatial upsampler's scale
@@ -47,14 +47,15 @@ class View:
 
 
 def look(photo: np.ndarray, *, fit: str, low: int, high: int) -> View:
-    """The view of a photograph, uint8 [H, W, 3], for networks of `low` and `high` pixels a side.
+    """The view of a photograph, uint8 [H, W, 3] or uint16 [H, W], for networks of `low` and `high` pixels a side.
 
     `fit` "stretch" takes the whole photograph, "crop" its central square.
     """
     part = center_square(photo) if fit == "crop" else photo
     height, width = squares.strip(part.shape[0], part.shape[1], low)
     scale = high // low
-    gray_high = area_resize(photo_to_gray(part), (height * scale, width * scale))
+    gray = to_eight_bits(part) if part.dtype == np.uint16 else photo_to_gray(part)
+    gray_high = area_resize(gray, (height * scale, width * scale))
     return View(
         part,
         left=(photo.shape[1] - part.shape[1]) // 2,
