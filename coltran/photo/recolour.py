@@ -11,20 +11,22 @@ docs/photographs.md has the measurements behind the choice of the space and of t
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 TINY = np.float32(1e-3)  # keeps black and white from dividing by zero
-STRIP = 1 << 17  # pixels that are worked on at once, so that memory does not grow with the photograph
+STRIP = 1 << 16  # pixels that are worked on at once, so that memory does not grow with the photograph
 
 
 def luminance(photo: np.ndarray) -> np.ndarray:
-    """The luma of a photograph, uint8 [H, W, 3] or gray uint16 [H, W] -> float32 [H, W] in 0..255; not rounded."""
+    """The luma of colours, [..., 3] in 0..255, or of gray uint16 [H, W] -> float32 [...] in 0..255; not rounded."""
     if photo.dtype == np.uint16:
         return photo / np.float32(257)
-    luma = np.empty(photo.shape[:2], np.float32)
-    rows = max(1, STRIP // photo.shape[1])
+    luma = np.empty(photo.shape[:-1], np.float32)
+    rows = max(1, STRIP // max(1, math.prod(luma.shape[1:])))
     for top in range(0, len(photo), rows):
         luma[top : top + rows] = photo[top : top + rows] @ LUMA
     return luma
@@ -50,19 +52,22 @@ def recolour(luma: np.ndarray, small: np.ndarray, dtype: type[np.unsignedinteger
     rows = max(1, STRIP // width)
     result = np.empty((height, width, 3), dtype)
     for top in range(0, height, rows):
-        y = luma[top : top + rows]
-        colours = (weights[top : top + rows] @ wide).reshape(-1, 3, width)
+        y, part = luma[top : top + rows], weights[top : top + rows]
+        used = part.any(0).nonzero()[0]  # a few neighbouring rows of the small image
+        band = slice(used[0], used[-1] + 1)
+        colours = (np.ascontiguousarray(part[:, band]) @ wide[band]).reshape(-1, 3, width)
+        red, green, blue = colours.transpose(1, 0, 2)
         # How much of the chroma there is room for: the largest difference has to stay below white, the smallest
         # above black.
         room, above = y + TINY, 255 + TINY - y
-        room /= np.maximum(room, -colours.min(1))
-        above /= np.maximum(above, colours.max(1))
-        colours *= np.minimum(room, above)[:, None]
+        room /= np.maximum(room, -np.minimum(np.minimum(red, green), blue))
+        above /= np.maximum(above, np.maximum(np.maximum(red, green), blue))
+        colours *= np.minimum(room, above, out=room)[:, None]
         colours += y[:, None]
         if most > 255:
             colours *= most / 255
         np.clip(np.rint(colours, out=colours), 0, most, out=colours)
-        cv2.merge([plane.astype(dtype) for plane in colours.transpose(1, 0, 2)], result[top : top + rows])
+        cv2.merge([plane.astype(dtype) for plane in (red, green, blue)], result[top : top + rows])
     return result
 
 
