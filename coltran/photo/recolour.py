@@ -53,7 +53,7 @@ def recolour(luma: np.ndarray, small: np.ndarray, dtype: type[np.unsignedinteger
     result = np.empty((height, width, 3), dtype)
     for top in range(0, height, rows):
         y, part = luma[top : top + rows], weights[top : top + rows]
-        used = part.any(0).nonzero()[0]  # a few neighbouring rows of the small image
+        used = np.flatnonzero(part.any(axis=0))  # a few neighbouring rows of the small image
         band = slice(used[0], used[-1] + 1)
         colours = (np.ascontiguousarray(part[:, band]) @ wide[band]).reshape(-1, 3, width)
         red, green, blue = colours.transpose(1, 0, 2)
