@@ -186,9 +186,17 @@ def test_nothing_that_only_unix_has_is_imported():
     modules = [
         f"coltran.{path.relative_to(ROOT / 'coltran').with_suffix('').as_posix().replace('/', '.')}"
         for path in sorted((ROOT / "coltran").rglob("*.py"))
-        if path.stem not in ("__init__", "__main__", "cluster", "xla")  # the last two need extras
+        if path.stem not in ("__init__", "__main__", "xla")
     ]
-    code = f"import sys, importlib\nsys.modules.update(dict.fromkeys({absent!r}))\n"
-    code += f"import coltran\n[importlib.import_module(name) for name in {modules!r}]"
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({absent!r}))
+for name in {modules!r}:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("pyarrow", "ray"):  # of an extra
+            raise
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
