@@ -128,7 +128,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for the maps (default: none)")
     parser.add_argument("--ask", action="store_true", help="say where a hint would help most")
     parser.add_argument(
-        "--hint", action="append", default=[], type=cli.hint, metavar="X,Y,#RRGGBB", help="--ask: what is known already"
+        "--hint",
+        action="append",
+        default=[],
+        type=cli.hint,
+        metavar="X,Y,#RRGGBB[,R]",
+        help="--ask: what is known already",
     )
     parser.add_argument("--samples", type=cli.at_least(16), default=32, metavar="N", help="--ask: colourings (32)")
     parser.add_argument("--seed", type=cli.at_least(0), default=0, metavar="S", help="--ask: of the colourings (0)")

@@ -21,8 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the flags."""
     group = parser.add_argument_group("wishes for one photograph", "docs/hints.md explains them.")
     group.add_argument(
-        "--hint", action="append", default=[], type=cli.hint, metavar="X,Y,#RRGGBB",
-        help="give the photograph's pixel X from the left and Y from the top that colour; may be repeated",
+        "--hint", action="append", default=[], type=cli.hint, metavar="X,Y,#RRGGBB[,R]",
+        help="give the photograph's pixel X from the left and Y from the top that colour, or all within R pixels of "
+        "it; may be repeated",
     )  # fmt: skip
     group.add_argument(
         "--hints", type=Path, metavar="FILE",
@@ -104,7 +105,7 @@ def noted(arguments: argparse.Namespace) -> dict[str, Any]:
     """What colourings.json says of the wishes."""
     found: dict[str, Any] = {}
     if arguments.hint:
-        found["hints"] = [f"{x},{y},#{bytes(colour).hex()}" for x, y, colour in arguments.hint]
+        found["hints"] = [f"{x},{y},#{bytes(colour).hex()},{radius}" for x, y, colour, radius in arguments.hint]
     if arguments.hints:
         digest = hashlib.sha256(arguments.hints.read_bytes()).hexdigest()
         found["mask"] = {"file": str(arguments.hints), "sha256": digest}

@@ -31,6 +31,20 @@ def test_blocks_of_a_gray_image_are_the_image():
     torch.testing.assert_close(encoding.encode_gray(network, gray), expected, rtol=0, atol=1e-5)
 
 
+def test_an_image_that_occurs_several_times_is_encoded_once(monkeypatch):
+    network, (one, two) = _randomize(Colorizer(colorizer_config(7, 9))).eval(), torch.randint(256, (2, 7, 9))
+    gray = torch.stack((two, one, two, two))
+    expected, encode, counts = encoding.encode_gray(network, gray), encoding.encode_gray, []
+
+    def counting(network, gray, **options):
+        counts.append(len(gray))
+        return encode(network, gray, **options)
+
+    monkeypatch.setattr(encoding, "encode_gray", counting)
+    torch.testing.assert_close(encoding.encode_distinct(network, gray), expected, rtol=0, atol=1e-6)
+    assert counts == [2]
+
+
 def test_the_most_probable_values_are_those_of_all_logits():
     network = _randomize(SpatialUpsampler(upsampler_config("spatial_upsampler", 7, 9))).eval()
     rgb, gray = torch.randint(256, (2, 7, 9, 3), dtype=torch.uint8), torch.randint(256, (2, 7, 9), dtype=torch.uint8)

@@ -72,6 +72,13 @@ def test_the_pixels_are_those_of_the_whole_photograph_also_in_a_panorama(shape, 
     assert imposed(hinted_labels([Hint(x, y, RED)], view)) == [(row, column)]
 
 
+def test_a_dab_covers_the_cells_whose_centres_lie_within_its_radius():
+    view = view_of(16, 32)  # cells of 2 x 4 pixels, centres at 0.5, 2.5, ... and 1.5, 5.5, ...
+    covered = [(2, 2), (3, 2), (3, 3), (4, 2), (4, 3), (5, 2)]
+    assert imposed(hinted_labels([Hint(10, 7, RED, radius=4)], view)) == covered
+    assert imposed(hinted_labels([Hint(11, 7, RED, radius=1)], view)) == [(3, 2)]
+
+
 def test_hints_in_one_cell_are_their_mean():
     hints = [Hint(0, 0, (200, 0, 0)), Hint(1, 1, (100, 0, 40))]
     mean = hinted_labels([Hint(0, 0, (150, 0, 20))], view_of(20, 31))
@@ -92,9 +99,10 @@ def test_a_hint_outside_the_central_square_is_refused():
 def test_a_hint_is_read_from_text():
     assert parse_hint("12, 7, #ff8000") == Hint(12, 7, (255, 128, 0))
     assert parse_hint("12,7,FF8000") == Hint(12, 7, (255, 128, 0))
+    assert parse_hint("12,7,#ff8000,9") == Hint(12, 7, (255, 128, 0), radius=9)
 
 
-@pytest.mark.parametrize("text", ["", "1,2", "1,2,red", "1,2,#ff", "-1,2,#ff0000", "1.5,2,#ff0000"])
+@pytest.mark.parametrize("text", ["", "1,2", "1,2,red", "1,2,#ff", "-1,2,#ff0000", "1.5,2,#ff0000", "1,2,#ff0000,-3"])
 def test_text_that_is_no_hint_is_refused(text):
     with pytest.raises(HintError, match="is not a hint such as 120,45,#c03020"):
         parse_hint(text)

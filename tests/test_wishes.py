@@ -49,12 +49,12 @@ def test_hints_are_imposed_on_the_photograph(here, tiny):
     expected = likeliest_first(tiny("cat.png", samples=2, hints=HINTS, **DRAWN))
     np.testing.assert_array_equal(written(2), expected.images)
     noted = json.loads(Path("out/colourings.json").read_text())["cat.png"]
-    assert noted["hints"] == ["3,2,#ff0000", "12,11,#0000ff"]
+    assert noted["hints"] == ["3,2,#ff0000,0", "12,11,#0000ff,0"]
 
 
 def test_a_mask_of_dabs_is_the_same_hints(here):
     mask = Image.new("RGBA", (15, 12))
-    for x, y, colour in HINTS:
+    for x, y, colour, _ in HINTS:
         mask.putpixel((x, y), (*colour, 255))
     mask.save("dabs.png")
     colorize.main(["cat.png", "-o", "flags", *FLAGS])

@@ -32,6 +32,7 @@ class Hint(NamedTuple):
     x: int  # from the left, 0 first
     y: int  # from the top
     colour: tuple[int, int, int]  # red, green, blue, 0 .. 255
+    radius: int = 0  # of a round dab, in pixels of the photograph; 0 is the cell that holds the pixel
 
 
 class Box(NamedTuple):
@@ -44,16 +45,16 @@ class Box(NamedTuple):
 
 
 def parse_hint(text: str) -> Hint:
-    """`X,Y,#RRGGBB` as a hint.
+    """`X,Y,#RRGGBB` or `X,Y,#RRGGBB,RADIUS` as a hint.
 
     Raises:
         HintError: it has another form.
     """
-    found = re.fullmatch(r"(\d+),(\d+),#?([0-9a-fA-F]{6})", text.replace(" ", ""))
+    found = re.fullmatch(r"(\d+),(\d+),#?([0-9a-fA-F]{6})(?:,(\d+))?", text.replace(" ", ""))
     if found is None:
-        raise HintError(f"{text!r} is not a hint such as 120,45,#c03020.")
+        raise HintError(f"{text!r} is not a hint such as 120,45,#c03020 or 120,45,#c03020,12.")
     red, green, blue = bytes.fromhex(found[3])
-    return Hint(int(found[1]), int(found[2]), (red, green, blue))
+    return Hint(int(found[1]), int(found[2]), (red, green, blue), int(found[4] or 0))
 
 
 def read_mask(path: str | Path, height: int, width: int) -> list[Hint]:
@@ -101,6 +102,7 @@ def shades(labels: np.ndarray, gray: np.ndarray) -> np.ndarray:
 def hinted_labels(hints: Iterable[Hint], view: View) -> np.ndarray:
     """The labels that hints impose on the cells of a view: int64 [h, w], -1 where there is none.
 
+    A hint holds in the cell of its pixel, and in those whose centres lie within its radius, each at its own gray.
     Several hints in one cell count as their mean colour.
 
     Raises:
@@ -115,12 +117,22 @@ def hinted_labels(hints: Iterable[Hint], view: View) -> np.ndarray:
     outside = (x < view.left) | (x >= view.left + width) | (y < view.top) | (y >= view.top + height)
     if outside.any():
         worst = hints[int(outside.argmax())]
-        columns, rows = f"{view.left} .. {view.left + width - 1}", f"{view.top} .. {view.top + height - 1}"
-        raise HintError(f"The hint at {worst.x},{worst.y} lies outside of what is coloured, x {columns}, y {rows}.")
-    cells = np.ravel_multi_index(view.cells(x, y), labels.shape)
-    used, which = np.unique(cells, return_inverse=True)
-    colours = np.array([hint.colour for hint in hints], np.float64)
-    sums = np.stack([np.bincount(which, channel) for channel in colours.T], -1)
+        part = f"x {view.left} .. {view.left + width - 1}, y {view.top} .. {view.top + height - 1}"
+        raise HintError(f"The hint at {worst.x},{worst.y} lies outside of what is coloured, {part}.")
+    rows, columns = view.gray_low.shape
+    across = view.left + (np.arange(columns) + 0.5) * width / columns - 0.5  # centres of the cells
+    down = view.top + (np.arange(rows) + 0.5) * height / rows - 0.5
+    cells, colours = (
+        [np.ravel_multi_index(view.cells(x, y), labels.shape)],
+        [np.array([h.colour for h in hints], float)],
+    )
+    for hint in hints:
+        if hint.radius:
+            dab = (across - hint.x) ** 2 + (down[:, None] - hint.y) ** 2 <= hint.radius**2
+            cells.append(np.flatnonzero(dab))
+            colours.append(np.tile(np.array(hint.colour, float), (len(cells[-1]), 1)))
+    used, which = np.unique(np.concatenate(cells), return_inverse=True)
+    sums = np.stack([np.bincount(which, channel) for channel in np.concatenate(colours).T], -1)
     means = sums / np.bincount(which)[:, None]
     labels.flat[used] = coarse_labels(means, view.gray_low.flat[used])
     return labels

@@ -55,6 +55,14 @@ def encode_gray(colorizer: Colorizer, gray: Tensor, *, implementation: str | Non
     return encode_in_place(network.encoder, x, implementation=implementation)
 
 
+def encode_distinct(colorizer: Colorizer, gray: Tensor, *, implementation: str | None = None) -> Tensor:
+    """As `encode_gray`, with images that occur several times encoded once: the samples of one photograph do."""
+    distinct, which = gray.unique(dim=0, return_inverse=True)
+    if len(distinct) == len(gray):
+        return encode_gray(colorizer, gray, implementation=implementation)
+    return encode_gray(colorizer, distinct, implementation=implementation)[which]
+
+
 @torch.no_grad()
 def most_probable(
     network: ColorUpsampler | SpatialUpsampler, channels: Tensor, gray: Tensor, *, implementation: str | None = None

@@ -24,7 +24,7 @@ from coltran.networks.layers import EPS, choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling.decoding import Rows, decoder_weights
 from coltran.sampling.decoding_graphs import GraphRows
-from coltran.sampling.encoding import encode_gray, most_probable
+from coltran.sampling.encoding import encode_distinct, encode_gray, most_probable
 from coltran_kernels import decode_row, prepare_decoder
 
 AfterRow = Callable[[Tensor, Tensor], "Tensor | None"]
@@ -125,10 +125,10 @@ def sample(
     indices = range(batch) if image_index is None else [int(i) for i in image_index]
     if len(indices) != batch:
         raise ValueError(f"{len(indices)} image indices for {batch} images")
-    z = encode_gray(colorizer, gray, implementation=implementation)
+    in_graphs = colorizer.embedding.weight.device.type == "xla" and implementation in (None, "xla")
+    z = (encode_gray if in_graphs else encode_distinct)(colorizer, gray, implementation=implementation)
     finished("encoder")
     numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
-    in_graphs = z.device.type == "xla" and implementation in (None, "xla")
     rows = (GraphRows if in_graphs else Rows)(colorizer, z, norm=norm, finished=finished, implementation=implementation)
     weights = decoder_weights(colorizer)
     prepared = None if in_graphs else prepare_decoder(weights, implementation=implementation)
