@@ -12,7 +12,9 @@ from coltran_kernels.ops import (
     pack_linear,
     prepare_decoder,
 )
+from coltran_kernels.packed import packed_attention, takes_bfloat16
 from coltran_kernels.settle import settle_row
+from coltran_kernels.shapes import unpack_conditioning
 from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms, Settled
 
 __all__ = [
@@ -29,6 +31,9 @@ __all__ = [
     "decode_row",
     "linear",
     "pack_linear",
+    "packed_attention",
     "prepare_decoder",
     "settle_row",
+    "takes_bfloat16",
+    "unpack_conditioning",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shapes that `decode_row` asks for, so that a kernel may trust the addresses that it computes from them."""
+"""How operands lie in packed tensors, and the shapes of those of `decode_row`, so that kernels may trust addresses."""
 
 from __future__ import annotations
 
@@ -58,3 +58,20 @@ def check_decode_row(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor,
         if tensor is not None and tuple(tensor.shape) not in shapes:
             allowed = " or ".join(map(str, shapes))
             raise ValueError(f"decode_row: {name} is {tuple(tensor.shape)}, expected {allowed}")
+
+
+def unpack(packed: Tensor, names: str, parts: tuple[str, ...], heads: int) -> dict[str, Tensor]:
+    """[..., names * parts * h * C] -> each name's parts, views [..., h, C], by their names together: "q_scale"."""
+    found = packed.unflatten(-1, (len(names) * len(parts), heads, -1)).unbind(-3)
+    return dict(zip((f"{name}{part}" for name in names for part in parts), found, strict=True))
+
+
+def unpack_conditioning(projected: Tensor, heads: int, conditioned: str, scaled: bool) -> dict[str, Tensor]:
+    """Scales and shifts, or shifts alone, out of what `packed_attention` calls `projected`."""
+    return unpack(projected, conditioned, ("_scale", "_shift") if scaled else ("_shift",), heads)
+
+
+def operands_of(qkv: Tensor, projected: Tensor | None, heads: int, conditioned: str, scaled: bool) -> dict[str, Tensor]:
+    """The operands of `axial_attention`, views of those of `packed_attention`."""
+    found = unpack(qkv, "qkv", ("",), heads)
+    return found if projected is None else found | unpack_conditioning(projected, heads, conditioned, scaled)

@@ -19,6 +19,7 @@
 extern "C" void coltran_decode_row(const coltran::Row *row, int threads, int index);
 extern "C" void coltran_attend_columns(const coltran::Column *column, int threads, int index);
 extern "C" void coltran_axial(const coltran::Axial *axial, int threads, int index);
+extern "C" void coltran_axial_backward(const coltran::AxialGradients *gradients, int threads, int index);
 
 namespace {
 
@@ -55,10 +56,12 @@ struct Target {
     coltran::DecodeRow decode_row;
     coltran::AttendColumns attend_columns;
     coltran::AttendLine attend_line;
+    coltran::AttendBackward attend_backward;
 };
 
 #define TARGET_OF(name) \
-    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line }
+    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line, \
+      coltran::name::attend_backward }
 
 std::vector<Target> targets() {
     std::vector<Target> found{TARGET_OF(plain)};
@@ -228,6 +231,32 @@ void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels,
             });
         else
             coltran_axial(&axial, threads, -1);
+    });
+    // The gradients of queries, keys, values, the scales and shifts that there are, and the bias, one after another.
+    const int64_t entries = batch * coltran::groups_of(axial) * heads * 2 * length;
+    const int64_t count = (conditioned ? 7 * size + entries : 3 * size);
+    coltran::AxialGradients gradients{axial};
+    gradients.grad = tensor(true);
+    expect_the_same(count, 1e-3f, "the same gradients", openmp, [&](float *out, const Target *target, int threads) {
+        const auto workspace = poisoned(threads * backward_scratch(axial));
+        auto next = [&](const coltran::Lines &like) -> coltran::Lines {
+            if (!like.data) return {};
+            coltran::Lines found = like;
+            found.data = out;
+            out += size;
+            return found;
+        };
+        gradients.q = next(axial.q), gradients.k = next(axial.k), gradients.v = next(axial.v);
+        gradients.q_scale = next(axial.q_scale), gradients.k_shift = next(axial.k_shift);
+        gradients.v_scale = next(axial.v_scale), gradients.v_shift = next(axial.v_shift);
+        gradients.bias = conditioned ? out : nullptr, gradients.forward.workspace = workspace.get();
+        const int64_t tasks = batch * coltran::groups_of(axial) * heads;
+        if (target)
+            team(threads, [&](int thread) {
+                for (int64_t i = thread; i < tasks; i += threads) target->attend_backward(gradients, i, thread);
+            });
+        else
+            coltran_axial_backward(&gradients, threads, -1);
     });
 }
 

@@ -19,12 +19,12 @@ from tests.tiny_training import whole_config, write_photos
 ROUNDING = 2**-8  # spacing of bfloat16 values in relation to their size; rounding moves a value by half of it
 
 
-def _results(relu: bool, narrow: bool) -> list[tuple[Tensor, Tensor]]:
+def _results(relu: bool, mixed: bool) -> list[tuple[Tensor, Tensor]]:
     """Output and gradients, each with the sums of the sizes of its terms, which bound how far rounding can move it."""
     draw = torch.Generator().manual_seed(0)
     x, weight, bias, grad = (torch.randn(shape, generator=draw) for shape in ((3, 5, 7), (6, 7), (6,), (3, 5, 6)))
     leaves = [t.requires_grad_() for t in (x, weight, bias)]
-    y = bfloat16.linear(*leaves, relu=relu) if narrow else reference.linear(*leaves, relu)
+    y = bfloat16.linear(*leaves, relu=relu) if mixed else reference.linear(*leaves, relu)
     found = [y, *torch.autograd.grad(y, leaves, grad)]
     g, rows = grad.abs().flatten(0, 1), x.detach().abs().flatten(0, 1)
     sizes = [
@@ -42,6 +42,16 @@ def test_results_and_gradients_stay_within_the_rounding_of_bfloat16(relu):
 
 def test_products_are_rounded_to_bfloat16():
     assert not torch.equal(_results(False, True)[0][0], _results(False, False)[0][0])
+
+
+def test_between_two_layers_values_and_their_gradients_may_stay_bfloat16():
+    x, weight, bias = (torch.randn(shape) for shape in ((2, 7), (6, 7), (6,)))
+    x = x.bfloat16().requires_grad_()
+    y = bfloat16.linear(x, weight, bias, relu=True, narrow=True)
+    assert y.dtype == torch.autograd.grad(y.sum(), x)[0].dtype == torch.bfloat16
+    exact = reference.linear(x.detach().double(), weight.double(), bias.double(), True)
+    size = x.detach().double().abs() @ weight.double().abs().T + bias.double().abs()
+    assert ((y - exact).abs() <= 2.1 * ROUNDING / 2 * size).all()  # one factor or the bias, and the result, are rounded
 
 
 def test_the_gradient_of_the_bias_is_float32s():

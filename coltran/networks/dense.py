@@ -37,10 +37,12 @@ class Dense(nn.Linear):
 
     in_bfloat16 = False
 
-    def forward(self, x: Tensor, *, relu: bool = False, implementation: str | None = None) -> Tensor:
-        """[..., inputs] -> [..., outputs]."""
+    def forward(
+        self, x: Tensor, *, relu: bool = False, narrow: bool = False, implementation: str | None = None
+    ) -> Tensor:
+        """[..., inputs] -> [..., outputs]. In mixed precision x may be bfloat16, and with `narrow` the outputs are."""
         if self.in_bfloat16:
-            return bfloat16.linear(x, self.weight, self.bias, relu=relu)
+            return bfloat16.linear(x, self.weight, self.bias, relu=relu, narrow=narrow)
         if not torch.compiler.is_compiling() and not may_train(x, self.weight, self.bias):
             packed = self._packed(implementation)
             if packed is not None and x.dtype == torch.float32:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coltran.networks.dense import Dense
-from coltran_kernels import add_layer_norm, affine, axial_attention
+from coltran_kernels import add_layer_norm, affine, packed_attention, takes_bfloat16, unpack_conditioning
 
 EPS = 1e-3  # added to the variance in every layer norm
 
@@ -214,7 +214,7 @@ class FeedForward(nn.Module):
 
     def transform(self, x: Tensor, projected: Tensor | None, *, implementation: str | None) -> Tensor:
         """[..., D] with the projected context [..., parts * D] or None -> [..., D]."""
-        inner = self.inner(x, relu=True, implementation=implementation)
+        inner = self.inner(x, relu=True, narrow=self.inner.in_bfloat16, implementation=implementation)
         return affine(self.outer(inner, implementation=implementation), *self.terms(projected))
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, implementation: str | None) -> Tensor:
@@ -264,16 +264,12 @@ class AxialAttention(nn.Module):
 
     def terms(self, projected: Tensor | None) -> dict[str, Tensor]:
         """Scales and shifts [..., h, C] by name ("q_scale", ...), out of the projected context."""
-        found: dict[str, Tensor] = {}
         if projected is None:
-            return found
-        for name, part in zip(self.conditioned, projected.chunk(len(self.conditioned), -1), strict=True):
-            if self.cond_scale:
-                scale, shift = part.unflatten(-1, (2, self.heads, -1)).unbind(-3)
-                found[f"{name}_scale"], found[f"{name}_shift"] = self.act(scale), self.act(shift)
-            else:
-                found[f"{name}_shift"] = part.unflatten(-1, (self.heads, -1))
-        return found
+            return {}
+        return unpack_conditioning(self._acted(projected), self.heads, self.conditioned, self.cond_scale)
+
+    def _acted(self, projected: Tensor) -> Tensor:
+        return self.act(projected) if self.cond_scale else projected
 
     def split(self, x: Tensor, *, implementation: str | None) -> tuple[Tensor, Tensor, Tensor]:
         """[..., D] -> queries, keys and values, each [..., h, C], not yet conditioned."""
@@ -282,22 +278,25 @@ class AxialAttention(nn.Module):
 
     def attend(self, x: Tensor, projected: Tensor | None, *, implementation: str | None) -> Tensor:
         """[B, H, W, D] with the projected context or None -> [B, H, W, D]."""
-        q, k, v = self.split(x, implementation=implementation)
-        y = axial_attention(
-            q,
-            k,
-            v,
+        narrow = self.qkv.in_bfloat16 and takes_bfloat16(x.device.type, implementation)
+        y = packed_attention(
+            self.qkv(x, narrow=narrow, implementation=implementation),
+            None if projected is None else self._acted(projected),
             self.bias,
             axis=self.axis,
             causal=self.causal,
+            conditioned=self.conditioned,
+            scaled=self.cond_scale,
             implementation=implementation,
-            **self.terms(projected),
         )
-        return self.out(y.flatten(-2), implementation=implementation)
+        return self.out(y, implementation=implementation)
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, implementation: str | None) -> Tensor:
         """[B, H, W, D], context [B, H, W, E] -> [B, H, W, D]."""
-        projected = None if self.condition is None else self.condition(context, implementation=implementation)
+        projected = None
+        if self.condition is not None:
+            narrow = self.condition.in_bfloat16 and takes_bfloat16(x.device.type, implementation)
+            projected = self.condition(context, narrow=narrow, implementation=implementation)
         return self.attend(x, projected, implementation=implementation)
 
 

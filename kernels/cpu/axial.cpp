@@ -7,49 +7,17 @@
 //     out[i, c] = sum over t of p[i, t] values[c / 32][t][c % 32].
 // So the keys are turned round and the values laid out once a line, conditioned on the way. A causal line leaves out
 // the panels of keys that none of a block's queries sees.
-#include "axial.h"
-
-#include "arithmetic.h"
+#include "axial_operand.h"
 
 namespace {
 
-using coltran::Axial;
-using coltran::Lines;
-using coltran::round_up;
 using coltran::stride_of;
 
 static_assert(IMAGES <= coltran::QUERIES, "the workspace has room for this many queries");
 
-// One line of one head of a tensor, and of what conditions it.
-struct Operand {
-    const float *x, *scale, *shift;
-    int64_t step, scale_step, shift_step, channels;
-
-    Operand(const Axial &a, const Lines &x, const Lines &scale, const Lines &shift, int64_t image, int64_t line,
-            int64_t head)
-        : x(start(x, image, line, head)), scale(start(scale, image, line, head)),
-          shift(start(shift, image, line, head)), step(x.position), scale_step(scale.position),
-          shift_step(shift.position), channels(a.channels) {}
-
-    static const float *start(const Lines &x, int64_t image, int64_t line, int64_t head) {
-        return x.data ? x.data + image * x.image + line * x.line + head * x.head : nullptr;
-    }
-
-    // Channels [from, from + n) of a position, conditioned.
-    void read(int64_t position, int64_t from, int64_t n, float *to) const {
-        memcpy(to, x + position * step + from, (size_t)n * sizeof(float));
-        condition(to, scale ? scale + position * scale_step + from : nullptr,
-                  shift ? shift + position * shift_step + from : nullptr, n);
-    }
-
-    // `count` whole positions, rows of `to_step` floats.
-    void read_rows(int64_t first, int64_t count, float *to, int64_t to_step) const {
-        for (int64_t i = 0; i < count; ++i) read(first + i, 0, channels, to + i * to_step);
-    }
-};
-
 // Rows [positions, C] -> panels [position / 32][C][position % 32], zeros beyond the last position.
-void turn(const Operand &rows, int64_t length, float *scratch, float *to) {
+template <typename T>
+void turn(const Operand<T> &rows, int64_t length, float *scratch, float *to) {
     const int64_t step = stride_of(rows.channels);
     for (int64_t first = 0; first < length; first += PANEL, to += rows.channels * PANEL) {
         const int64_t count = length - first < PANEL ? length - first : PANEL;
@@ -61,7 +29,8 @@ void turn(const Operand &rows, int64_t length, float *scratch, float *to) {
 }
 
 // Rows [positions, C] -> panels [channel / 32][position][channel % 32], zeros beyond the last channel.
-void lay_out(const Operand &rows, int64_t length, float *to) {
+template <typename T>
+void lay_out(const Operand<T> &rows, int64_t length, float *to) {
     for (int64_t first = 0; first < rows.channels; first += PANEL) {
         const int64_t n = rows.channels - first < PANEL ? rows.channels - first : PANEL;
         for (int64_t t = 0; t < length; ++t, to += PANEL) {
@@ -83,19 +52,17 @@ float softmax(float *scores, const float *bias, float scale, int64_t seen, int64
     return total;
 }
 
-}  // namespace
-
-namespace coltran::TARGET {
-
-void attend_line(const Axial &a, int64_t task, int thread) {
+template <typename T>
+void attend(const Axial &a, int64_t task, int thread) {
     const int64_t head = task % a.heads, line = task / a.heads % a.lines, image = task / a.heads / a.lines;
     const int64_t positions = stride_of(a.length), channels = stride_of(a.channels);
-    float *keys = a.workspace + thread * axial_scratch(a), *values = keys + positions * a.channels;
+    float *keys = a.workspace + thread * coltran::axial_scratch(a), *values = keys + positions * a.channels;
     float *rows = values + channels * a.length, *scores = rows + PANEL * channels;
-    float *sums = scores + QUERIES * positions;
-    const Operand q(a, a.q, a.q_scale, a.q_shift, image, line, head);
-    turn(Operand(a, a.k, a.k_scale, a.k_shift, image, line, head), a.length, rows, keys);
-    lay_out(Operand(a, a.v, a.v_scale, a.v_shift, image, line, head), a.length, values);
+    float *sums = scores + coltran::QUERIES * positions;
+    const Operand<T> q(a, a.q, a.q_scale, a.q_shift, image, line, head);
+    turn(Operand<T>(a, a.k, a.k_scale, a.k_shift, image, line, head), a.length, rows, keys);
+    lay_out(Operand<T>(a, a.v, a.v_scale, a.v_shift, image, line, head), a.length, values);
+    const Line<T> out(a.out, image, line, head);
     const float *bias = a.bias ? a.bias + head * a.bias_stride + a.length - 1 : nullptr;
     const float scale = 1.0f / sqrtf((float)a.channels);
     const int64_t blocks = (a.length + IMAGES - 1) / IMAGES;
@@ -113,12 +80,19 @@ void attend_line(const Axial &a, int64_t task, int thread) {
         for (int64_t c = 0; c < a.channels; c += PANEL)
             tile_of(count, scores, positions, values + c * a.length, length, nullptr, 0, sums + c, channels);
         for (int64_t i = 0; i < count; ++i) {
-            float *out = a.out.data + image * a.out.image + line * a.out.line + (from + i) * a.out.position +
-                         head * a.out.head;
+            T *to = out.at(from + i);
             const float factor = 1.0f / totals[i];
-            for (int64_t c = 0; c < a.channels; ++c) out[c] = sums[i * channels + c] * factor;
+            for (int64_t c = 0; c < a.channels; ++c) put(sums[i * channels + c] * factor, to[c]);
         }
     }
+}
+
+}  // namespace
+
+namespace coltran::TARGET {
+
+void attend_line(const Axial &a, int64_t task, int thread) {
+    (a.narrow ? attend<Bfloat16> : attend<float>)(a, task, thread);
 }
 
 }  // namespace coltran::TARGET

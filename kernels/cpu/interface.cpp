@@ -12,10 +12,12 @@ struct Target {
     coltran::DecodeRow decode_row;
     coltran::AttendColumns attend_columns;
     coltran::AttendLine attend_line;
+    coltran::AttendBackward attend_backward;
 };
 
 #define TARGET_OF(name) \
-    { #name, coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line }
+    { #name, coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line, \
+      coltran::name::attend_backward }
 
 // The instruction sets that this processor has, the best last.
 int available(Target *targets) {
@@ -44,11 +46,11 @@ Target target(int index) {
 
 extern "C" {
 
-// Bytes of Term, Layer, Row, Column and Axial, for the loader to compare with its own.
+// Bytes of Term, Layer, Row, Column, Axial and AxialGradients, for the loader to compare with its own.
 void coltran_sizes(int64_t *sizes) {
     sizes[0] = sizeof(coltran::Term), sizes[1] = sizeof(coltran::Layer);
     sizes[2] = sizeof(coltran::Row), sizes[3] = sizeof(coltran::Column);
-    sizes[4] = sizeof(coltran::Axial);
+    sizes[4] = sizeof(coltran::Axial), sizes[5] = sizeof(coltran::AxialGradients);
 }
 
 // The name of the index-th instruction set that this processor has, the best last; null beyond.
@@ -79,6 +81,18 @@ void coltran_axial(const coltran::Axial *axial, int threads, int index) {
     const int64_t tasks = tasks_of(*axial);
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (int64_t task = 0; task < tasks; ++task) attend_line(*axial, task, omp_get_thread_num());
+}
+
+int64_t coltran_backward_scratch(const coltran::Axial *axial) { return coltran::backward_scratch(*axial); }
+
+int64_t coltran_backward_groups(const coltran::Axial *axial) { return coltran::groups_of(*axial); }
+
+void coltran_axial_backward(const coltran::AxialGradients *gradients, int threads, int index) {
+    const coltran::AttendBackward attend_backward = target(index).attend_backward;
+    const coltran::Axial &axial = gradients->forward;
+    const int64_t tasks = axial.batch * coltran::groups_of(axial) * axial.heads;
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t task = 0; task < tasks; ++task) attend_backward(*gradients, task, omp_get_thread_num());
 }
 
 }  // extern "C"

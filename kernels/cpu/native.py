@@ -26,7 +26,7 @@ from coltran_kernels.cpu import structures
 
 SOURCES = Path(__file__).resolve().parent
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
-TARGETED = ("row", "axial")  # these are compiled once for each of
+TARGETED = ("row", "axial", "axial_backward")  # these are compiled once for each of
 TARGETS: dict[str, tuple[str, ...]] = {"plain": ()}
 if platform.machine().lower() in ("x86_64", "amd64"):
     TARGETS["avx2"] = ("-mavx2", "-mfma")
@@ -134,6 +134,11 @@ def why_not() -> str | None:
     except Unavailable as error:
         return str(error)
     return None
+
+
+def expected() -> bool:
+    """Whether the native library can be had, taken for granted where torch.compile traces: it needs a compiler too."""
+    return torch.compiler.is_compiling() or why_not() is None
 
 
 def unsuited(*tensors: Tensor | None) -> str | None:

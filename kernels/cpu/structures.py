@@ -55,8 +55,17 @@ class Axial(Structure):
         *((f"{x}{part}", Lines) for x in "qkv" for part in ("", "_scale", "_shift")),
         ("out", Lines),
         ("bias", c_void_p),
-        *((name, c_int64) for name in ("bias_stride", "causal")),
+        *((name, c_int64) for name in ("bias_stride", "causal", "narrow")),
         ("workspace", c_void_p),
+    ]
+
+
+class AxialGradients(Structure):
+    _fields_ = [
+        ("forward", Axial),
+        ("grad", Lines),
+        *((f"{x}{part}", Lines) for x in "qkv" for part in ("", "_scale", "_shift")),
+        ("bias", c_void_p),
     ]
 
 
@@ -66,11 +75,11 @@ def declare(library: ctypes.CDLL) -> None:
     Raises:
         OSError: the library's structs are not those above.
     """
-    sizes = (c_int64 * 5)()
+    sizes = (c_int64 * 6)()
     library.coltran_sizes.argtypes = [POINTER(c_int64)]
     library.coltran_sizes.restype = None
     library.coltran_sizes(sizes)
-    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Axial)]
+    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Axial, AxialGradients)]
     if list(sizes) != expected:
         raise OSError(f"{library._name} has structs of {list(sizes)} bytes, expected {expected}")
     library.coltran_target.argtypes, library.coltran_target.restype = [c_int], c_char_p
@@ -79,6 +88,10 @@ def declare(library: ctypes.CDLL) -> None:
     library.coltran_attend_columns.argtypes = [POINTER(Column), c_int, c_int]
     library.coltran_attend_columns.restype = None
     library.coltran_axial_scratch.argtypes, library.coltran_axial_scratch.restype = [POINTER(Axial)], c_int64
+    for size in (library.coltran_backward_scratch, library.coltran_backward_groups):
+        size.argtypes, size.restype = [POINTER(Axial)], c_int64
+    library.coltran_axial_backward.argtypes = [POINTER(AxialGradients), c_int, c_int]
+    library.coltran_axial_backward.restype = None
     library.coltran_axial.argtypes, library.coltran_axial.restype = [POINTER(Axial), c_int, c_int], None
 
 

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// How attention reads its operands, and writes their gradients, one line of one head at a time: float32 or bfloat16 in
+// memory, float32 in its arithmetic.
+#pragma once
+
+#include "arithmetic.h"
+#include "axial.h"
+
+namespace {
+
+using coltran::Axial;
+using coltran::Lines;
+
+// The upper half of a float32.
+struct Bfloat16 {
+    uint16_t bits;
+};
+
+inline float widened(float x) { return x; }
+
+inline float widened(Bfloat16 x) {
+    const uint32_t bits = (uint32_t)x.bits << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline void put(float x, float &to) { to = x; }
+
+// Rounds to the nearest, half to even; what is not a number stays so.
+inline void put(float x, Bfloat16 &to) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    to.bits = (uint16_t)(x == x ? rounded : 0x7fc0);
+}
+
+// One line of one head of a tensor; positions lie `step` elements apart. Null: the tensor is absent.
+template <typename T>
+struct Line {
+    T *data;
+    int64_t step;
+
+    Line(const Lines &x, int64_t image, int64_t line, int64_t head)
+        : data(x.data ? (T *)x.data + image * x.image + line * x.line + head * x.head : nullptr), step(x.position) {}
+
+    T *at(int64_t position) const { return data ? data + position * step : nullptr; }
+};
+
+// A line of the queries, keys or values with what conditions it.
+template <typename T>
+struct Operand {
+    Line<T> x, scale, shift;
+    int64_t channels;
+
+    Operand(const Axial &a, const Lines &x, const Lines &scale, const Lines &shift, int64_t image, int64_t line,
+            int64_t head)
+        : x(x, image, line, head), scale(scale, image, line, head), shift(shift, image, line, head),
+          channels(a.channels) {}
+
+    // Channels [from, from + n) of a position, conditioned.
+    void read(int64_t position, int64_t from, int64_t n, float *to) const {
+        const T *values = x.at(position) + from;
+        for (int64_t i = 0; i < n; ++i) to[i] = widened(values[i]);
+        if (scale.data) {
+            const T *factors = scale.at(position) + from;
+            for (int64_t i = 0; i < n; ++i) to[i] *= widened(factors[i]);
+        }
+        if (shift.data) {
+            const T *terms = shift.at(position) + from;
+            for (int64_t i = 0; i < n; ++i) to[i] += widened(terms[i]);
+        }
+    }
+
+    // `count` whole positions, rows of `to_step` floats.
+    void read_rows(int64_t first, int64_t count, float *to, int64_t to_step) const {
+        for (int64_t i = 0; i < count; ++i) read(first + i, 0, channels, to + i * to_step);
+    }
+};
+
+}  // namespace

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Axial attention of operands as dense layers leave them: several side by side in one tensor, their gradients too."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from coltran_kernels import ops
+from coltran_kernels.cpu import native, packed
+from coltran_kernels.shapes import operands_of
+
+
+def takes_bfloat16(device: str, implementation: str | None = None) -> bool:
+    """Whether `packed_attention` takes bfloat16 values on this kind of device."""
+    return device == "cpu" and implementation in (None, "cpu") and native.expected()
+
+
+def packed_attention(
+    qkv: Tensor,
+    projected: Tensor | None,
+    bias: Tensor,
+    *,
+    axis: str,
+    causal: bool,
+    conditioned: str = "",
+    scaled: bool = False,
+    implementation: str | None = None,
+) -> Tensor:
+    """`axial_attention` of queries, keys and values out of one tensor, conditioned by scales and shifts out of another.
+
+    Args:
+        qkv: [B, H, W, 3 h C]: queries, keys, values, each of h heads.
+        projected: [B, H, W, parts h C]: the scale and the shift of each that is conditioned, or its shift alone; None
+            where none is.
+        bias: [h, 2L], see `axial_attention`.
+        axis, causal: see `axial_attention`.
+        conditioned: which of "q", "k" and "v" are, in the order in which `projected` has them.
+        scaled: whether there are scales.
+        implementation: see `axial_attention`. On the CPU qkv and projected may be bfloat16 where `takes_bfloat16` says
+            so; what is computed of them is computed in float32.
+
+    Returns:
+        [B, H, W, h C], of qkv's type.
+
+    Raises:
+        ValueError, NotImplementedError: see `axial_attention`.
+    """
+    if implementation in (None, "cpu") and packed.serves(qkv, projected, bias):
+        return packed.attention(qkv, projected, bias, axis, causal, conditioned, scaled)
+    operands = operands_of(qkv, projected, bias.shape[0], conditioned, scaled)
+    y = ops.axial_attention(**operands, bias=bias, axis=axis, causal=causal, implementation=implementation)
+    return y.flatten(-2)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention of packed operands, whose gradients on the CPU are a native kernel's, against the specification."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from coltran_kernels import packed_attention, takes_bfloat16
+from coltran_kernels.cpu import axial, native
+from tests.attention_cases import assert_within_budget
+
+needs_native = pytest.mark.skipif(native.why_not() is not None, reason=str(native.why_not()))
+TARGETS = native.targets() if native.why_not() is None else []
+ROUNDING = 2**-9  # how far rounding to bfloat16 moves a value, in relation to its size
+
+
+def _leaves(length: int, channels: int, axis: str, conditioned: str, scaled: bool, lines: int = 9) -> dict[str, Tensor]:
+    """Of 2 heads and 2 images, float64 but exact in bfloat16, so that all types start from the same numbers."""
+    height, width = (lines, length) if axis == "row" else (length, lines)
+    parts = len(conditioned) * (2 if scaled else 1)
+    shapes = {"qkv": (2, height, width, 6 * channels), "bias": (2, 2 * length)}
+    if parts:
+        shapes["projected"] = (2, height, width, 2 * parts * channels)
+    return {name: torch.randn(shape).bfloat16().double() for name, shape in shapes.items()}
+
+
+def _results(leaves: dict[str, Tensor], dtype: torch.dtype, implementation: str | None, **options) -> dict[str, Tensor]:
+    """The output and all gradients, each by the name of its operand."""
+    typed = {
+        name: t.to(torch.promote_types(dtype, torch.float32) if name == "bias" else dtype).requires_grad_()
+        for name, t in leaves.items()
+    }
+    out = packed_attention(**{"projected": None} | typed, **options, implementation=implementation)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(dtype)
+    return {"out": out.detach()} | dict(
+        zip(typed, torch.autograd.grad(out, list(typed.values()), weights), strict=True)
+    )
+
+
+CASES = [  # length, channels, axis, causal, conditioned, with scales
+    (1, 5, "row", False, "qkv", True),
+    (7, 8, "column", True, "", False),
+    (12, 16, "row", True, "kv", False),
+    (33, 40, "row", True, "qkv", True),
+    (64, 32, "column", False, "qkv", True),
+    (70, 5, "column", True, "v", True),
+]
+
+
+@needs_native
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_instruction_set_is_within_twice_the_error_of_plain_torch(monkeypatch, target, case):
+    length, channels, axis, causal, conditioned, scaled = case
+    leaves = _leaves(length, channels, axis, conditioned, scaled)
+    options = {"axis": axis, "causal": causal, "conditioned": conditioned, "scaled": scaled}
+    exact = _results(leaves, torch.float64, "reference", **options)
+    plain = _results(leaves, torch.float32, "reference", **options)
+    backward, index = axial.gradients, native.targets().index(target)
+    monkeypatch.setattr(axial, "gradients", lambda *args, **named: backward(*args, **named, target=index))
+    assert_within_budget(_results(leaves, torch.float32, "cpu", **options), plain, exact)
+
+
+@needs_native
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_results_in_bfloat16_are_the_exact_ones_rounded(case):
+    length, channels, axis, causal, conditioned, scaled = case
+    leaves = _leaves(length, channels, axis, conditioned, scaled)
+    options = {"axis": axis, "causal": causal, "conditioned": conditioned, "scaled": scaled}
+    exact = _results(leaves, torch.float64, "reference", **options)
+    found = _results(leaves, torch.bfloat16, "cpu", **options)
+    assert found["bias"].dtype == torch.float32
+    for name, expected in exact.items():
+        float32 = 1e-6 * expected.norm() + 1e-6  # what computing in float32 adds, for sums that cancel too
+        allowed = float32 if name == "bias" else ROUNDING * expected.norm() + float32
+        assert (found[name].double() - expected).norm() <= allowed, name
+
+
+@needs_native
+def test_the_number_of_threads_changes_no_gradient():
+    leaves = _leaves(20, 8, "row", "qkv", True, lines=21)
+    options = {"axis": "row", "causal": True, "conditioned": "qkv", "scaled": True}
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(_results(leaves, torch.bfloat16, "cpu", **options))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@needs_native
+def test_only_its_own_part_of_the_packed_gradients_is_written():
+    """Memory that the kernel leaves alone holds what it held."""
+    packed_room, room = torch.full((2, 3, 9, 100), 7.0), torch.full((2, 3, 9, 100), 7.0)
+    views = [room[..., 10 + 16 * i : 26 + 16 * i].unflatten(-1, (2, 8)) for i in range(3)]
+    packed_room[..., 10:58] = torch.randn(2, 3, 9, 48)
+    operands = [packed_room[..., 10 + 16 * i : 26 + 16 * i].unflatten(-1, (2, 8)) for i in range(3)]
+    spread = [t for operand in operands for t in (operand, None, None)]
+    targets = [t for view in views for t in (view, None, None)]
+    axial.gradients(spread, torch.zeros(2, 18), torch.ones(2, 3, 9, 2, 8), targets, axis="row", causal=False)
+    assert (room[..., :10] == 7).all() and (room[..., 58:] == 7).all()
+    assert not (room[..., 10:58] == 7).any()
+
+
+def test_without_the_native_library_the_operation_is_that_of_unpacked_operands(monkeypatch):
+    monkeypatch.setattr(native, "expected", lambda: False)
+    leaves = _leaves(6, 4, "column", "qk", True)
+    options = {"axis": "column", "causal": True, "conditioned": "qk", "scaled": True}
+    exact = _results(leaves, torch.float64, "reference", **options)
+    for name, found in _results(leaves, torch.float32, "cpu", **options).items():
+        torch.testing.assert_close(found.double(), exact[name], rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_is_taken_on_a_cpu_with_the_native_library_alone(monkeypatch):
+    monkeypatch.setattr(native, "why_not", lambda: None)
+    assert takes_bfloat16("cpu") and takes_bfloat16("cpu", "cpu")
+    assert not takes_bfloat16("cuda") and not takes_bfloat16("cpu", "reference")
+    monkeypatch.setattr(native, "why_not", lambda: "there is no compiler")
+    assert not takes_bfloat16("cpu")
