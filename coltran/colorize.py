@@ -81,8 +81,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--checkpoint", type=Path, metavar="DIR",
-        help="folder with colorizer/, color_upsampler/ and spatial_upsampler/ (default: the weights that "
-        "come with the package)",
+        help="folder with colorizer/, color_upsampler/ and spatial_upsampler/; owner/name on the Hugging Face Hub; or "
+        "published, which python -m coltran.download fetches (default: the weights that come with the package)",
     )  # fmt: skip
     parser.add_argument("--samples", type=count, default=1, metavar="N", help="colourings a photograph (1)")
     parser.add_argument("--best", type=count, metavar="K", help="keep the K likeliest of them (default: all)")

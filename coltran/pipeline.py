@@ -28,6 +28,7 @@ from coltran.image import PhotoError, area_resize, image_to_rgb, labels_to_color
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran.original import download
 from coltran.photo import squares
 from coltran.photo.hints import Box, Hint, Wishes
 from coltran.photo.recolour import luminance, recolour
@@ -290,6 +291,10 @@ def find_networks(source: str | Path | None = None, revision: str | None = None)
             raise CheckpointError("No weights come with this installation, so a checkpoint has to be named.")
         return PRETRAINED
     folder = Path(source)
+    if str(source) == "published" and not folder.is_dir() and revision is None:
+        if not download.is_installed(download.cached()):
+            raise CheckpointError("The published networks are not here yet: python -m coltran.download fetches them.")
+        return download.cached()
     on_hub = hub.repository(folder.as_posix(), revision)
     if folder.is_dir() or on_hub is None:
         if revision is not None:
@@ -307,7 +312,8 @@ def from_pretrained(source: str | Path | None = None, *, revision: str | None = 
     absent.
 
     Args:
-        source: a folder; or, where there is no such folder, a name on the Hugging Face Hub, "owner/name" or
+        source: a folder; or, where there is no such folder, "published" for the original's authors' networks, which
+            `python -m coltran.download` fetches, or a name on the Hugging Face Hub, "owner/name" or
             "owner/name@revision"; None takes the weights that come with the package.
         revision: a branch, tag or commit on the Hub; the newest where None.
 

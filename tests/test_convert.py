@@ -191,12 +191,6 @@ def test_a_truncated_data_file_writes_nothing(tmp_path, monkeypatch, capsys, net
     assert not (tmp_path / "ours").exists()
 
 
-@pytest.mark.parametrize("argv", [["-o", "x"], ["tf", "-o", "x", "--download"]])
-def test_a_source_or_the_download(monkeypatch, capsys, argv):
-    assert _run(argv, monkeypatch) == 2
-    assert "one of TF_DIR and --download" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_originals_checkpoints_give_its_logits(parity, parity_folder, tmp_path, monkeypatch, capsys, name):
     expected = parity(f"tf_checkpoint/{name}_expected")

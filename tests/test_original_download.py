@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import base64
 import io
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
+import google_crc32c
 import pytest
 
+from coltran import checkpoint
+from coltran import download as program
+from coltran.checkpoint import CheckpointError
 from coltran.errors import UserError
 from coltran.original import download
+from coltran.pipeline import find_networks
 from tests.tf_bundle import tensors_of, write_bundle
 from tests.tiny import tiny_networks
 
@@ -21,6 +29,7 @@ class Server(BaseHTTPRequestHandler):
     asked: list[str | None] = []
     breaks_after: int | None = None
     ranges = True
+    checksum: bytes | None = None
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
@@ -31,6 +40,9 @@ class Server(BaseHTTPRequestHandler):
             return
         self.send_response(206 if asked and self.ranges else 200)
         self.send_header("Content-Length", str(len(self.content) - first))
+        if self.checksum is not None:
+            self.send_header("x-goog-hash", f"crc32c={base64.b64encode(self.checksum).decode()}")
+            self.send_header("x-goog-hash", "md5=AAAA")
         self.end_headers()
         self.wfile.write(self.content[first:][: self.breaks_after])
 
@@ -62,12 +74,72 @@ def server(archive: bytes) -> Iterator[type[Server]]:
         http.shutdown()
 
 
-def test_the_networks_are_found_by_their_tensors(server, tmp_path):
-    found = download.published(tmp_path, server.url)
-    assert {target.name: source.name for target, source in found.items()} == {
-        "colorizer": "a",
-        "spatial_upsampler": "b",
-    }
+def test_the_networks_are_converted_into_folders_of_their_own_and_nothing_else_stays(server, tmp_path):
+    assert not download.is_installed(tmp_path, server.url)
+    found = download.install(tmp_path, server.url)
+    assert download.is_installed(tmp_path, server.url)
+    assert {path.name for path in tmp_path.iterdir()} == {"colorizer", "spatial_upsampler"}
+    for place, (network, _) in found.items():
+        assert type(checkpoint.load(place)) is type(network)
+
+
+def test_a_conversion_that_stopped_goes_on(server, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(download, "convert", stop)
+        download.install(tmp_path, server.url)
+    assert not download.is_installed(tmp_path, server.url)
+    download.install(tmp_path, server.url)
+    assert len(server.asked) == 1
+    assert download.is_installed(tmp_path, server.url)
+
+
+def test_progress_tells_what_is_here_of_how_much(server, tmp_path, archive):
+    calls = []
+    download.fetch(server.url, tmp_path / "coltran.zip", lambda *call: calls.append(call))
+    assert calls[-1] == (len(archive), len(archive))
+
+
+def test_a_file_that_is_not_what_the_servers_checksum_says_is_fetched_anew(server, tmp_path, archive):
+    server.checksum = google_crc32c.Checksum(archive).digest()
+    server.content = archive[:-1] + b"?"
+    with pytest.raises(UserError, match="is damaged; the same command again"):
+        download.fetch(server.url, tmp_path / "coltran.zip")
+    assert list(tmp_path.iterdir()) == []
+    server.content = archive
+    assert download.fetch(server.url, tmp_path / "coltran.zip").read_bytes() == archive
+
+
+def test_an_archive_larger_than_the_disk_is_one_sentence(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"unpacks to \d+ MB, and 0 MB are free\.$"):
+        download.install(tmp_path, server.url)
+
+
+def test_the_program_fills_the_cache_and_says_what_it_fetched(server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["download", "--url", server.url])
+    assert program.main() == 0
+    out = capsys.readouterr().out
+    place = tmp_path / "coltran" / "published"
+    assert f"Fetched {server.url}.\n{place}/colorizer: 0.06 M parameters, 7 training steps\n" in out
+    assert f"Licence of these networks: {download.LICENCE}." in out
+    assert program.main() == 0
+    assert capsys.readouterr().out == f"The published networks are in {place}.\n"
+    assert len(server.asked) == 1
+
+
+def test_the_published_networks_are_found_by_that_name(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"not here yet: python -m coltran.download fetches them\.$"):
+        find_networks("published")
+    (download.cached() / "colorizer").mkdir(parents=True)
+    assert find_networks("published") == download.cached() == tmp_path / "cache" / "coltran" / "published"
+    Path("published").mkdir()
+    assert find_networks("published") == Path("published")
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["resumes", "starts over"])
@@ -102,4 +174,4 @@ def test_an_address_that_moved_is_one_sentence(server, tmp_path):
 def test_a_damaged_archive_is_one_sentence(server, tmp_path: Path):
     server.content = server.content[:-200]
     with pytest.raises(UserError, match="is damaged"):
-        download.published(tmp_path, server.url)
+        download.install(tmp_path, server.url)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coltran import convert
+from coltran import download
 from coltran.pipeline import PRETRAINED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,29 +54,29 @@ def _run(arguments: list[str], folder: Path) -> None:
 def test_the_commands_are_found() -> None:
     modules = [command.split()[2] for command in COMMANDS]
     assert modules == [
-        f"coltran.{name}" for name in ("colorize", "convert", "colorize", "train", "evaluate", "export", "colorize")
+        f"coltran.{name}" for name in ("colorize", "download", "colorize", "train", "evaluate", "export", "colorize")
     ]
 
 
-def _download(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`coltran.convert --download` with the package's weights in place of the archive: tests need no network."""
+def _download(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`coltran.download` with the package's weights in place of the archive: tests need no network."""
 
-    def published(output: Path) -> dict[Path, Path]:
+    def install(output: Path, *_: object) -> dict[Path, object]:
         shutil.copytree(PRETRAINED, output)
         return {}
 
     with monkeypatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(convert, "published", published)
+        patch.setattr(download.download, "install", install)
         patch.setattr(sys, "argv", arguments[1:])
-        assert convert.main() == 0
+        assert download.main() == 0
 
 
 def test_the_commands_run_one_after_another(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for command in COMMANDS:
         arguments = shlex.split(command)[1:]
-        if "--download" in arguments:
-            _download(arguments, folder, monkeypatch)
+        if arguments[1] == "coltran.download":
+            _download(arguments, monkeypatch)
             continue
         if arguments[1] != "coltran.train":
             _run(arguments, folder)

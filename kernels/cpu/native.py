@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -42,8 +43,10 @@ class Unavailable(RuntimeError):
 
 
 def cache_directory() -> Path:
-    """Where built libraries are kept: `coltran` in the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "coltran"
+    """Where what was built or fetched is kept: `coltran` in the user's cache directory."""
+    windows = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    usual = {"darwin": Path.home() / "Library" / "Caches", "win32": windows}.get(sys.platform, Path.home() / ".cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "coltran"
 
 
 def _run(command: list[str]) -> str:
