@@ -383,7 +383,6 @@ def decode_row(
         if why_not is None:
             return decode_launch.decode_row(weights, terms, uniforms, **options)
         _require_choice(implementation, f"decode_row: implementation 'triton' cannot serve: {why_not}")
-    unsupported = decode.unsupported(weights, terms.inputs, uniforms, *(t for layer in terms.layers for t in layer))
-    if _serves_natively("decode_row", implementation, unsupported):
+    if _serves_natively("decode_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
         return decode.decode_row(_packed(weights, prepared), terms, uniforms, **options)
     return reference.decode_row(weights, terms, uniforms, **options)

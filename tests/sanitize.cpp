@@ -15,8 +15,10 @@
 #include <vector>
 
 #include "axial.h"
+#include "settle.h"
 
 extern "C" void coltran_decode_row(const coltran::Row *row, int threads, int index);
+extern "C" void coltran_settle_row(const coltran::Settle *settle, int threads, int index);
 extern "C" void coltran_attend_columns(const coltran::Column *column, int threads, int index);
 extern "C" void coltran_axial(const coltran::Axial *axial, int threads, int index);
 extern "C" void coltran_axial_backward(const coltran::AxialGradients *gradients, int threads, int index);
@@ -54,14 +56,15 @@ struct Case {
 
 struct Target {
     coltran::DecodeRow decode_row;
+    coltran::SettleRow settle_row;
     coltran::AttendColumns attend_columns;
     coltran::AttendLine attend_line;
     coltran::AttendBackward attend_backward;
 };
 
 #define TARGET_OF(name) \
-    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line, \
-      coltran::name::attend_backward }
+    { coltran::name::decode_row, coltran::name::settle_row, coltran::name::attend_columns, \
+      coltran::name::attend_line, coltran::name::attend_backward }
 
 std::vector<Target> targets() {
     std::vector<Target> found{TARGET_OF(plain)};
@@ -116,14 +119,39 @@ void expect_the_same(int64_t count, float tolerance, const char *what, bool open
     if (openmp) compare(nullptr, 2);
 }
 
-// `target` null: by way of the C interface and OpenMP.
-Result decode(coltran::Row row, const Target *target, int threads) {
+// Room for what a row gives, the labels as a bad guess.
+Result room_for(coltran::Row &row) {
     const size_t pixels = (size_t)(row.batch * row.width);
     Result result{std::vector<int64_t>(pixels), std::vector<float>(pixels),
                   std::vector<float>(pixels * (size_t)row.labels)};
-    const auto workspace = poisoned(coltran::workspace_size(row, threads));
     row.drawn = result.labels.data(), row.log_prob = result.log_prob.data();
-    row.probabilities = result.probabilities.data(), row.workspace = workspace.get();
+    row.probabilities = result.probabilities.data();
+    return result;
+}
+
+// By fixed point; `target` null: by way of the C interface and OpenMP.
+Result settle(coltran::Row row, const Target *target, int threads, int64_t window) {
+    Result result = room_for(row);
+    std::vector<int64_t> passes((size_t)row.batch), computed((size_t)row.batch);
+    const coltran::Settle call{&row, window < row.width ? window : row.width, passes.data(), computed.data()};
+    const auto workspace = poisoned(coltran::settle_workspace(call, threads));
+    row.workspace = workspace.get();
+    if (target) {
+        memset(row.workspace, 0, (size_t)coltran::settle_counters(row, threads) * sizeof(float));
+        team(threads, [&](int thread) { target->settle_row(call, thread, threads); });
+    } else {
+        coltran_settle_row(&call, threads, -1);
+    }
+    for (int64_t i = 0; i < row.batch; ++i)
+        expect(passes[(size_t)i] >= 1 && passes[(size_t)i] <= row.width, "no more passes than pixels");
+    return result;
+}
+
+// `target` null: by way of the C interface and OpenMP.
+Result decode(coltran::Row row, const Target *target, int threads) {
+    Result result = room_for(row);
+    const auto workspace = poisoned(coltran::workspace_size(row, threads));
+    row.workspace = workspace.get();
     if (target) {
         coltran::start(row, threads);
         team(threads, [&](int thread) { target->decode_row(row, thread, threads); });
@@ -180,8 +208,11 @@ void check_decoder(const Case &c, bool openmp) {
             expect(fabsf(result.log_prob[i] - expected.log_prob[i]) < 1e-4f, "the same log-probabilities");
     };
     for (const Target &target : all)
-        for (int threads : {1, 2, 3}) compare(decode(row, &target, threads));
-    if (openmp) compare(decode(row, nullptr, 2));
+        for (int threads : {1, 2, 3}) {
+            compare(decode(row, &target, threads));
+            for (int64_t window : {1, 3, 64}) compare(settle(row, &target, threads, window));
+        }
+    if (openmp) compare(decode(row, nullptr, 2)), compare(settle(row, nullptr, 2, 3));
     for (size_t i = 0; i < pixels; ++i) {
         expect(expected.labels[i] >= 0 && expected.labels[i] < c.labels, "labels in their range");
         if (c.imposed && given[i] >= 0) expect(expected.labels[i] == given[i], "given labels kept");

@@ -10,6 +10,7 @@ from settle_cases import Case, check_case, random_cases
 from torch import Tensor
 
 from coltran_kernels import DecoderWeights, RowTerms, decode_row, settle_row
+from coltran_kernels.cpu import decode, native, settle
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +20,31 @@ def _poisoned_memory():
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("case", random_cases(60), ids=str)
+@pytest.mark.parametrize("case", random_cases(40), ids=str)
 def test_the_specification_settles_on_the_sequential_labels(case: Case):
     check_case(case, implementation="reference")
+
+
+@pytest.mark.parametrize("case", random_cases(60, first=100), ids=str)
+def test_the_native_kernel_settles_on_the_sequential_labels(case: Case):
+    if (reason := native.why_not()) is not None:
+        pytest.skip(reason)
+    check_case(case, implementation="cpu")
+
+
+def test_natively_a_row_is_to_the_bit_the_one_drawn_pixel_by_pixel():
+    if (reason := native.why_not()) is not None:
+        pytest.skip(reason)
+    for seed in range(9):
+        torch.manual_seed(seed)
+        weights, terms, uniforms = random_row(2, 21, 24, 40, 3, 70, 1 + seed % 3)
+        packed, guess, settings = decode.pack(weights), torch.randint(70, (2, 21)), SETTINGS | {"top_p": 0.9}
+        for target in range(len(native.targets())):
+            expected = decode.decode_row(packed, terms, uniforms, target=target, **settings)
+            for window, threads in ((1, 1), (4, 1), (7, 2), (21, 3)):
+                more = {"window": window, "threads": threads, "target": target}
+                found = settle.settle_row(packed, terms, uniforms, guess, **more, **settings)
+                assert all(torch.equal(a, b) for a, b in zip(expected, found[:3], strict=True))
 
 
 def drawn(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor) -> Tensor:

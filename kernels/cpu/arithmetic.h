@@ -165,6 +165,7 @@ inline float dot(const float *a, const float *b, int64_t n) {
         sums[0] += load(a + i) * load(b + i);
         sums[1] += load(a + i + LANES) * load(b + i + LANES);
     }
+    if (i + LANES <= n) sums[0] += load(a + i) * load(b + i), i += LANES;
     float total = sum(sums[0] + sums[1]);
     for (; i < n; ++i) total += a[i] * b[i];
     return total;

@@ -81,7 +81,7 @@ constexpr int64_t TOGETHER = 8;
 
 static constexpr int64_t groups_of(const Row &r) { return (r.batch + TOGETHER - 1) / TOGETHER; }
 
-static constexpr int64_t scratch_size(const Row &r) { return round_up(r.width, 16) + 2 * round_up(r.labels, 16); }
+static constexpr int64_t scratch_size(const Row &r) { return round_up(r.width, 16) + round_up(r.labels, 16); }
 
 // One step that the team takes together: how many of its tasks are done, and who sleeps until all are.
 struct alignas(64) Stage {

@@ -9,7 +9,7 @@ leaves 9 D^2 + S D weights to read for each pixel of two layers, where there wer
 from __future__ import annotations
 
 import mmap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +110,11 @@ def unsupported(weights: DecoderWeights, *others: Tensor | None) -> str | None:
     return None
 
 
+def unsupported_row(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor) -> str | None:
+    """Why the kernels cannot serve this row, or None."""
+    return unsupported(weights, terms.inputs, uniforms, *(t for layer in terms.layers for t in layer))
+
+
 def _rows(tensor: Tensor | None) -> Tensor | None:
     """The tensor with a contiguous last axis."""
     return tensor if tensor is None or tensor.stride(-1) == 1 else tensor.contiguous()
@@ -131,14 +136,23 @@ def _layer(packed: PackedLayer, row: list[Tensor | None]) -> structures.Layer:
     return structures.Layer(**addresses, **terms)
 
 
-def _useful_threads(packed: PackedWeights, batch: int) -> int:
-    """As many threads as torch may use, but none for less than about ten microseconds of a pixel's products."""
-    products = batch * sum(t.numel() for layer in packed.layers for t in layer if t is not None)
+def useful_threads(packed: PackedWeights, together: int) -> int:
+    """As many threads as torch may use, but none for less than about ten microseconds of products of those pixels."""
+    products = together * sum(t.numel() for layer in packed.layers for t in layer if t is not None)
     return max(1, min(torch.get_num_threads(), products // 2**16))
 
 
-@torch.no_grad()
-def decode_row(
+class Described(NamedTuple):
+    """A row as the kernels take it, its results, and what has to live until they have returned."""
+
+    row: structures.Row
+    drawn: Tensor  # [B, W] int64
+    log_prob: Tensor  # [B, W]
+    probabilities: Tensor | None  # [B, W, S]
+    alive: tuple[object, ...]  # the struct holds addresses only
+
+
+def describe(
     packed: PackedWeights,
     terms: RowTerms,
     uniforms: Tensor,
@@ -149,17 +163,14 @@ def decode_row(
     top_p: float,
     eps: float,
     return_probabilities: bool,
-    threads: int | None = None,
-    target: int = -1,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """See `coltran_kernels.decode_row`. `threads` and `target`, an index of `native.targets()`, are for the tests."""
+) -> Described:
+    """All of the arguments of `coltran_kernels.decode_row` in a struct that still lacks its workspace."""
     batch, width, hidden = terms.inputs.shape
     labels, heads = packed.embedding.shape[0], packed.layers[0].bias.shape[0]
     if given is not None:
         given = given.to(torch.int64).contiguous()
         if given.numel() and int(given.max()) >= labels:
             raise ValueError(f"decode_row: given holds label {int(given.max())}, there are {labels}")
-    # These must stay alive until the kernel has returned: the structs hold addresses only.
     inputs, uniforms = _rows(terms.inputs), uniforms.contiguous()
     assert inputs is not None
     rows = [[_rows(t) for t in layer] for layer in terms.layers]
@@ -178,9 +189,24 @@ def decode_row(
         temperature=temperature, top_p=top_p, eps=eps, drawn=drawn.data_ptr(), log_prob=log_prob.data_ptr(),
         probabilities=None if probabilities is None else probabilities.data_ptr(),
     )  # fmt: skip
-    threads = threads or _useful_threads(packed, batch)
+    return Described(row, drawn, log_prob, probabilities, (packed, uniforms, given, inputs, rows, first, layers))
+
+
+@torch.no_grad()
+def decode_row(
+    packed: PackedWeights,
+    terms: RowTerms,
+    uniforms: Tensor,
+    *,
+    threads: int | None = None,
+    target: int = -1,
+    **options: Any,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """See `coltran_kernels.decode_row`. `threads` and `target`, an index of `native.targets()`, are for the tests."""
+    described = describe(packed, terms, uniforms, **options)
+    threads = threads or useful_threads(packed, uniforms.shape[0])
     library = native.load()
-    workspace = torch.empty(library.coltran_workspace(row, threads))
-    row.workspace = workspace.data_ptr()
-    library.coltran_decode_row(row, threads, target)
-    return drawn, log_prob, probabilities
+    workspace = torch.empty(library.coltran_workspace(described.row, threads))
+    described.row.workspace = workspace.data_ptr()
+    library.coltran_decode_row(described.row, threads, target)
+    return described.drawn, described.log_prob, described.probabilities

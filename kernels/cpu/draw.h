@@ -8,47 +8,59 @@ namespace {
 
 using coltran::Row;
 
-// The heap's order: the more probable label first, the smaller label where two are equally probable.
-inline bool before(const float *p, int32_t a, int32_t b) { return p[a] > p[b] || (p[a] == p[b] && a < b); }
-
-inline void sift_down(int32_t *heap, int64_t n, int64_t i, const float *p) {
-    for (int64_t child; (child = 2 * i + 1) < n; i = child) {
-        if (child + 1 < n && before(p, heap[child + 1], heap[child])) ++child;
-        if (!before(p, heap[child], heap[i])) return;
-        const int32_t kept = heap[i];
-        heap[i] = heap[child], heap[child] = kept;
+// Sum of the values of p that are above `least`; p has room for round_up(n, 16) values, zeros from n on.
+inline float mass_above(const float *p, int64_t n, float least) {
+    Vector sums[2] = {};
+    for (int64_t i = 0; i < n; i += LANES) {
+        const Vector x = load(p + i);
+        sums[i / LANES % 2] += x > least ? x : Vector{};
     }
+    return sum(sums[0] + sums[1]);
 }
 
 // Zeroes all but the most probable labels that together hold `top_p` of probabilities p whose sum is 1.
-// A heap, since few labels hold most of it: they leave it in order of probability until enough is there.
-inline void keep_nucleus(float *p, int64_t n, float top_p, int32_t *heap) {
-    for (int64_t i = 0; i < n; ++i) heap[i] = (int32_t)i;
-    for (int64_t i = n / 2; i-- > 0;) sift_down(heap, n, i, p);
-    double mass = 0;
-    int64_t left = n;
-    for (; left > 0; --left) {
-        const float most = p[heap[0]];
-        mass += most;
-        if ((float)mass - most >= top_p) break;
-        heap[0] = heap[left - 1];
-        sift_down(heap, left - 1, 0, p);
+// A label stays where less than `top_p` lies before it, in the order of falling probability and, among equals, of rising
+// label. So all labels stay above the smallest t with mass_above(t) < top_p, none below it, and the first of those that
+// equal it. Positive floats are ordered as their bits are: t is found by bisection.
+inline void keep_nucleus(float *p, int64_t n, float top_p) {
+    int32_t low = -1, high = 0x3F800000;  // mass above `low` is enough, above `high`, 1, it is not
+    const auto value = [](int32_t bits) {
+        float found;
+        memcpy(&found, &bits, sizeof found);
+        return found;
+    };
+    while (high - low > 1) {
+        const int32_t middle = low + (high - low) / 2;
+        (mass_above(p, n, value(middle)) >= top_p ? low : high) = middle;
     }
-    for (int64_t i = 0; i < left; ++i) p[heap[i]] = 0;
+    const float least = value(high);
+    double before = mass_above(p, n, least);
+    for (int64_t i = 0; i < n; ++i) {
+        if (p[i] == least && (float)before < top_p)
+            before += least;
+        else if (p[i] <= least)
+            p[i] = 0;
+    }
 }
 
-// The first label whose cumulative probability passes `uniform` of the whole; never one of probability 0.
+// The first label whose cumulative probability passes `uniform` of the whole; never one of probability 0. p has room for
+// round_up(n, 16) values, zeros from n on. Whole vectors are summed at once until the one where it is.
 inline int64_t invert(const float *p, int64_t n, float uniform) {
     double total = 0, cumulative = 0;
-    for (int64_t i = 0; i < n; ++i) total += p[i];
+    for (int64_t i = 0; i < n; i += LANES) total += sum(load(p + i));
     const float threshold = uniform * (float)total;
-    int64_t last = 0;
-    for (int64_t i = 0; i < n; ++i) {
+    int64_t i = 0;
+    for (; i + LANES < n; i += LANES) {
+        const double next = cumulative + sum(load(p + i));
+        if ((float)next > threshold) break;
+        cumulative = next;
+    }
+    for (; i < n; ++i) {
         cumulative += p[i];
-        if (p[i] > 0) last = i;
         if ((float)cumulative > threshold) return i;
     }
-    return last;
+    while (i > 1 && !(p[i - 1] > 0)) --i;  // rounding may pass the end
+    return i - 1;
 }
 
 inline int64_t first_largest(const float *x, int64_t n) {
@@ -58,8 +70,8 @@ inline int64_t first_largest(const float *x, int64_t n) {
     return 0;  // all NaN
 }
 
-// Draws pixel j of one image and reports it; `p` and `heap` are S values of scratch each.
-inline void draw(const Row &row, int64_t image, int64_t j, const float *logits, float *p, int32_t *heap) {
+// Draws pixel j of one image and reports it; `p` is scratch of round_up(S, 16) values.
+inline void draw(const Row &row, int64_t image, int64_t j, const float *logits, float *p) {
     const int64_t n = row.labels, pixel = image * row.width + j;
     const size_t size = (size_t)n * sizeof(float);
     memcpy(p, logits, size);
@@ -76,7 +88,8 @@ inline void draw(const Row &row, int64_t image, int64_t j, const float *logits, 
             sum = exponentials(p, n, row.temperature);
         }
         for (int64_t i = 0; i < n; ++i) p[i] /= sum;
-        if (row.top_p < 1.0f) keep_nucleus(p, n, row.top_p, heap);
+        for (int64_t i = n; i < coltran::round_up(n, 16); ++i) p[i] = 0;
+        if (row.top_p < 1.0f) keep_nucleus(p, n, row.top_p);
         label = invert(p, n, row.uniforms[pixel]);
     }
     row.drawn[pixel] = label;

@@ -4,20 +4,22 @@
 
 #include "axial.h"
 #include "decode.h"
+#include "settle.h"
 
 namespace {
 
 struct Target {
     const char *name;
     coltran::DecodeRow decode_row;
+    coltran::SettleRow settle_row;
     coltran::AttendColumns attend_columns;
     coltran::AttendLine attend_line;
     coltran::AttendBackward attend_backward;
 };
 
 #define TARGET_OF(name) \
-    { #name, coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line, \
-      coltran::name::attend_backward }
+    { #name, coltran::name::decode_row, coltran::name::settle_row, coltran::name::attend_columns, \
+      coltran::name::attend_line, coltran::name::attend_backward }
 
 // The instruction sets that this processor has, the best last.
 int available(Target *targets) {
@@ -46,11 +48,12 @@ Target target(int index) {
 
 extern "C" {
 
-// Bytes of Term, Layer, Row, Column, Axial and AxialGradients, for the loader to compare with its own.
+// Bytes of Term, Layer, Row, Column, Axial, AxialGradients and Settle, for the loader to compare with its own.
 void coltran_sizes(int64_t *sizes) {
     sizes[0] = sizeof(coltran::Term), sizes[1] = sizeof(coltran::Layer);
     sizes[2] = sizeof(coltran::Row), sizes[3] = sizeof(coltran::Column);
     sizes[4] = sizeof(coltran::Axial), sizes[5] = sizeof(coltran::AxialGradients);
+    sizes[6] = sizeof(coltran::Settle);
 }
 
 // The name of the index-th instruction set that this processor has, the best last; null beyond.
@@ -66,6 +69,18 @@ void coltran_decode_row(const coltran::Row *row, int threads, int index) {
     coltran::start(*row, threads);
 #pragma omp parallel num_threads(threads)
     decode_row(*row, omp_get_thread_num(), omp_get_num_threads());
+}
+
+int64_t coltran_settle_workspace(const coltran::Settle *settle, int threads) {
+    return coltran::settle_workspace(*settle, threads);
+}
+
+void coltran_settle_row(const coltran::Settle *settle, int threads, int index) {
+    const coltran::SettleRow settle_row = target(index).settle_row;
+    const coltran::Row &row = *settle->row;
+    memset(row.workspace, 0, (size_t)coltran::settle_counters(row, threads) * sizeof(float));
+#pragma omp parallel num_threads(threads)
+    settle_row(*settle, omp_get_thread_num(), omp_get_num_threads());
 }
 
 void coltran_attend_columns(const coltran::Column *column, int threads, int index) {

@@ -27,7 +27,7 @@ from coltran_kernels.cpu import structures
 
 SOURCES = Path(__file__).resolve().parent
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
-TARGETED = ("row", "axial", "axial_backward")  # these are compiled once for each of
+TARGETED = ("row", "settle", "axial", "axial_backward")  # these are compiled once for each of
 TARGETS: dict[str, tuple[str, ...]] = {"plain": ()}
 if platform.machine().lower() in ("x86_64", "amd64"):
     TARGETS["avx2"] = ("-mavx2", "-mfma")

@@ -35,7 +35,7 @@ using coltran::stride_of;
 
 // The buffers that a row's threads share, and one thread's own scratch.
 struct Buffers {
-    float *x, *y, *attended, *qkv, *inner, *logits, *caches, *scores, *probabilities, *ranking;
+    float *x, *y, *attended, *qkv, *inner, *logits, *caches, *scores, *probabilities;
     int64_t wide, hidden, ff, labels;  // strides from image to image
 
     Buffers(const Row &row, int64_t count, int thread, int threads)
@@ -48,7 +48,6 @@ struct Buffers {
         caches = take(2 * row.layers * count * row.width * row.hidden);
         take(thread * scratch_size(row));
         scores = take(round_up(row.width, 16)), probabilities = take(round_up(row.labels, 16));
-        ranking = take(round_up(row.labels, 16));
     }
 };
 
@@ -190,8 +189,7 @@ struct Worker {
         for (int64_t j = 0; j <= row.width; ++j) {
             share(count, [&](int64_t image) {
                 if (j > 0)
-                    draw(row, base + image, j - 1, buffers.logits + image * buffers.labels, buffers.probabilities,
-                         (int32_t *)buffers.ranking);
+                    draw(row, base + image, j - 1, buffers.logits + image * buffers.labels, buffers.probabilities);
                 if (j < row.width) embed(j, image);
             });
             if (j == row.width) break;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The structs and functions of decode.h, axial.h and interface.cpp for ctypes. What each field is: there."""
+"""The structs and functions of the headers here and of interface.cpp for ctypes. What each field is: there."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class Row(Structure):
         *((name, c_float) for name in ("temperature", "top_p", "eps", "unused")),
         *((name, c_void_p) for name in ("drawn", "log_prob", "probabilities", "workspace")),
     ]
+
+
+class Settle(Structure):
+    _fields_ = [("row", POINTER(Row)), ("window", c_int64), *((name, c_void_p) for name in ("passes", "computed"))]
 
 
 class Column(Structure):
@@ -75,16 +79,19 @@ def declare(library: ctypes.CDLL) -> None:
     Raises:
         OSError: the library's structs are not those above.
     """
-    sizes = (c_int64 * 6)()
+    sizes = (c_int64 * 7)()
     library.coltran_sizes.argtypes = [POINTER(c_int64)]
     library.coltran_sizes.restype = None
     library.coltran_sizes(sizes)
-    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Axial, AxialGradients)]
+    expected = [ctypes.sizeof(kind) for kind in (Term, Layer, Row, Column, Axial, AxialGradients, Settle)]
     if list(sizes) != expected:
         raise OSError(f"{library._name} has structs of {list(sizes)} bytes, expected {expected}")
     library.coltran_target.argtypes, library.coltran_target.restype = [c_int], c_char_p
     library.coltran_workspace.argtypes, library.coltran_workspace.restype = [POINTER(Row), c_int], c_int64
     library.coltran_decode_row.argtypes, library.coltran_decode_row.restype = [POINTER(Row), c_int, c_int], None
+    library.coltran_settle_workspace.argtypes = [POINTER(Settle), c_int]
+    library.coltran_settle_workspace.restype = c_int64
+    library.coltran_settle_row.argtypes, library.coltran_settle_row.restype = [POINTER(Settle), c_int, c_int], None
     library.coltran_attend_columns.argtypes = [POINTER(Column), c_int, c_int]
     library.coltran_attend_columns.restype = None
     library.coltran_axial_scratch.argtypes, library.coltran_axial_scratch.restype = [POINTER(Axial)], c_int64
