@@ -208,7 +208,7 @@ def of_layer_norm(vectors: int, size: int) -> list[Launch]:
 
 
 def of_cached_attention(batch: int, length: int, dtype: torch.dtype = torch.bfloat16) -> list[Launch]:
-    """The outer decoder's column attention for one new row at the paper's size, over `length` kept rows."""
+    """The outer decoder's column attention for one new row at the paper's size, over `length` cached rows."""
     width, heads, channels = 64, 4, 128
     with torch.device("meta"), launches(cached_attention) as found:
         cache = torch.empty(2, batch, width, heads, 64, channels, dtype=dtype)
@@ -222,7 +222,7 @@ def kernel_table(target: str) -> tables.Table:
     """What every kernel at every shape of interest needs on one target, with a time where the card is known."""
     found = {shape.title: of_attention(shape, hip=target == "gfx942") for shape in (*PAPER, *SMALL, *OTHERS)}
     found["4096 vectors of 512, bfloat16"] = of_layer_norm(4096, 512)
-    found["a row over 64 kept ones, batch 20, bfloat16"] = of_cached_attention(20, 64)
+    found["a row over 64 cached ones, batch 20, bfloat16"] = of_cached_attention(20, 64)
     card, rows = CARDS.get(target), []
     for title, launch in ((title, launch) for title, of_shape in found.items() for launch in of_shape):
         compiled = compile_ahead(launch.kernel, launch.arguments, target=target, **launch.options)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoders one row at a time: the KV cache of incremental sampling, and what is computed once a row.
+"""The decoders one row at a time, as incremental sampling takes them: KV cache, and what is computed once a row.
 
 Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 """
@@ -56,7 +56,7 @@ Projected = tuple["list[Tensor | None]", "list[Tensor | None]"]  # [..., parts *
 
 
 def project_context(decoder: OuterDecoder | InnerDecoder, context: Tensor, *, implementation: str | None) -> Projected:
-    """A context [..., E] as every attention and every feed-forward of a decoder sees it."""
+    """A context [..., E] through the conditioning projection of every attention and every feed-forward of a decoder."""
 
     def project(module: AxialAttention | FeedForward) -> Tensor | None:
         return None if module.condition is None else module.condition(context, implementation=implementation)
@@ -72,7 +72,7 @@ def row_terms(
     projected: Projected,
     norms: list[tuple[Tensor, Tensor]],
 ) -> RowTerms:
-    """What conditions one row, from what is known of it."""
+    """The inner decoder's inputs of one row, but for the labels' embedding, and the scales and shifts of its layers."""
     inputs = (position + decoder.position.column).expand_as(upper)
     if decoder.skip:
         inputs = inputs + z + upper
@@ -93,7 +93,7 @@ TOGETHER = 256
 
 
 class InnerRows:
-    """Prepares each row for `decode_row`: everything that depends on the gray image and the rows above."""
+    """Prepares each row for `decode_row`: all that depends on the gray image and the rows above alone."""
 
     def __init__(self, decoder: InnerDecoder, z: Tensor, *, norm: str) -> None:
         """z [B, H, W, D]; `norm` "exact" averages the whole image in conditional norms, "rowcontext" only the row."""
@@ -208,7 +208,7 @@ class OuterRows:
         x: Tensor,
         projected: Tensor | None,
     ) -> Tensor:
-        """Causal column attention of one row [B, 1, W, D] over the rows so far, whose keys and values it keeps."""
+        """Causal column attention of one row [B, 1, W, D] over the cached rows and itself; caches its own."""
         q, k, v = conditioned_qkv(attention, x, projected, implementation)
         keys, values = self.cache[layer].permute(0, 1, 4, 2, 3, 5)[:, :, : row + 1]
         keys[:, row], values[:, row] = k[:, 0], v[:, 0]
@@ -219,9 +219,9 @@ class OuterRows:
 
 
 class Rows:
-    """The rows of B images in turn, on a device that runs each operation as it comes.
+    """The rows of B images in turn, in eager mode.
 
-    `coltran.sampling.decoding_graphs.GraphRows` is the same for a compiler of whole graphs.
+    `coltran.sampling.decoding_graphs.GraphRows` is the same for a graph compiler.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of an image for a compiler of whole graphs: every row is the same graph, its number a tensor.
+"""The rows of an image for a graph compiler (XLA): every row is the same graph, its number a tensor.
 
 What `decoding.py` slices with a Python number is picked here with a tensor of one number, and caches have their full
-size from the start, the rows to come hidden by minus infinity. So one graph serves every row of every image.
+size from the start, the rows to come masked by minus infinity. So one graph serves every row of every image.
 
 Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
 """
@@ -89,7 +89,7 @@ def _attend_column(
     x: Tensor,  # [B, 1, W, D]
     projected: Tensor | None,
 ) -> Tensor:
-    """Causal column attention of one row over all rows, those to come hidden; keeps its keys and values."""
+    """Causal column attention of one row over the whole cache, rows to come masked; caches its keys and values."""
     row, cache = state.row, state.caches[layer]
     q, k, v = conditioned_qkv(attention, x, projected, implementation)
     cache.index_copy_(2, row, torch.stack((k, v)))
@@ -105,7 +105,7 @@ def _attend_column(
 class GraphRows:
     """The rows of B images in turn, in graphs that are compiled for the first row and used for all.
 
-    `coltran.sampling.decoding.Rows` is the same for a device that runs each operation as it comes.
+    `coltran.sampling.decoding.Rows` is the same in eager mode.
     """
 
     def __init__(

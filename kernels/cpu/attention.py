@@ -7,9 +7,9 @@ alike, and the matrix products of torch read such batches as they are: no input 
 only contiguous batches at full speed, so each product goes to a buffer first. A step takes as many lines as leave the
 buffers in the cache; they are allocated once.
 
-For training the attention of every line is kept where it takes no more than twice the memory of the queries, and
-computed again otherwise. `scaled_dot_product_attention` would keep it always: it leaves its fused kernel when the
-gradient of the bias is wanted.
+For training the attention weights (the softmax of the scores) are kept where they take no more than twice the memory
+of the queries, and computed again otherwise. `scaled_dot_product_attention` would keep them always: it leaves its fused
+kernel when the gradient of the bias is wanted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _together(length: int) -> int:
 
 
 def _keeps(length: int, channels: int) -> bool:
-    """Whether the attention, L values a query, is kept for the backward."""
+    """Whether the attention weights, L values a query, are kept for the backward."""
     return length <= 2 * channels
 
 
@@ -68,7 +68,7 @@ def _buffers(q: Tensor, squares: int) -> tuple[list[Tensor], Tensor]:
 
 
 def _attention(q: Tensor, k: Tensor, mask: Tensor, scores: Tensor, p: Tensor) -> Tensor:
-    """Fills p [n, L, L] with the attention of q to k, [n, L, C] each, by way of the scores."""
+    """Fills p [n, L, L] with the attention weights of q to k, [n, L, C] each, by way of the scores."""
     torch.baddbmm(mask, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5, out=scores)
     return torch._softmax(scores, -1, False, out=p)
 
@@ -82,7 +82,7 @@ def _of_table(grad: Tensor) -> Tensor:
 
 
 def kept_shape(q: Tensor, axis: str, train: bool) -> tuple[int, ...]:
-    """[B, h, lines, L, L], the attention of every line, where it is kept."""
+    """[B, h, lines, L, L], the attention weights of every line, where they are kept."""
     batch, height, width, heads, channels = q.shape
     lines, length = (height, width) if axis == "row" else (width, height)
     return (batch, heads, lines, length, length) if train and _keeps(length, channels) else (0,)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Axial attention, backward: with P the attention of a head of a line, q', k', v' conditioned, G the gradient of out,
+"""Axial attention, backward, of a head of a line: P its attention weights, q', k', v' conditioned, G out's gradient,
 
     dP = G v'^T       dS = P * (dP - delta),  delta_i = sum_j P[i, j] dP[i, j] = G_i . out_i
     dv' = P^T G       dk' = dS^T q' / sqrt(C)       dq' = dS k' / sqrt(C)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operations as a compiler of whole graphs wants them. Only `device.py` imports torch_xla."""
+"""The operations as a graph compiler wants them. Only `device.py` imports torch_xla."""

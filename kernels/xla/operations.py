@@ -67,7 +67,7 @@ def axial_attention(
 
 
 def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """One row's queries [B, W, h, C] over the kept rows [B, T, W, h, C] of its columns."""
+    """One row's queries [B, W, h, C] over the cached rows [B, T, W, h, C] of its columns."""
     scores = torch.einsum("bwhc,btwhc->bwht", q * q.shape[-1] ** -0.5, k).to(sum_type(q.dtype)) + bias
     return torch.einsum("bwht,btwhc->bwhc", scores.softmax(-1).to(v.dtype), v)
 
