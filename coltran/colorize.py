@@ -44,13 +44,15 @@ import torch
 from coltran import cli, wishes
 from coltran.album import colour_album, find_photos
 from coltran.console import LOG, Parser
+from coltran.devices.choose import PRECISIONS, require_bfloat16
 from coltran.errors import UsageError, UserError
 from coltran.files import check_output
 from coltran.photo import files
 from coltran.photo.results import RECORD, load_record
 from coltran.pipeline import STAGES, from_pretrained
 
-DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "norm", "fit", "size")  # options of `Pipeline.colour`
+# Options of `Pipeline.colour`.
+DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "norm", "fit", "size", "precision")
 
 
 def _number(convert: Callable[[str], float], holds: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
@@ -124,6 +126,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="exact samples what was trained; rowcontext is what the original program does with its own "
         "checkpoints (exact)",
     )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32",
+        help="of the matrix products; bfloat16 is faster on a CPU that has units for it, and not exact (float32)",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch decides)")
     parser.add_argument(
@@ -156,6 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = cli.device(arguments.device)
+    if arguments.precision == "bfloat16":
+        if device.type != "cpu":
+            raise UserError(f"--precision=bfloat16 colours on a CPU; {device} takes --precision=float32.")
+        require_bfloat16(device)
     photos, problems = find_photos(arguments.photos, arguments.output)
     if wishes.are_given(arguments) and len(photos) > 1:
         raise UsageError(f"Hints and --redraw are for one photograph, and there are {len(photos)}.")

@@ -144,6 +144,7 @@ class Pipeline:
         fit: str = "stretch",
         size: str = "original",
         norm: str = "exact",
+        precision: str = "float32",
         implementation: str | None = None,
         batch_size: int = 16,
         progress: Progress | None = None,
@@ -165,7 +166,7 @@ class Pipeline:
                 what is imposed are gone on from (`coltran.sampling.particles`); the samples are chosen from them at the
                 end.
             seed: 0 .. 2**64 - 1, one for all photographs or one for each; None takes a fresh one from the system.
-            temperature, top_p, mode, norm, implementation: as for `coltran.sampling.sample`.
+            temperature, top_p, mode, norm, precision, implementation: as for `coltran.sampling.sample`.
             stage: which network's colours: "coarse" stops after the colorizer (multiples of 32), "color" after the
                 colour upsampler, "final" goes on to the spatial upsampler.
             fit: "stretch" colours the whole photograph, brought to the networks' square and back; beyond 2 : 1 as
@@ -201,8 +202,9 @@ class Pipeline:
             strips.append(Strip.begin(n, seeds[n], view, wish.labels(view), max(samples, particles)))
         options: dict[str, Any] = {
             "mode": mode, "norm": norm, "temperature": temperature, "top_p": top_p, "preview": preview,
-            "implementation": implementation,
+            "precision": precision, "implementation": implementation,
         }  # fmt: skip
+        upsample = partial(self._upsample, stage=stage, precision=precision, implementation=implementation)
         if particles == 1:
             draw_strips(self.colorizer, strips, batch_size=batch_size, progress=partial(report, "coarse"), **options)
         else:
@@ -217,7 +219,7 @@ class Pipeline:
         for strip in strips:
             colours = []
             for labels in strip.labels:
-                colours.append(self._upsample(strip.view, labels, stage, implementation))
+                colours.append(upsample(strip.view, labels))
                 if stage != "coarse":
                     report(stage, strip.number * samples + len(colours), len(strips) * samples)
             log_prob = [float(total) / log(2) / strip.given.numel() for total in strip.log_prob]
@@ -238,7 +240,7 @@ class Pipeline:
         """
         return look(read_photo(image), fit=fit, low=self.low, high=self.high)
 
-    def _upsample(self, view: View, labels: Tensor, stage: str, implementation: str | None) -> np.ndarray:
+    def _upsample(self, view: View, labels: Tensor, *, stage: str, **options: Any) -> np.ndarray:
         """The colours of a stage for coarse ones, [h, w]: uint8 [h, w, 3], a strip of the stage's scale."""
         images, scale = [], 1
         for k in range(len(view.begins)):
@@ -246,13 +248,13 @@ class Pipeline:
             if stage != "coarse":
                 assert self.color_upsampler is not None
                 gray = self._tensor(view.square(view.gray_low, k, self.low))[None]
-                found = upsample_color(self.color_upsampler, found[None], gray, implementation=implementation)[0]
+                found = upsample_color(self.color_upsampler, found[None], gray, **options)[0]
             if stage == "final":
                 assert self.spatial_upsampler is not None
                 scale = self.high // self.low
                 enlarged = self._tensor(area_resize(found.cpu().numpy(), self.high))[None]
                 gray = self._tensor(view.square(view.gray_high, k, self.high))[None]
-                found = upsample_space(self.spatial_upsampler, enlarged, gray, implementation=implementation)[0]
+                found = upsample_space(self.spatial_upsampler, enlarged, gray, **options)[0]
             images.append(found.cpu().numpy())
         return squares.join(images, [scale * begin for begin in view.begins], view.axis)
 

@@ -301,20 +301,30 @@ def _versions(weights: DecoderWeights) -> tuple[int, ...]:
     return tuple(0 if t.is_inference() else t._version for t in decode.weights_in_order(weights))
 
 
-def prepare_decoder(weights: DecoderWeights, *, implementation: str | None = None) -> PreparedDecoder | None:
+def prepare_decoder(
+    weights: DecoderWeights, *, precision: str = "float32", implementation: str | None = None
+) -> PreparedDecoder | None:
     """What `decode_row` would make of the weights in every call, made once for many rows.
+
+    Args:
+        weights: the inner decoder.
+        precision: of the products: "float32", or "bfloat16" with sums and all else in float32 (native alone).
+        implementation: as for `decode_row`.
 
     Returns:
         What to pass as `prepared` together with the same weights and implementation, or None where the implementation
         that serves takes the weights as they are.
 
     Raises:
-        NotImplementedError: the named implementation cannot serve these weights, or not on this machine.
+        NotImplementedError: the named implementation cannot serve these weights, or not on this machine; or bfloat16
+            cannot be had.
     """
     _choose("prepare_decoder", implementation, ("reference", "cpu", "triton", "xla"), weights.embedding)
-    if not _serves_natively("prepare_decoder", implementation, decode.unsupported(weights)):
-        return None
-    return PreparedDecoder(weights, _versions(weights), decode.pack(weights))
+    natively = _serves_natively("prepare_decoder", implementation, decode.unsupported(weights))
+    reason = dense.why_not(precision) if natively else f"{precision} is served by the native kernels alone"
+    if precision != "float32" and reason is not None:
+        raise NotImplementedError(f"prepare_decoder: {reason}")
+    return PreparedDecoder(weights, _versions(weights), decode.pack(weights, precision)) if natively else None
 
 
 def _packed(weights: DecoderWeights, prepared: PreparedDecoder | None) -> decode.PackedWeights:
@@ -352,7 +362,8 @@ def decode_row(
         top_p: draw from the most probable labels that together hold this probability; in (0, 1].
         eps: of the layer norms.
         return_probabilities: also return the untempered distributions.
-        prepared: `prepare_decoder(weights)`, which spares packing the weights in every call; never needed.
+        prepared: `prepare_decoder(weights)`, which spares packing the weights in every call and says in which precision
+            they are multiplied; never needed.
         implementation: "reference", "cpu" (native, float32; no gradient passes), "triton" (a GPU; not float64; no
             gradient passes), "xla" (recorded as one loop of the graph; no gradient passes) or None.
 

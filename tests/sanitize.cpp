@@ -74,6 +74,7 @@ std::vector<Target> targets() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
         found.push_back(TARGET_OF(avx512));
+    if (__builtin_cpu_supports("avx512bf16")) found.push_back(TARGET_OF(avx512bf16));
 #endif
     return found;
 }

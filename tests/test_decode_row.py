@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from decoder_of_tests import SETTINGS, as_double, away_from_boundaries
 from torch import Tensor
 
 from coltran_kernels import DecoderLayer, DecoderWeights, RowLayer, RowTerms, decode_row, prepare_decoder, reference
 from coltran_kernels.cpu import decode, native
+from coltran_kernels.cpu.linear import why_not
 
 
 @pytest.fixture(scope="module")
@@ -237,3 +239,47 @@ def test_shapes_that_do_not_fit_are_named(targets, implementation):
         decode_row(narrow, terms, uniforms, implementation=implementation)
     with pytest.raises(ValueError, match=r"uniforms is \(2, 5\), expected \(2, 4\)"):
         decode_row(weights, terms, torch.rand(2, 5), implementation=implementation)
+
+
+def _rounded(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """The product of the values rounded to bfloat16."""
+    y = x.bfloat16().double() @ weight.bfloat16().double().T
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+@pytest.mark.parametrize("batch", [1, 9, 13])
+@pytest.mark.parametrize(("hidden", "ff", "heads"), [(64, 40, 2), (15, 21, 3), (300, 131, 2)])
+def test_bfloat16_multiplies_rounded_values_and_sums_in_float32(targets, monkeypatch, batch, hidden, ff, heads):
+    if (reason := why_not("bfloat16")) is not None:
+        pytest.skip(reason)
+    weights, terms = _weights(hidden, 2, ff=ff, heads=heads, width=5, labels=70), _terms(batch, 5, hidden, 2)
+    # The first layer's products are sums of two, made elsewhere: here they are exact.
+    first = torch.zeros(3 * hidden, hidden)
+    first[torch.arange(3 * hidden), torch.arange(3 * hidden) * 7 % hidden] = 0.5
+    weights = weights._replace(layers=(weights.layers[0]._replace(qkv=first), weights.layers[1]))
+    terms = terms._replace(inputs=terms.inputs.bfloat16().float())
+    settings = SETTINGS | {"given": torch.randint(70, (batch, 5))}
+    uniforms, packed = torch.rand(batch, 5), decode.pack(weights, "bfloat16")
+    exact = reference.decode_row(weights, terms, uniforms, **settings)[1]
+    plain = F.linear
+    monkeypatch.setattr(F, "linear", lambda x, w, b=None: (plain if w is first else _rounded)(x, w, b))
+    expected = reference.decode_row(weights, terms, uniforms, **settings)[1]
+    monkeypatch.undo()
+    for target in range(len(targets)):
+        for threads in (1, 2):
+            found = decode.decode_row(packed, terms, uniforms, threads=threads, target=target, **settings)[1]
+            # A sum that differs in its last bit may be rounded to the other side now and then.
+            assert (found - expected).square().mean() < (exact - expected).square().mean() / 16
+
+
+@pytest.mark.parametrize("hidden", [33, 256])
+def test_an_image_is_drawn_alike_in_any_batch_in_bfloat16(targets, hidden):
+    if (reason := why_not("bfloat16")) is not None:
+        pytest.skip(reason)
+    weights, terms = _weights(hidden, 2, ff=hidden, heads=1, width=8), _terms(33, 8, hidden, 2)
+    uniforms, packed = torch.rand(33, 8), decode.pack(weights, "bfloat16")
+    labels, log_prob, _ = decode.decode_row(packed, terms, uniforms, **SETTINGS)
+    for size in (1, 5, 12, 20):
+        layers = tuple(RowLayer(*(t[:size] for t in layer)) for layer in terms.layers)  # type: ignore[index]
+        found = decode.decode_row(packed, RowTerms(terms.inputs[:size], layers), uniforms[:size], **SETTINGS)
+        assert torch.equal(found[0], labels[:size]) and torch.equal(found[1], log_prob[:size])

@@ -11,6 +11,8 @@ from coltran.image import colors_to_labels
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import ColorUpsampler
 from coltran.sampling import named_seed, sample, uniforms, upsample_color
+from coltran_kernels.cpu import native
+from coltran_kernels.cpu.linear import why_not
 from tests.tiny import colorizer_config, upsampler_config
 
 OPTIONS = {
@@ -180,3 +182,40 @@ def test_a_named_seed_comes_of_seed_and_file_name_alone():
     assert named_seed(1, "/album/p.png") == named_seed(1, "s3://other/p.png") == named_seed(1, "p.png")
     assert len({named_seed(seed, name) for seed in (1, 11) for name in ("p.png", "1/q.png", "P.png")}) == 6
     assert named_seed(0, "p.png") == 8009996058858384011
+
+
+# In bfloat16.
+
+_reason = why_not("bfloat16") or native.why_not()
+in_bfloat16 = pytest.mark.skipif(_reason is not None, reason=str(_reason))
+
+
+@in_bfloat16
+def test_bfloat16_changes_the_probabilities_by_its_rounding():
+    network, gray = _network(), _gray()
+    exact = sample(network, gray, seed=0, return_probabilities=True)
+    drawn = sample(network, gray, given=exact.labels, return_probabilities=True, precision="bfloat16")
+    change = (drawn.log_prob - exact.log_prob).abs()
+    assert 0 < change.max() < 0.2
+    assert sample(network, gray, seed=0).log_prob.equal(exact.log_prob)  # and float32 is as before
+
+
+@in_bfloat16
+def test_a_sample_in_bfloat16_does_not_depend_on_its_batch():
+    network, gray = _network(), _gray(4)
+    together = sample(network, gray, seed=3, precision="bfloat16")
+    for i in range(4):
+        alone = sample(network, gray[i : i + 1], seed=3, image_index=[i], precision="bfloat16")
+        assert torch.equal(alone.labels[0], together.labels[i])
+
+
+@in_bfloat16
+@pytest.mark.parametrize("implementation", ["reference", "triton"])
+def test_bfloat16_is_refused_where_it_cannot_be_had(implementation):
+    with pytest.raises(NotImplementedError, match="bfloat16 is served on the CPU"):
+        sample(_network(), _gray(), precision="bfloat16", implementation=implementation)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="precision must be one of"):
+        sample(_network(), _gray(), precision="float16")

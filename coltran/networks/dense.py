@@ -7,16 +7,18 @@ Without a gradient on the CPU a layer's weights are packed at its first use and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from coltran_kernels import bfloat16, linear, pack_linear
-from coltran_kernels.cpu.linear import PackedLinear
+from coltran_kernels.cpu.linear import TYPES, PackedLinear
 from coltran_kernels.operators import may_train
 
 _precision: ContextVar[str] = ContextVar("precision", default="float32")
@@ -24,12 +26,33 @@ _precision: ContextVar[str] = ContextVar("precision", default="float32")
 
 @contextmanager
 def products_in(precision: str) -> Iterator[None]:
-    """Inside, dense layers without a gradient multiply in "float32" or "bfloat16"; in this thread alone."""
+    """Inside, dense layers without a gradient multiply in "float32" or "bfloat16"; in this thread alone.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision not in TYPES:
+        raise ValueError(f"precision must be one of {', '.join(map(repr, TYPES))}, got {precision!r}")
     token = _precision.set(precision)
     try:
         yield
     finally:
         _precision.reset(token)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def with_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with its keyword argument `precision` in force, "float32" where it is not given."""
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **options: P.kwargs) -> R:
+        with products_in(str(options.get("precision", "float32"))):
+            return function(*arguments, **options)
+
+    return call
 
 
 class Dense(nn.Linear):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from coltran.image import labels_to_colors, to_bits
 from coltran.networks.colorizer import Colorizer
+from coltran.networks.dense import with_precision
 from coltran.networks.layers import EPS, choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling.decoding import Rows, decoder_weights
@@ -71,6 +72,7 @@ def uniforms(seed: int | Sequence[int], indices: Sequence[int], height: int, wid
 
 
 @torch.no_grad()
+@with_precision
 def sample(
     colorizer: Colorizer,
     gray: Tensor,
@@ -86,6 +88,7 @@ def sample(
     progress: Callable[[int, int], None] | None = None,
     after_row: AfterRow | None = None,
     finished: Callable[[str], None] = lambda stage: None,
+    precision: str = "float32",
     implementation: str | None = None,
 ) -> Sample:
     """Draw a coarse colour for every pixel of B gray images (ColTran section 4.1).
@@ -111,11 +114,13 @@ def sample(
             which an image that is gone on from keeps its place. Images that exchange histories must have the same gray.
         finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
             for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
+        precision: "float32", or "bfloat16" for products of values rounded to it, on a CPU that has units for them: the
+            dense layers and the row decoder's, with sums, norms, attention and the draw in float32.
         implementation: passed to the kernels.
 
     Raises:
         ValueError: an argument out of its range, or an image of another size than the network's.
-        NotImplementedError: histories are exchanged on a device that takes whole graphs.
+        NotImplementedError: histories are exchanged on a device that takes whole graphs; or bfloat16 cannot be had.
     """
     choose({"exact": True, "rowcontext": True}, norm, "norm")
     batch, height, width = gray.shape
@@ -131,7 +136,7 @@ def sample(
     numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
     rows = (GraphRows if in_graphs else Rows)(colorizer, z, norm=norm, finished=finished, implementation=implementation)
     weights = decoder_weights(colorizer)
-    prepared = None if in_graphs else prepare_decoder(weights, implementation=implementation)
+    prepared = None if in_graphs else prepare_decoder(weights, precision=precision, implementation=implementation)
     labels, log_prob, probabilities = [], [], []
     for row in range(height):  # nothing in this loop waits for the device
         with rows.graph("row decoding"):
@@ -168,15 +173,33 @@ def sample(
         return Sample(labels_to_colors(whole), whole, torch.stack(log_prob, 1), kept)
 
 
+@with_precision
 def upsample_color(
-    network: ColorUpsampler, coarse: Tensor, gray: Tensor, *, implementation: str | None = None
+    network: ColorUpsampler,
+    coarse: Tensor,
+    gray: Tensor,
+    *,
+    precision: str = "float32",
+    implementation: str | None = None,
 ) -> Tensor:
-    """Coarse colours, integers [B, 64, 64, 3] in 0..255 of which 3 bits are read, and gray -> uint8 [B, 64, 64, 3]."""
+    """Coarse colours, integers [B, 64, 64, 3] in 0..255 of which 3 bits are read, and gray -> uint8 [B, 64, 64, 3].
+
+    `precision` and `implementation`: as for `sample`.
+    """
     return most_probable(network, to_bits(coarse, 8, 3), gray, implementation=implementation)
 
 
+@with_precision
 def upsample_space(
-    network: SpatialUpsampler, rgb: Tensor, gray: Tensor, *, implementation: str | None = None
+    network: SpatialUpsampler,
+    rgb: Tensor,
+    gray: Tensor,
+    *,
+    precision: str = "float32",
+    implementation: str | None = None,
 ) -> Tensor:
-    """A 64 x 64 image resized to [B, 256, 256, 3] and the gray image at 256 x 256 -> uint8 [B, 256, 256, 3]."""
+    """A 64 x 64 image resized to [B, 256, 256, 3] and the gray image at 256 x 256 -> uint8 [B, 256, 256, 3].
+
+    `precision` and `implementation`: as for `sample`.
+    """
     return most_probable(network, rgb, gray, implementation=implementation)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of one thread, for the instruction set that the including file is compiled for.
 //
-//     product     y = x W^T + bias, weights in panels, images blocked in registers
+//     product     y = x W^T + bias, weights in panels of float32 or bfloat16, images blocked in registers
 //     attend      softmax(q k^T + bias) v for one query of one head
 //     condition   scale and shift
 //     normalise   layer norm with scale and shift
@@ -13,6 +13,10 @@
 
 #include <math.h>
 #include <string.h>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #include "decode.h"
 
@@ -36,6 +40,7 @@ constexpr int VECTORS = PANEL / LANES;
 typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(alignof(float)), may_alias));
 
 typedef uint32_t Bits __attribute__((vector_size(LANES * sizeof(float))));
+typedef uint32_t Pairs __attribute__((vector_size(LANES * sizeof(float)), aligned(alignof(float)), may_alias));
 
 inline Vector load(const float *p) { return *(const Vector *)p; }
 inline void store(float *p, Vector v) { *(Vector *)p = v; }
@@ -54,54 +59,71 @@ float sum(const float *p) {
 
 inline float sum(Vector v) { return sum<LANES>((const float *)&v); }
 
-// The panel's columns for M images: y = start + x W^T, with all sums in registers while the inputs pass once. `start`
-// is one vector for all images, `start_stride` 0, or one each; null means zeros.
-template <int M>
-void tile(const float *x, int64_t x_stride, const float *w, int64_t depth, const float *start, int64_t start_stride,
+// What a product reads of a panel and of an image at once: a float of each, or a pair of neighbouring bfloat16 values,
+// the first in the low half. Products of pairs are exact, the second is added first, as the processors' units do.
+inline Bits load(const uint32_t *p) { return *(const Pairs *)p; }
+inline Vector add_product(Vector sum, Vector weights, float input) { return sum + weights * input; }
+inline Vector add_product(Vector sum, Bits weights, uint32_t input) {
+#if defined(__AVX512BF16__)
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weights, (__m512bh)_mm512_set1_epi32((int)input));
+#else
+    const uint32_t high = 0xffff0000u, first = input << 16, second = input & high;
+    float of_first, of_second;
+    memcpy(&of_first, &first, sizeof(float)), memcpy(&of_second, &second, sizeof(float));
+    return sum + (Vector)(weights & high) * of_second + (Vector)(weights << 16) * of_first;
+#endif
+}
+
+// The panel's columns for M images: y = start + x W^T, with all sums in registers while the inputs pass once; `depth`
+// counts floats or pairs. `start` is one vector for all images, `start_stride` 0, or one each; null means zeros.
+template <int M, typename Input>
+void tile(const Input *x, int64_t x_stride, const Input *w, int64_t depth, const float *start, int64_t start_stride,
           float *y, int64_t y_stride) {
     Vector sums[M][VECTORS];
     for (int m = 0; m < M; ++m)
         for (int v = 0; v < VECTORS; ++v) sums[m][v] = start ? load(start + m * start_stride + v * LANES) : Vector{};
-    for (const float *end = w + depth * PANEL; w < end; w += PANEL, ++x) {
-        Vector weights[VECTORS];
+    for (const Input *end = w + depth * PANEL; w < end; w += PANEL, ++x) {
+        decltype(load(w)) weights[VECTORS];
         for (int v = 0; v < VECTORS; ++v) weights[v] = load(w + v * LANES);
         for (int m = 0; m < M; ++m) {
-            const float input = x[m * x_stride];
-            for (int v = 0; v < VECTORS; ++v) sums[m][v] += weights[v] * input;
+            const Input input = x[m * x_stride];
+            for (int v = 0; v < VECTORS; ++v) sums[m][v] = add_product(sums[m][v], weights[v], input);
         }
     }
     for (int m = 0; m < M; ++m)
         for (int v = 0; v < VECTORS; ++v) store(y + m * y_stride + v * LANES, sums[m][v]);
 }
 
-template <int M = IMAGES>
-void tile_of(int64_t images, const float *x, int64_t x_stride, const float *w, int64_t depth, const float *start,
+template <typename Input, int M = IMAGES>
+void tile_of(int64_t images, const Input *x, int64_t x_stride, const Input *w, int64_t depth, const float *start,
              int64_t start_stride, float *y, int64_t y_stride) {
     if (images == M)
         tile<M>(x, x_stride, w, depth, start, start_stride, y, y_stride);
     else if constexpr (M > 1)
-        tile_of<M - 1>(images, x, x_stride, w, depth, start, start_stride, y, y_stride);
+        tile_of<Input, M - 1>(images, x, x_stride, w, depth, start, start_stride, y, y_stride);
 }
 
-// Two neighbouring panels for one image, whose sums alone are too few to keep the multipliers busy.
-inline void two_panels(const float *x, const float *w, int64_t depth, const float *start, float *y) {
+// Two panels, `other` floats or pairs apart, for one image, whose sums alone are too few to keep the multipliers busy.
+template <typename Input>
+void two_tiles(const Input *x, const Input *w, int64_t other, int64_t depth, const float *start, float *y) {
     Vector sums[2][VECTORS];
-    const float *other = w + depth * PANEL;
     for (int p = 0; p < 2; ++p)
         for (int v = 0; v < VECTORS; ++v) sums[p][v] = start ? load(start + p * PANEL + v * LANES) : Vector{};
-    for (const float *end = other; w < end; w += PANEL, other += PANEL, ++x) {
-        for (int v = 0; v < VECTORS; ++v) sums[0][v] += load(w + v * LANES) * *x;
-        for (int v = 0; v < VECTORS; ++v) sums[1][v] += load(other + v * LANES) * *x;
-    }
+    for (const Input *end = w + depth * PANEL; w < end; w += PANEL, ++x)
+        for (int p = 0; p < 2; ++p)
+            for (int v = 0; v < VECTORS; ++v)
+                sums[p][v] = add_product(sums[p][v], load(w + p * other + v * LANES), *x);
     for (int p = 0; p < 2; ++p)
         for (int v = 0; v < VECTORS; ++v) store(y + p * PANEL + v * LANES, sums[p][v]);
 }
 
-// One panel of y = x W^T + bias for all images, in blocks of nearly equal size. With several blocks the inputs are
-// taken DEPTH at a time, so that their part of the panel, 16 KB, is read again from the first-level cache.
+// Inputs at a time where several blocks of images read them: their part of a panel, 16 KB, is read again from the
+// first-level cache.
+constexpr int64_t DEPTH = 128;
+
+// One panel of y = x W^T + bias for all images, in blocks of nearly equal size.
 inline void product(const float *x, int64_t x_stride, const float *panel, int64_t depth, const float *bias, float *y,
                     int64_t y_stride, int64_t images) {
-    constexpr int64_t DEPTH = 128;
     const int64_t blocks = (images + IMAGES - 1) / IMAGES, step = blocks > 1 ? DEPTH : depth;
     for (int64_t k = 0; k < depth; k += step) {
         const int64_t part = depth - k < step ? depth - k : step;
@@ -112,6 +134,63 @@ inline void product(const float *x, int64_t x_stride, const float *panel, int64_
             tile_of(count, x + from * x_stride + k, x_stride, panel + k * PANEL, part, k ? to : bias,
                     k ? y_stride : 0, to, y_stride);
         }
+    }
+}
+
+inline void two_products(const float *x, const float *panel, int64_t depth, const float *bias, float *y) {
+    two_tiles(x, panel, depth * PANEL, depth, bias, y);
+}
+
+// n floats, at most DEPTH, rounded to bfloat16: pairs, the last filled up with zero.
+inline void to_pairs(const float *x, int64_t n, uint32_t *pairs) {
+    constexpr int64_t STEP = 2 * LANES;
+    float filled[DEPTH];
+    const int64_t whole = n / STEP * STEP, rest = n - whole;
+    memcpy(filled, x + whole, (size_t)rest * sizeof(float));
+    memset(filled + rest, 0, (size_t)(STEP - rest) * sizeof(float));
+    for (int64_t i = 0; i < n; i += STEP) {
+        const float *from = i < whole ? x + i : filled;
+#if defined(__AVX512BF16__)
+        store((float *)(pairs + i / 2), (Vector)_mm512_cvtne2ps_pbh((__m512)load(from + LANES), (__m512)load(from)));
+#else
+        for (int64_t j = 0; j < STEP; j += 2) {
+            uint32_t halves[2];
+            memcpy(halves, from + j, sizeof(halves));
+            for (uint32_t &bits : halves) {  // to nearest, ties to even; what is not a number stays so
+                const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
+                bits = number ? (bits + 0x7fffu + (bits >> 16 & 1)) >> 16 : bits >> 16 | 0x40u;
+            }
+            pairs[(i + j) / 2] = halves[0] | halves[1] << 16;
+        }
+#endif
+    }
+}
+
+// The same two for panels of pairs, [ceil(K / 2)][PANEL][2]: the inputs are rounded DEPTH at a time.
+inline void product(const float *x, int64_t x_stride, const uint32_t *panel, int64_t depth, const float *bias,
+                    float *y, int64_t y_stride, int64_t images) {
+    const int64_t blocks = (images + IMAGES - 1) / IMAGES;
+    uint32_t pairs[IMAGES * DEPTH / 2];
+    for (int64_t k = 0; k < depth; k += DEPTH) {
+        const int64_t part = depth - k < DEPTH ? depth - k : DEPTH;
+        for (int64_t block = 0; block < blocks; ++block) {
+            const auto [from, to_image] = part_of(images, block, blocks);
+            const int64_t count = to_image - from;
+            float *to = y + from * y_stride;
+            for (int64_t m = 0; m < count; ++m) to_pairs(x + (from + m) * x_stride + k, part, pairs + m * DEPTH / 2);
+            tile_of(count, (const uint32_t *)pairs, DEPTH / 2, panel + k / 2 * PANEL, (part + 1) / 2, k ? to : bias,
+                    k ? y_stride : 0, to, y_stride);
+        }
+    }
+}
+
+inline void two_products(const float *x, const uint32_t *panel, int64_t depth, const float *bias, float *y) {
+    uint32_t pairs[DEPTH / 2];
+    for (int64_t k = 0; k < depth; k += DEPTH) {
+        const int64_t part = depth - k < DEPTH ? depth - k : DEPTH;
+        to_pairs(x + k, part, pairs);
+        two_tiles((const uint32_t *)pairs, panel + k / 2 * PANEL, (depth + 1) / 2 * PANEL, (part + 1) / 2,
+                  k ? y : bias, y);
     }
 }
 

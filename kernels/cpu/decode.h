@@ -11,7 +11,8 @@
 namespace coltran {
 
 // Matrices are packed in panels of PANEL output columns, [ceil(N / PANEL)][K][PANEL], the last one filled with zeros,
-// so that a product reads its weights once, in order. Biases are filled up to the same width.
+// so that a product reads its weights once, in order. Biases are filled up to the same width. In bfloat16 two neighbouring
+// inputs lie together, [ceil(N / PANEL)][ceil(K / 2)][PANEL][2].
 constexpr int64_t PANEL = 32;
 
 // A float tensor [B, W, N] with contiguous N; the strides of the others count floats and may be 0.
@@ -21,10 +22,11 @@ struct Term {
 };
 
 struct Layer {
-    const float *qkv;               // packed [D -> 3D]; unused in the first layer, whose products are in Row
-    const float *out;               // packed [D -> D]
-    const float *ff1, *ff1_bias;    // packed [D -> F], [F]
-    const float *ff2, *ff2_bias;    // packed [F -> D], [D]
+    const void *qkv;                // packed [D -> 3D]; unused in the first layer, whose products are in Row
+    const void *out;                // packed [D -> D]
+    const void *ff1, *ff2;          // packed [D -> F], [F -> D]
+    const float *ff1_bias;          // [F]
+    const float *ff2_bias;          // [D]
     const float *bias;              // [h, 2W]
     Term qkv_scale, qkv_shift;      // [B, W, 3D]; the first layer's shift is already in Row::first
     Term ff_scale, ff_shift;        // [B, W, D]
@@ -40,10 +42,12 @@ struct Row {
     const float *embedding;  // [S, D]
     const float *table;      // [S, 3D], the first layer's products with `embedding`
     const float *norm_weight, *norm_bias;
-    const float *logits, *logits_bias;  // packed [D -> S], [S]
+    const void *logits;  // packed [D -> S]
+    const float *logits_bias;           // [S]
     const float *uniforms;              // [B, W]
     const int64_t *given;               // [B, W], negative where the pixel is to be drawn; or null
     int64_t argmax;                     // nonzero: take the most probable label
+    int64_t narrow;                     // nonzero: what is packed is bfloat16, and so are the inputs of its products
     float temperature, top_p, eps, unused;
     int64_t *drawn;        // [B, W]
     float *log_prob;       // [B, W]
@@ -124,5 +128,9 @@ namespace avx512 {
 void decode_row(const Row &, int thread, int threads);
 void attend_columns(const Column &, int thread, int threads);
 }  // namespace avx512
+namespace avx512bf16 {
+void decode_row(const Row &, int thread, int threads);
+void attend_columns(const Column &, int thread, int threads);
+}  // namespace avx512bf16
 
 }  // namespace coltran

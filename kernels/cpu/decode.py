@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coltran_kernels.cpu import native, structures
-from coltran_kernels.cpu.linear import PackedLinear
+from coltran_kernels.cpu.linear import TYPES, PackedLinear
 from coltran_kernels.cpu.linear import pack as pack_linear
 from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms
 
@@ -29,8 +29,8 @@ class PackedLayer(NamedTuple):
     qkv: Tensor | None  # None in the first layer
     out: Tensor
     ff1: Tensor
-    ff1_bias: Tensor
     ff2: Tensor
+    ff1_bias: Tensor
     ff2_bias: Tensor
     bias: Tensor
 
@@ -38,6 +38,8 @@ class PackedLayer(NamedTuple):
 class PackedWeights(NamedTuple):
     """The inner decoder as the kernel reads it: a copy, made from the weights as they were."""
 
+    first: PackedLinear  # the first layer's matrix [3D, D]
+    ff: int
     layers: tuple[PackedLayer, ...]
     logits: Tensor
     logits_bias: Tensor
@@ -45,13 +47,14 @@ class PackedWeights(NamedTuple):
     table: Tensor  # [S, 3D], the first layer's products with the embedding
     norm_weight: Tensor
     norm_bias: Tensor
-    first: PackedLinear  # the first layer's matrix [3D, D]
 
 
-def panels(weight: Tensor) -> Tensor:
-    """[N, K] -> [ceil(N / 32), K, 32], filled with zeros."""
-    filled = F.pad(weight, (0, 0, 0, -weight.shape[0] % PANEL))
-    return filled.unflatten(0, (-1, PANEL)).transpose(1, 2)
+def panels(weight: Tensor, precision: str) -> Tensor:
+    """[N, K] -> [ceil(N / 32), K, 32], or in bfloat16 [ceil(N / 32), ceil(K / 2), 32, 2]; filled with zeros."""
+    together = 2 if precision == "bfloat16" else 1
+    filled = F.pad(weight.to(TYPES[precision]), (0, -weight.shape[1] % together, 0, -weight.shape[0] % PANEL))
+    found = filled.unflatten(1, (-1, together)).unflatten(0, (-1, PANEL)).transpose(1, 2)
+    return found if together > 1 else found[..., 0]
 
 
 def _filled(bias: Tensor) -> Tensor:
@@ -63,34 +66,35 @@ def _in_one_block(tensors: list[Tensor]) -> list[Tensor]:
 
     A pixel reads all weights once; on small pages the processor would spend a good part of that on finding them.
     """
-    sizes = [-(-tensor.numel() // 16) * 16 for tensor in tensors]
-    memory = mmap.mmap(-1, max(4 * sum(sizes), 1))
+    sizes = [-(-tensor.nbytes // 64) * 64 for tensor in tensors]
+    memory = mmap.mmap(-1, max(sum(sizes), 1))
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
-    parts = torch.frombuffer(memory, dtype=torch.float32).split(sizes)
-    return [part[: t.numel()].view(t.shape).copy_(t) for part, t in zip(parts, tensors, strict=True)]
+    parts = torch.frombuffer(memory, dtype=torch.uint8).split(sizes)
+    return [part[: t.nbytes].view(t.dtype).view(t.shape).copy_(t) for part, t in zip(parts, tensors, strict=True)]
 
 
 @torch.no_grad()
-def pack(weights: DecoderWeights) -> PackedWeights:
-    """The weights in the order in which the kernel reads them."""
+def pack(weights: DecoderWeights, precision: str = "float32") -> PackedWeights:
+    """The weights in the order in which the kernel reads them.
+
+    In "bfloat16" the matrices are rounded to it, and the kernel rounds what it multiplies with them; all else stays
+    float32, the table of the first layer's products too.
+    """
     found: list[Tensor] = []
     for index, layer in enumerate(weights.layers):
-        found += [panels(layer.qkv)] if index else []
-        found += [panels(layer.out), panels(layer.ff1), _filled(layer.ff1_bias)]
-        found += [panels(layer.ff2), _filled(layer.ff2_bias), layer.bias]
+        matrices = [*([layer.qkv] if index else []), layer.out, layer.ff1, layer.ff2]
+        found += [panels(matrix, precision) for matrix in matrices]
+        found += [_filled(layer.ff1_bias), _filled(layer.ff2_bias), layer.bias]
     first = weights.layers[0].qkv
-    found += [panels(weights.logits), _filled(weights.logits_bias)]
+    found += [panels(weights.logits, precision), _filled(weights.logits_bias)]
     found += [weights.embedding, F.linear(weights.embedding, first), weights.norm_weight, weights.norm_bias]
     rest = iter(_in_one_block(found))
     layers = []
     for index in range(len(weights.layers)):
         qkv = next(rest) if index else None
         layers.append(PackedLayer(qkv, *(next(rest) for _ in range(6))))
-    logits, logits_bias, embedding, table, norm_weight, norm_bias = rest
-    return PackedWeights(
-        tuple(layers), logits, logits_bias, embedding, table, norm_weight, norm_bias, pack_linear(first, None)
-    )
+    return PackedWeights(pack_linear(first, None, precision), weights.layers[0].ff1.shape[0], tuple(layers), *rest)
 
 
 def weights_in_order(weights: DecoderWeights) -> list[Tensor]:
@@ -180,12 +184,13 @@ def describe(
     probabilities = torch.empty(batch, width, labels) if return_probabilities else None
     layers = (structures.Layer * len(rows))(*map(_layer, packed.layers, rows))
     row = structures.Row(
-        batch=batch, width=width, hidden=hidden, ff=packed.layers[0].ff2.shape[1], heads=heads, labels=labels,
+        batch=batch, width=width, hidden=hidden, ff=packed.ff, heads=heads, labels=labels,
         layers=len(rows), layer=layers, inputs=structures.term(inputs), first=structures.term(first),
         embedding=packed.embedding.data_ptr(), table=packed.table.data_ptr(),
         norm_weight=packed.norm_weight.data_ptr(), norm_bias=packed.norm_bias.data_ptr(),
         logits=packed.logits.data_ptr(), logits_bias=packed.logits_bias.data_ptr(),
         uniforms=uniforms.data_ptr(), given=None if given is None else given.data_ptr(), argmax=mode == "argmax",
+        narrow=packed.first.precision == "bfloat16",
         temperature=temperature, top_p=top_p, eps=eps, drawn=drawn.data_ptr(), log_prob=log_prob.data_ptr(),
         probabilities=None if probabilities is None else probabilities.data_ptr(),
     )  # fmt: skip

@@ -30,8 +30,10 @@ int available(Target *targets) {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
         targets[count++] = TARGET_OF(avx2);
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
+            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")) {
             targets[count++] = TARGET_OF(avx512);
+            if (__builtin_cpu_supports("avx512bf16")) targets[count++] = TARGET_OF(avx512bf16);
+        }
     }
 #endif
     return count;
@@ -39,7 +41,7 @@ int available(Target *targets) {
 
 // The one at `index`, or the best.
 Target target(int index) {
-    Target targets[3];
+    Target targets[4];
     const int count = available(targets);
     return targets[index >= 0 && index < count ? index : count - 1];
 }
@@ -58,7 +60,7 @@ void coltran_sizes(int64_t *sizes) {
 
 // The name of the index-th instruction set that this processor has, the best last; null beyond.
 const char *coltran_target(int index) {
-    Target targets[3];
+    Target targets[4];
     return index >= 0 && index < available(targets) ? targets[index].name : nullptr;
 }
 

@@ -34,6 +34,7 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     TARGETS["avx512"] = (
         "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mfma", "-mprefer-vector-width=512",
     )  # fmt: skip
+    TARGETS["avx512bf16"] = (*TARGETS["avx512"], "-mavx512bf16")
 
 _building = threading.Lock()
 

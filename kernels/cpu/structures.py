@@ -15,7 +15,7 @@ class Term(Structure):
 
 class Layer(Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("qkv", "out", "ff1", "ff1_bias", "ff2", "ff2_bias", "bias")),
+        *((name, c_void_p) for name in ("qkv", "out", "ff1", "ff2", "ff1_bias", "ff2_bias", "bias")),
         *((name, Term) for name in ("qkv_scale", "qkv_shift", "ff_scale", "ff_shift")),
         *((name, Term) for name in ("norm1_scale", "norm1_shift", "norm2_scale", "norm2_shift")),
     ]
@@ -28,7 +28,7 @@ class Row(Structure):
         *((name, Term) for name in ("inputs", "first")),
         *((name, c_void_p) for name in ("embedding", "table", "norm_weight", "norm_bias", "logits", "logits_bias")),
         *((name, c_void_p) for name in ("uniforms", "given")),
-        ("argmax", c_int64),
+        *((name, c_int64) for name in ("argmax", "narrow")),
         *((name, c_float) for name in ("temperature", "top_p", "eps", "unused")),
         *((name, c_void_p) for name in ("drawn", "log_prob", "probabilities", "workspace")),
     ]
