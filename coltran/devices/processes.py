@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -46,7 +48,9 @@ def joined() -> Iterator[None]:
         yield
         return
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        store, number, size = next(dist.rendezvous("env://"))
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=_unused(store, number, size), rank=number, world_size=size)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"The processes could not meet: {str(error).splitlines()[0]}") from error
     try:
@@ -58,6 +62,25 @@ def joined() -> Iterator[None]:
             ) from error
         raise
     dist.destroy_process_group()
+
+
+def _unused(store: dist.Store, number: int, size: int) -> dist.Store:
+    """A part of a store that no earlier start of the processes has written to: torchrun keeps one store for all starts.
+
+    The first process calls under a name of its own; the others answer with theirs, until they find themselves in the
+    list of those whom the first has heard.
+    """
+    own = uuid.uuid4().hex
+    if number == 0:
+        store.set("call", own)
+        store.set(f"{own}/heard", " ".join(store.get(f"{own}/{other}").decode() for other in range(1, size)))
+        return dist.PrefixStore(own, store)
+    while True:
+        call = store.get("call").decode()  # an earlier start's, until the first process has called
+        store.set(f"{call}/{number}", own)
+        if store.check([f"{call}/heard"]) and own.encode() in store.get(f"{call}/heard"):
+            return dist.PrefixStore(call, store)
+        time.sleep(0.02)
 
 
 def largest(numbers: list[int]) -> list[int]:
