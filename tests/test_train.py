@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from coltran import train as program
 from coltran.errors import UserError
 from coltran.image import PhotoError
 from coltran.train import train
-from coltran.training import signals
 from coltran.training.resume import save
 from coltran.training.step import start, take_step
 from tests.tiny_training import whole_config, write_photos
@@ -232,31 +230,6 @@ def test_a_configuration_that_cannot_be_trained_is_one_sentence(config):
 def test_a_number_that_must_be_whole_and_positive_is_named(key, value):
     with pytest.raises(UserError, match=f"config.{key} must be a whole number from 1 on, not {value}"):
         start(whole_config(**{key: value}), 0, CPU)
-
-
-def test_a_signal_delivered_twice_at_once_is_one():
-    with signals.caught_signals() as caught:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-    assert caught[0] == signal.SIGTERM
-
-
-def test_a_second_signal_later_acts_as_usual(monkeypatch):
-    clock = iter([10.0, 10.0, 12.0])
-    monkeypatch.setattr(signals.time, "monotonic", lambda: next(clock))
-    with pytest.raises(KeyboardInterrupt), signals.caught_signals():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-
-def test_a_signal_that_was_ignored_at_the_start_stays_ignored():
-    usual = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with signals.caught_signals() as caught:
-            signal.raise_signal(signal.SIGINT)
-        assert not caught and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, usual)
 
 
 def test_without_photographs_no_log_directory_is_made(tmp_path, logdir):
