@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo gallery small frechet test test-ray test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test sanitize clean
+.PHONY: help demo gallery hints small frechet test test-ray test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -27,6 +27,9 @@ demo: $(READY)  ## colour the photographs in coltran/demo, and make the picture 
 
 gallery: $(READY)  ## colour the photographs in coltran/demo in several shapes: docs/gallery.md
 	$(BIN)/python docs/gallery.py
+
+hints: $(READY)  ## show hints, scores and parts drawn anew on photographs in coltran/demo: docs/hints.md
+	$(BIN)/python docs/hints.py
 
 PHOTOS ?= ../shared/photos
 RUNS ?= build/runs

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import log
 from pathlib import Path
@@ -55,7 +55,7 @@ class Colorized:
     images: list[np.ndarray]  # uint8 [H, W, 3] each; uint16 at the own size of a photograph of 16 bits
     gray: np.ndarray  # uint8 [H, W], what was coloured, at their size
     log_prob: list[float]  # of each image's coarse colours under the colorizer: mean log2 a pixel, so -bits a pixel
-    labels: list[np.ndarray] = field(default_factory=list)  # those coarse colours: int64 [h, w] each, for `kept`
+    labels: list[np.ndarray]  # those coarse colours: int64 [h, w] each, for `kept`
     effective: float | None = None  # with particles: the least effective sample size after any row
 
     def choose(self, order: Sequence[int]) -> Colorized:
@@ -176,7 +176,7 @@ class Pipeline:
             batch_size: colourings that the colorizer draws at once; a matter of memory and speed only.
             progress: called with (stage, done, total) as the work goes on.
             preview: called after each row with (photograph, sample, labels so far), int64 [h, w], which
-                `coltran.photo.recolour.paint` shows; of particles with the heaviest, as sample 0. What it or `progress`
+                `coltran.photo.overlay.paint` shows; of particles with the heaviest, as sample 0. What it or `progress`
                 raises ends the work.
 
         Raises:

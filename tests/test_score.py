@@ -56,6 +56,12 @@ def test_a_drawn_colouring_has_the_labels_that_were_drawn(tiny):
     np.testing.assert_array_equal(tiny.look(drawn.images[0]).labels(), drawn.labels[0])
 
 
+def test_sixteen_bits_of_gray_are_scored_as_eight(tiny):
+    gray = np.random.default_rng(3).integers(0, 256, (9, 14), dtype=np.uint8)
+    fine = tiny.look(gray.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(fine.labels(), tiny.look(gray).labels())
+
+
 def test_colourings_are_ranked_the_likeliest_first(here, capsys):
     assert score.main(["a.png", "b.png", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -37,7 +37,10 @@ class View:
 
     def labels(self) -> np.ndarray:
         """The labels of the colours that the photograph has, each of the mean colour of its cell: int64 [h, w]."""
-        small = area_resize(area_resize(self.photo, self.gray_high.shape), self.gray_low.shape)
+        photo = self.photo
+        if photo.dtype == np.uint16:
+            photo = np.repeat(to_eight_bits(photo)[..., None], 3, -1)
+        small = area_resize(area_resize(photo, self.gray_high.shape), self.gray_low.shape)
         return colors_to_labels(to_bits(small, 8, 3))
 
     def cells(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
