@@ -6,7 +6,7 @@
 
 Each photograph's true colours are area-averaged to a square of --side pixels, enlarged, and put on its luminance; the
 figure is the mean distance to the truth in CIELAB's a and b. With --networks the colours are those that the networks in
-the package draw (seed 0), by the pipeline's own arithmetic, from each stage. Prints a table and one JSON line.
+the package draw (seed 0), of the last stage, and by `recolour` of each stage. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 import coltran
 from coltran.image import area_resize, list_photos, load_photo
+from coltran.photo.overlay import shrink
 from coltran.photo.recolour import luminance, recolour
 
 Space = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
@@ -73,6 +74,22 @@ def _guided(chroma: np.ndarray, luma: np.ndarray, radius: int = 8, epsilon: floa
     return mean(slope) * luma[..., None] + mean(mean(large) - slope * middle[..., None])
 
 
+def _joint_bilateral(chroma: np.ndarray, luma: np.ndarray, reach: int = 2, sigma: float = 0.1) -> np.ndarray:
+    """Joint bilateral upsampling (Kopf et al., 2007): small pixels weigh by how near and how equally light they are."""
+    small = cv2.resize(luma, (chroma.shape[1], chroma.shape[0]), interpolation=cv2.INTER_AREA)
+    y, x = ((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(luma.shape, small.shape, strict=True))
+    total, weights = np.zeros((*luma.shape, chroma.shape[2]), np.float32), np.zeros(luma.shape, np.float32)
+    for down in range(-reach, reach + 1):
+        for right in range(-reach, reach + 1):
+            i, j = np.rint(y).astype(int) + down, np.rint(x).astype(int) + right
+            near = np.exp(-((i - y)[:, None] ** 2 + (j - x) ** 2) / 2).astype(np.float32)
+            place = np.ix_(i.clip(0, small.shape[0] - 1), j.clip(0, small.shape[1] - 1))
+            near *= np.exp(-((luma - small[place]) ** 2) / (2 * sigma**2))
+            total += near[..., None] * chroma[place]
+            weights += near
+    return total / (weights + 1e-12)[..., None]
+
+
 def _by(interpolation: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     return lambda chroma, luma: cv2.resize(chroma, luma.shape[::-1], interpolation=interpolation)
 
@@ -83,6 +100,7 @@ ENLARGEMENTS = {
     "cubic": _by(cv2.INTER_CUBIC),
     "Lanczos": _by(cv2.INTER_LANCZOS4),
     "guided": _guided,
+    "joint bilateral": _joint_bilateral,
 }
 
 
@@ -92,26 +110,24 @@ def distance(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.linalg.norm(a - b, axis=-1).mean())
 
 
-def of_true_colours(photo: np.ndarray, side: int) -> dict[str, float]:
-    """The distance by colour space and enlargement, and by `recolour`, for one photograph."""
-    small = area_resize(photo, side)
-    found = {"recolour": distance(recolour(luminance(photo), small), photo)}
+def by_every_way(photo: np.ndarray, small: np.ndarray) -> dict[str, float]:
+    """The distance by colour space and enlargement, and by `recolour`, for one photograph and its small colours."""
+    found = {"gray": distance(np.repeat(np.rint(luminance(photo))[..., None], 3, -1).astype(np.uint8), photo)}
     for space, (into, back) in SPACES.items():
         lightness, chroma = into(photo / 255)[..., 0], into(small / 255)[..., 1:]
         scale = 100 if space == "CIELAB" else 1
         for name, enlarge in ENLARGEMENTS.items():
-            large = enlarge(np.ascontiguousarray(chroma), np.ascontiguousarray(lightness / scale))
+            large = enlarge(np.ascontiguousarray(chroma), np.ascontiguousarray(lightness / scale).astype(np.float32))
             rgb = back(np.concatenate((lightness[..., None], large), -1))
             found[f"{space}, {name}"] = distance(np.rint(255 * rgb).astype(np.uint8), photo)
-    return found
+    return found | {"recolour": distance(recolour(luminance(photo), small), photo)}
 
 
 def of_drawn_colours(pipeline: coltran.Pipeline, photo: np.ndarray) -> dict[str, float]:
-    """The distance by stage of the networks, with the photograph's own luminance, for one photograph."""
-    small = {stage: pipeline(photo, stage=stage, size="network", top_p=0.95).images[0] for stage in pipeline.stages}
-    gray = np.repeat(luminance(photo)[..., None], 3, -1).astype(np.uint8)
-    found = {"gray": distance(gray, photo), "final, as drawn": distance(small["final"], photo)}
-    return found | {stage: distance(recolour(luminance(photo), image), photo) for stage, image in small.items()}
+    """The same for the colours of the networks' last stage, and by `recolour` for those of each stage."""
+    drawn = {stage: pipeline(photo, stage=stage, size="network", top_p=0.9).images[0] for stage in pipeline.stages}
+    stages = {f"recolour, {name}": distance(recolour(luminance(photo), image), photo) for name, image in drawn.items()}
+    return by_every_way(photo, drawn[pipeline.stages[-1]]) | stages
 
 
 def main() -> None:
@@ -120,12 +136,19 @@ def main() -> None:
     parser.add_argument("photos", type=Path, help="folder of photographs")
     parser.add_argument("--side", type=int, default=64, help="of the square of true colours (64)")
     parser.add_argument("--limit", type=int, default=100, help="photographs, evenly picked (100)")
+    parser.add_argument("--longest", type=int, default=1280, help="side to which larger photographs shrink (1280)")
     parser.add_argument("--networks", action="store_true", help="colours drawn by the networks in the package")
     options = parser.parse_args()
     paths = list_photos([options.photos])
-    photos = [load_photo(path) for path in paths[:: max(1, len(paths) // options.limit)][: options.limit]]
+    chosen = paths[:: max(1, len(paths) // options.limit)][: options.limit]
+    photos = [shrink(load_photo(path), options.longest) for path in chosen]
     pipeline = coltran.from_pretrained() if options.networks else None
-    rows = [of_true_colours(p, options.side) if pipeline is None else of_drawn_colours(pipeline, p) for p in photos]
+    rows = []
+    for photo in photos:
+        if pipeline is None:
+            rows.append(by_every_way(photo, area_resize(photo, options.side)))
+        else:
+            rows.append(of_drawn_colours(pipeline, photo))
     means = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in rows[0]}
     for name, mean in means.items():
         print(f"{name:24} {mean:7.3f}")

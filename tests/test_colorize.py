@@ -77,12 +77,13 @@ def test_a_run_of_several_photographs_gets_their_sheets_with_their_names_one_abo
     make_photo("dog.png", seed=1)
     colorize.main(["cat.png", "dog.png", "-o", "out"])
     whole = np.asarray(Image.open("out/contact_sheet.png"))
-    title, height = 24, 12
-    for n, name in enumerate(("cat", "dog")):
-        top = n * (title + height + sheets.GAP)
-        assert (whole[top : top + title] < 128).any()
+    top, title = 0, sheets.LARGE + 10
+    for name in ("cat", "dog"):
         sheet = np.asarray(Image.open(f"out/{name}-sheet.png"))
-        np.testing.assert_array_equal(whole[top + title : top + title + height], sheet)
+        assert (whole[top : top + title] < 128).any()
+        np.testing.assert_array_equal(whole[top + title : top + title + len(sheet)], sheet)
+        top += title + len(sheet) + sheets.GAP
+    assert top == len(whole)
 
 
 def test_the_files_hold_what_the_pipeline_gives(here, weights):

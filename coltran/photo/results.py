@@ -146,13 +146,14 @@ class Results:
             bits: of each image's colours, a pixel.
             order: which samples are written, in this order.
         """
-        entries = []
+        entries, tiles = [], [("gray", gray)]
         for path, s in zip(self.targets(job, photo.format), order, strict=True):
             write_colouring(
                 images[s], path, photo, self.options, format=self.format, quality=self.quality, sample=s, bits=bits[s]
             )
             entries.append({"file": path.name, "sample": s, "bits_per_pixel": round(bits[s], 4)})
-        files.write_png(sheet_of(gray, [images[s] for s in order]), self.sheet(job))
+            tiles.append((f"{path.name}: {bits[s]:.2f} bits a pixel", images[s]))
+        files.write_png(sheet_of(tiles), self.sheet(job))
         self.record[str(job.photo)] = self.options | {"colourings": entries}
 
     def save_record(self) -> None:
