@@ -126,7 +126,7 @@ def _inside(path: str) -> str:
     return "/".join(part for part in parts if part not in ("/", ".."))
 
 
-class _Colourist:
+class Colourist:
     """An actor: the networks, and what is made with them of a batch of photographs."""
 
     def __init__(self, order: Order, threads: int) -> None:
@@ -198,7 +198,7 @@ def colour_on_ray(
     try:
         with cli.progress_bar(MofNCompleteColumn(), TimeRemainingColumn()) as progress:
             task = progress.add_task("photographs", total=len(photos), completed=len(photos) - len(left))
-            for rows in _results(left, order, address, actors, threads) if left else ():
+            for rows in results(left, order, address, actors, threads) if left else ():
                 manifest.add(rows)
                 failed += [error for error in rows["error"].to_pylist() if error is not None]
                 progress.advance(task, len(rows["path"].unique()))
@@ -209,10 +209,15 @@ def colour_on_ray(
     return failed[:SHOWN] + ([f"{len(failed)} photographs failed: see {manifest.file}."] if len(failed) > SHOWN else [])
 
 
-def _results(
+def results(
     left: Sequence[tuple[str, str]], order: Order, address: str, actors: int | None, threads: int | None
 ) -> Iterator[pa.Table]:
-    """Rows of the manifest, as they come."""
+    """Rows of the manifest, as they come.
+
+    Args:
+        left: paths and names of the photographs.
+        order, address, actors, threads: as for `colour_on_ray`, which says what is raised.
+    """
     started = not ray.is_initialized()
     if started:
         _connect(address)
@@ -228,7 +233,7 @@ def _results(
             for block in batched(left, size)
         ]
         found = ray.data.from_arrow(tables).map_batches(
-            _Colourist,
+            Colourist,
             fn_constructor_args=(order, threads),
             batch_size=together,
             batch_format="pyarrow",

@@ -97,8 +97,8 @@ def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
     Of several processes each brings its share of the batch, and all get the losses of the whole. The dropout of an
     image is drawn from (seed, step, the image's place in the whole batch) alone.
     """
-    generators = _generators(training, len(batch["rgb"]))
     with training.place.step():
+        generators = _generators(training, len(batch["rgb"]))
         batch = {name: training.place.put(tensor) for name, tensor in batch.items()}
         losses: dict[str, Tensor] = {}
         size = len(batch["rgb"]) // training.accumulate

@@ -168,7 +168,7 @@ def _actors() -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if command.startswith(b"ray::") and b"_Colourist" in command:
+        if command.startswith(b"ray::") and b"Colourist" in command:
             found.append(int(folder.name))
     return found
 
