@@ -194,6 +194,22 @@ inline void two_products(const float *x, const uint32_t *panel, int64_t depth, c
     }
 }
 
+// Columns [first, first + n) of y = x W^T + bias: a panel, or two of a single image. `narrow`: the weights are pairs.
+inline void multiply(const float *x, int64_t x_stride, const void *weights, bool narrow, int64_t first, int64_t n,
+                     int64_t depth, const float *bias, float *y, int64_t y_stride, int64_t images) {
+    const float *start = bias ? bias + first : bias;
+    const auto multiply_with = [&](const auto *panel) {
+        if (n > PANEL)
+            two_products(x, panel, depth, start, y + first);
+        else
+            product(x, x_stride, panel, depth, start, y + first, y_stride, images);
+    };
+    if (narrow)
+        multiply_with((const uint32_t *)weights + first * ((depth + 1) / 2));
+    else
+        multiply_with((const float *)weights + first * depth);
+}
+
 // x becomes e^x for x <= 0, to 2 units in the last place; 0 below -87, where the result would not be a normal number.
 // Goes on to the end of the last vector: x has room for round_up(n, 16) values.
 inline void exp_all(float *x, int64_t n) {

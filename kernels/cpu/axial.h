@@ -74,6 +74,7 @@ void attend_backward(const AxialGradients &, int64_t task, int thread);
 }  // namespace avx512
 namespace avx512bf16 {
 void attend_line(const Axial &, int64_t task, int thread);
+void attend_backward(const AxialGradients &, int64_t task, int thread);
 }  // namespace avx512bf16
 
 }  // namespace coltran

@@ -87,25 +87,10 @@ struct Worker {
     template <typename Finish>
     void columns(const float *x, int64_t x_stride, const void *weights, int64_t depth, const float *bias, float *y,
                  int64_t y_stride, int64_t width, Finish finish) {
-        if (row.narrow)
-            columns(x, x_stride, (const uint32_t *)weights, depth, (depth + 1) / 2, bias, y, y_stride, width, finish);
-        else
-            columns(x, x_stride, (const float *)weights, depth, depth, bias, y, y_stride, width, finish);
-    }
-
-    // `steps`: the floats or pairs of a column.
-    template <typename Input, typename Finish>
-    void columns(const float *x, int64_t x_stride, const Input *weights, int64_t depth, int64_t steps,
-                 const float *bias, float *y, int64_t y_stride, int64_t width, Finish finish) {
         const int64_t step = count == 1 ? 2 * PANEL : PANEL;
         share((width + step - 1) / step, [&](int64_t task) {
             const int64_t first = task * step, n = width - first < step ? width - first : step;
-            const Input *panel = weights + first * steps;
-            const float *start = bias ? bias + first : bias;
-            if (n > PANEL)
-                two_products(x, panel, depth, start, y + first);
-            else
-                product(x, x_stride, panel, depth, start, y + first, y_stride, count);
+            multiply(x, x_stride, weights, row.narrow, first, n, depth, bias, y, y_stride, count);
             for (int64_t image = 0; image < count; ++image) finish(image, first, n);
         });
     }

@@ -28,19 +28,6 @@ using coltran::Term;
 using coltran::round_up;
 using coltran::stride_of;
 
-// y = x W^T + bias for `count` rows of x.
-void dense(const float *x, int64_t x_stride, const float *weights, int64_t depth, const float *bias, float *y,
-           int64_t y_stride, int64_t width, int64_t count) {
-    const int64_t step = count == 1 ? 2 * PANEL : PANEL;
-    for (int64_t first = 0; first < width; first += step) {
-        const float *panel = weights + first * depth, *start = bias ? bias + first : bias;
-        if (count == 1 && width - first > PANEL)
-            two_panels(x, panel, depth, start, y + first);
-        else
-            product(x, x_stride, panel, depth, start, y + first, y_stride, count);
-    }
-}
-
 struct Settler {
     const Row &row;
     const int64_t window;
@@ -85,6 +72,15 @@ struct Settler {
     // Keys (which = 0) or values (1) of one layer: [W, D].
     float *cache(int64_t layer, int which) const {
         return caches + (2 * layer + which) * row.width * row.hidden;
+    }
+
+    // y = x W^T + bias for `count` rows of x.
+    void dense(const float *from, int64_t from_stride, const void *weights, int64_t depth, const float *bias, float *to,
+               int64_t to_stride, int64_t width, int64_t count) const {
+        const int64_t step = count == 1 ? 2 * PANEL : PANEL;
+        for (int64_t first = 0; first < width; first += step)
+            multiply(from, from_stride, weights, row.narrow, first, width - first < step ? width - first : step, depth,
+                     bias, to, to_stride, count);
     }
 
     void keep(int64_t layer, int64_t i) const {

@@ -45,5 +45,8 @@ void settle_row(const Settle &, int thread, int threads);
 namespace avx512 {
 void settle_row(const Settle &, int thread, int threads);
 }
+namespace avx512bf16 {
+void settle_row(const Settle &, int thread, int threads);
+}
 
 }  // namespace coltran
