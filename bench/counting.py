@@ -101,6 +101,19 @@ def upsampler(model: Mapping[str, Any]) -> int:
     return multiply_adds(lambda: network(channels, gray, implementation=PLAIN)) - multiply_adds(folding)
 
 
+def training_step(model: Mapping[str, Any]) -> int:
+    """Multiply-adds of a step of training an image: the forward, and twice as many for the gradients of its products.
+
+    Pairs that a mask hides do not count; an upsampler learns one channel an image, its input maps folded into tables.
+    """
+    network, gray = _on_paper(model)
+    if not isinstance(network, Colorizer):
+        return upsampler(model)  # a third of it, three times
+    masked = (*network.outer_decoder.attention, *network.inner_decoder.attention)
+    forward = multiply_adds(lambda: network(gray[..., None].expand(-1, -1, -1, 3), implementation=PLAIN))
+    return 3 * (forward - _hidden_pairs(masked, gray.numel()))
+
+
 def step_weights(model: Mapping[str, Any]) -> int:
     """How many weights `decode_row` reads for every pixel: its matrices, the tables of positions and labels apart."""
     network, _ = _on_paper(model)

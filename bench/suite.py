@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
 from bench.setting import build, random_images
+from bench.train_step import random_batch
 from coltran.configs import colorizer as paper
 from coltran.networks import layers, model_config
 from coltran.networks.dense import Dense
@@ -212,11 +213,7 @@ def test_train_step(benchmark: Any, name: str) -> None:
     config = importlib.import_module(f"coltran.configs.{name}").get_config()
     config.batch_size = 1
     training = start(config, seed=0, device=DEVICE)
-    batch = {"rgb": random_images(1, training.config["model"], torch.device("cpu"))}
-    if "upsampler" in name:
-        batch["channel_index"] = torch.tensor([0])
-    if "spatial" in name:
-        batch["low_res"] = batch["rgb"]
+    batch = random_batch(training, 1)
     losses = take_step(training, batch)
     assert all(bool(loss.isfinite()) for loss in losses.values())
     time_it(benchmark, lambda: take_step(training, batch))

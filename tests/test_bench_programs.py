@@ -175,7 +175,10 @@ def test_a_configuration_that_is_not_there_is_one_sentence(tmp_path):
 
 
 def test_the_programs_explain_themselves_from_anywhere(tmp_path):
-    files = [ROOT / "bench" / f"{name}.py" for name in ("sample_speed", "scaling", "gpu", "document")]
+    files = [
+        ROOT / "bench" / f"{name}.py"
+        for name in ("sample_speed", "scaling", "gpu", "document", "train_step", "upsampling")
+    ]
     code = """import runpy, sys
 for file in sys.argv[1:]:
     sys.argv = [file, "--help"]

@@ -9,6 +9,7 @@ import torch
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import SpatialUpsampler
 from coltran.sampling import encoding
+from coltran.sampling.estimates import most_probable
 from tests.tiny import colorizer_config, upsampler_config
 
 
@@ -50,7 +51,7 @@ def test_the_most_probable_values_are_those_of_all_logits():
     rgb, gray = torch.randint(256, (2, 7, 9, 3), dtype=torch.uint8), torch.randint(256, (2, 7, 9), dtype=torch.uint8)
     with torch.no_grad():
         logits = network(rgb, gray)
-    chosen = logits.gather(-1, encoding.most_probable(network, rgb, gray).long()[..., None])[..., 0]
+    chosen = logits.gather(-1, encoding.estimate_values(network, rgb, gray, most_probable).long()[..., None])[..., 0]
     torch.testing.assert_close(chosen, logits.amax(-1), rtol=0, atol=1e-5)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import AxialEncoder
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
+from coltran.sampling.estimates import Estimate
 
 PIXELS = 1024  # in a block, or one line if that is more
 
@@ -64,16 +65,21 @@ def encode_distinct(colorizer: Colorizer, gray: Tensor, *, implementation: str |
 
 
 @torch.no_grad()
-def most_probable(
-    network: ColorUpsampler | SpatialUpsampler, channels: Tensor, gray: Tensor, *, implementation: str | None = None
+def estimate_values(
+    network: ColorUpsampler | SpatialUpsampler,
+    channels: Tensor,
+    gray: Tensor,
+    estimate: Estimate,
+    *,
+    implementation: str | None = None,
 ) -> Tensor:
-    """The most probable value of every channel, without dropout: [B, H, W, c] and gray [B, H, W] -> uint8 [B, H, W, c].
+    """An estimate of every channel's value, without dropout: [B, H, W, c] and gray [B, H, W] -> uint8 [B, H, W, c].
 
     One channel of one image at a time; the grayscale half of the input is made once for all channels, and the logits
     exist for one block at a time.
     """
     if channels.device.type == "xla" and implementation in (None, "xla"):
-        return _most_probable_in_graphs(network, channels, gray, implementation)
+        return _in_graphs(network, channels, gray, estimate, implementation)
     of_channel, of_gray = network.tables()
     values = torch.empty(channels.shape, dtype=torch.uint8, device=channels.device)
     for b in range(channels.shape[0]):
@@ -82,14 +88,18 @@ def most_probable(
             x = F.embedding(channels[b : b + 1, ..., c].long() + network.levels * c, of_channel)
             x = encode_in_place(network.encoder, x.add_(shared), implementation=implementation)
             logits = (network.logits(block, implementation=implementation) for block in x.flatten(0, 2).split(PIXELS))
-            values[b, ..., c] = torch.cat([found.argmax(-1) for found in logits]).view(values.shape[1:3])
+            values[b, ..., c] = torch.cat([estimate(found) for found in logits]).view(values.shape[1:3])
     return values
 
 
-def _most_probable_in_graphs(
-    network: ColorUpsampler | SpatialUpsampler, channels: Tensor, gray: Tensor, implementation: str | None
+def _in_graphs(
+    network: ColorUpsampler | SpatialUpsampler,
+    channels: Tensor,
+    gray: Tensor,
+    estimate: Estimate,
+    implementation: str | None,
 ) -> Tensor:
-    """`most_probable` where a compiler takes whole graphs: one graph for all channels of all images."""
+    """`estimate_values` where a compiler takes whole graphs: one graph for all channels of all images."""
     from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
 
     batch, height, width, count = channels.shape
@@ -104,7 +114,7 @@ def _most_probable_in_graphs(
             x = F.embedding(of_image + network.levels * channel, of_channel)
             x = x + F.embedding(gray.index_select(0, image).long(), of_gray)
             x = encode_in_place(network.encoder, x, implementation=implementation)
-            found.append(network.logits(x, implementation=implementation).argmax(-1))
+            found.append(estimate(network.logits(x, implementation=implementation)))
             number += 1
     with one_graph("image"):
-        return torch.cat(found).view(batch, count, height, width).permute(0, 2, 3, 1).to(torch.uint8)
+        return torch.cat(found).view(batch, count, height, width).permute(0, 2, 3, 1)

@@ -25,7 +25,8 @@ from coltran.networks.layers import EPS, choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling.decoding import Rows, decoder_weights
 from coltran.sampling.decoding_graphs import GraphRows
-from coltran.sampling.encoding import encode_distinct, encode_gray, most_probable
+from coltran.sampling.encoding import encode_distinct, encode_gray, estimate_values
+from coltran.sampling.estimates import ESTIMATES
 from coltran_kernels import decode_row, prepare_decoder
 
 AfterRow = Callable[[Tensor, Tensor], "Tensor | None"]
@@ -179,14 +180,28 @@ def upsample_color(
     coarse: Tensor,
     gray: Tensor,
     *,
+    estimate: str = "argmax",
     precision: str = "float32",
     implementation: str | None = None,
 ) -> Tensor:
-    """Coarse colours, integers [B, 64, 64, 3] in 0..255 of which 3 bits are read, and gray -> uint8 [B, 64, 64, 3].
+    """Fine colours for coarse ones (ColTran section 4.3).
 
-    `precision` and `implementation`: as for `sample`.
+    Args:
+        network: the network; its dropout is not applied.
+        coarse: integers [B, 64, 64, 3] in 0..255, of which 3 bits are read.
+        gray: integers [B, 64, 64] in 0..255.
+        estimate: which value of each channel's distribution: "argmax", the most probable, as the original program does;
+            "mean" or "median", which leave out most values far off (`coltran.sampling.estimates`).
+        precision, implementation: as for `sample`.
+
+    Returns:
+        uint8 [B, 64, 64, 3].
+
+    Raises:
+        ValueError: an unknown estimate.
     """
-    return most_probable(network, to_bits(coarse, 8, 3), gray, implementation=implementation)
+    chosen = choose(ESTIMATES, estimate, "estimate")
+    return estimate_values(network, to_bits(coarse, 8, 3), gray, chosen, implementation=implementation)
 
 
 @with_precision
@@ -195,11 +210,13 @@ def upsample_space(
     rgb: Tensor,
     gray: Tensor,
     *,
+    estimate: str = "argmax",
     precision: str = "float32",
     implementation: str | None = None,
 ) -> Tensor:
-    """A 64 x 64 image resized to [B, 256, 256, 3] and the gray image at 256 x 256 -> uint8 [B, 256, 256, 3].
+    """A 64 x 64 image resized to [B, 256, 256, 3], and gray at 256 x 256 -> uint8 [B, 256, 256, 3].
 
-    `precision` and `implementation`: as for `sample`.
+    The rest is as in `upsample_color`.
     """
-    return most_probable(network, rgb, gray, implementation=implementation)
+    chosen = choose(ESTIMATES, estimate, "estimate")
+    return estimate_values(network, rgb, gray, chosen, implementation=implementation)
