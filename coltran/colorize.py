@@ -49,7 +49,8 @@ from coltran.errors import UsageError, UserError
 from coltran.files import check_output
 from coltran.photo import files
 from coltran.photo.results import RECORD, load_record
-from coltran.pipeline import STAGES, from_pretrained
+from coltran.pipeline import ESTIMATE, STAGES, from_pretrained
+from coltran.sampling.estimates import ESTIMATES
 
 # Options of `Pipeline.colour`.
 DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "norm", "fit", "size", "precision")
@@ -108,6 +109,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--stage", choices=STAGES, default="final",
         help="whose colours: coarse (512 colours) and color are of 64 x 64 pixels (final)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--estimate", choices=tuple(ESTIMATES), default=ESTIMATE,
+        help=f"which value of the fine colours' distributions; argmax is the original program's ({ESTIMATE})",
     )  # fmt: skip
     parser.add_argument(
         "--fit", choices=("stretch", "crop"), default="stretch",

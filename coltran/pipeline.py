@@ -34,9 +34,11 @@ from coltran.photo.hints import Box, Hint, Wishes
 from coltran.photo.recolour import luminance, recolour
 from coltran.photo.view import View, look
 from coltran.sampling import upsample_color, upsample_space
+from coltran.sampling.estimates import ESTIMATES
 from coltran.sampling.strips import Preview, Strip, draw_particles, draw_strips
 
 STAGES = ("coarse", "color", "final")
+ESTIMATE = "sharp"  # of the upsamplers: what errs least, docs/photographs.md
 NETWORKS: dict[str, type[nn.Module]] = {
     "colorizer": Colorizer,
     "color_upsampler": ColorUpsampler,
@@ -141,6 +143,7 @@ class Pipeline:
         top_p: float = 1.0,
         mode: str = "sample",
         stage: str = "final",
+        estimate: str = ESTIMATE,
         fit: str = "stretch",
         size: str = "original",
         norm: str = "exact",
@@ -169,6 +172,8 @@ class Pipeline:
             temperature, top_p, mode, norm, precision, implementation: as for `coltran.sampling.sample`.
             stage: which network's colours: "coarse" stops after the colorizer (multiples of 32), "color" after the
                 colour upsampler, "final" goes on to the spatial upsampler.
+            estimate: which value of an upsampler's distribution: "sharp", "mean", "median" or, as the original program
+                does, "argmax" (`coltran.sampling.upsample_color`).
             fit: "stretch" colours the whole photograph, brought to the networks' square and back; beyond 2 : 1 as
                 several squares (`coltran.photo.squares`). "crop" colours the central square, as the paper does.
             size: "original" puts the colours onto the photograph's own luminance, at its own size
@@ -186,6 +191,7 @@ class Pipeline:
         """
         choose({"stretch": True, "crop": True}, fit, "fit")
         choose({"original": True, "network": True}, size, "size")
+        choose(ESTIMATES, estimate, "estimate")
         if stage not in self.stages:
             raise ValueError(f"the stages of this pipeline are {', '.join(self.stages)}, got {stage!r}")
         if samples < 1 or batch_size < 1:
@@ -204,7 +210,9 @@ class Pipeline:
             "mode": mode, "norm": norm, "temperature": temperature, "top_p": top_p, "preview": preview,
             "precision": precision, "implementation": implementation,
         }  # fmt: skip
-        upsample = partial(self._upsample, stage=stage, precision=precision, implementation=implementation)
+        upsample = partial(
+            self._upsample, stage=stage, estimate=estimate, precision=precision, implementation=implementation
+        )
         if particles == 1:
             draw_strips(self.colorizer, strips, batch_size=batch_size, progress=partial(report, "coarse"), **options)
         else:

@@ -48,11 +48,14 @@ def test_the_stages_are_joined_as_the_model_says(tiny, photo):
     gray_high = area_resize(center_square(rgb_to_gray(photo)), HIGH)
     gray_low = torch.from_numpy(area_resize(gray_high, LOW))[None]
     coarse = sample(tiny.colorizer, gray_low, seed=3).rgb
-    fine = upsample_color(tiny.color_upsampler, coarse, gray_low)
-    enlarged = torch.from_numpy(area_resize(fine[0].numpy(), HIGH))[None]
-    final = upsample_space(tiny.spatial_upsampler, enlarged, torch.from_numpy(gray_high)[None])
-    for stage, expected in (("coarse", coarse), ("color", fine), ("final", final)):
-        np.testing.assert_array_equal(tiny(photo, seed=3, stage=stage, **RAW).images[0], expected[0].numpy())
+    for options in ({}, {"estimate": "argmax"}):
+        estimate = {"estimate": "sharp"} | options
+        fine = upsample_color(tiny.color_upsampler, coarse, gray_low, **estimate)
+        enlarged = torch.from_numpy(area_resize(fine[0].numpy(), HIGH))[None]
+        final = upsample_space(tiny.spatial_upsampler, enlarged, torch.from_numpy(gray_high)[None], **estimate)
+        for stage, expected in (("coarse", coarse), ("color", fine), ("final", final)):
+            found = tiny(photo, seed=3, stage=stage, **RAW, **options).images[0]
+            np.testing.assert_array_equal(found, expected[0].numpy())
 
 
 @pytest.mark.parametrize(("stage", "side"), [("coarse", LOW), ("color", LOW), ("final", HIGH)])

@@ -3,7 +3,9 @@
 
 The most probable one is the original program's. But a distribution may have several peaks or a flat top, and then a
 slightly higher one far away wins: a single red value of 120 in a white sky is a cyan dot. The mean has the least
-squared error and the median the least absolute error that the distribution allows.
+squared error and the median the least absolute error that the distribution allows, if it is the true one. A network's
+is too broad, the more the less it is trained, so the mean of a sharpened one errs less than either
+(bench/upsampling.py).
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+SHARPENED = 0.3  # the temperature of `sharp_mean`
 
 
 def most_probable(logits: Tensor) -> Tensor:
@@ -25,6 +29,11 @@ def mean(logits: Tensor) -> Tensor:
     return (logits.softmax(-1) @ values).round().to(torch.uint8)
 
 
+def sharp_mean(logits: Tensor) -> Tensor:
+    """The mean of the probabilities raised to the power 1 / SHARPENED and normalised: [..., 256] -> uint8 [...]."""
+    return mean(logits / SHARPENED)
+
+
 def median(logits: Tensor) -> Tensor:
     """The first value at which half of the probability is reached: [..., 256] -> uint8 [...]."""
     below = logits.softmax(-1).cumsum(-1) < 0.5
@@ -32,4 +41,9 @@ def median(logits: Tensor) -> Tensor:
 
 
 Estimate = Callable[[Tensor], Tensor]
-ESTIMATES: dict[str, Estimate] = {"argmax": most_probable, "mean": mean, "median": median}
+ESTIMATES: dict[str, Estimate] = {
+    "argmax": most_probable,
+    "mean": mean,
+    "sharp": sharp_mean,
+    "median": median,
+}

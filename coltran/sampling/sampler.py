@@ -191,7 +191,7 @@ def upsample_color(
         coarse: integers [B, 64, 64, 3] in 0..255, of which 3 bits are read.
         gray: integers [B, 64, 64] in 0..255.
         estimate: which value of each channel's distribution: "argmax", the most probable, as the original program does;
-            "mean" or "median", which leave out most values far off (`coltran.sampling.estimates`).
+            "mean", "sharp" or "median", which leave out most values far off (`coltran.sampling.estimates`).
         precision, implementation: as for `sample`.
 
     Returns:
