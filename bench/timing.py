@@ -77,11 +77,16 @@ def time_run(run: Run, device: torch.device) -> Timing:
 
 def alternate(sides: Mapping[str, Run], device: torch.device, repeats: int) -> Iterator[tuple[str, Timing]]:
     """Runs the sides in turn (A B A B ...); gives each run as it ends. A first round warms up and is not given."""
-    for round_ in range(repeats + 1):
-        for name, run in sides.items():
-            timing = time_run(run, device)
-            if round_ > 0:
-                yield name, timing
+    gc.collect()
+    gc.freeze()  # what lives already is no garbage of a run: the collection before each need not look at it
+    try:
+        for round_ in range(repeats + 1):
+            for name, run in sides.items():
+                timing = time_run(run, device)
+                if round_ > 0:
+                    yield name, timing
+    finally:
+        gc.unfreeze()
 
 
 def extrapolate(timing: Timing, rows: int, height: int) -> Timing:

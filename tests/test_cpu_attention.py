@@ -48,7 +48,7 @@ def test_float32_is_within_twice_the_error_of_plain_torch(monkeypatch, case, ste
     assert_within_budget(results(operands, torch.float32, "cpu", **options), plain, exact)
 
 
-@pytest.mark.parametrize("channels", [8, 1], ids=["kept", "computed_again"])
+@pytest.mark.parametrize("channels", [3, 1], ids=["kept", "computed_again"])
 @pytest.mark.parametrize("axis", ["row", "column"])
 def test_gradients_are_those_of_the_output(axis, channels):
     operands = make_operands(5, channels, axis)
