@@ -111,8 +111,9 @@ def sample(
         return_probabilities: keep all untempered distributions, [B, H, W, 512] (8 MB an image of 64 x 64).
         progress: called with (rows done, rows) after each row.
         after_row: called after each row with the labels and the log-probabilities so far, [B, rows done, W] each. What
-            it returns, where that is not None, says of each image which one's history it goes on from: int64 [B], in
-            which an image that is gone on from keeps its place. Images that exchange histories must have the same gray.
+            it returns, where that is not None, says of each image which one's history it goes on from, with what is
+            imposed on that: int64 [B], in which an image that is gone on from keeps its place. Images that exchange
+            histories must have the same gray.
         finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
             for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
         precision: "float32", or "bfloat16" for products of values rounded to it, on a CPU that has units for them: the
@@ -163,6 +164,7 @@ def sample(
             origin = after_row(torch.stack(labels, 1), torch.stack(log_prob, 1))
             if origin is not None:
                 rows.go_on_from(origin)
+                given = None if given is None else given[origin]
                 labels, log_prob, probabilities = ([t[origin] for t in ts] for ts in (labels, log_prob, probabilities))
         if row + 1 < height:
             rows.advance(labels[-1])
