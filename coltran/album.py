@@ -11,6 +11,7 @@ from typing import Any
 
 from coltran.cli import progress_bar
 from coltran.console import LOG
+from coltran.files import clear_unfinished
 from coltran.image import PhotoError, list_photos
 from coltran.photo.files import Photograph
 from coltran.photo.hints import Wishes
@@ -99,6 +100,7 @@ def colour_album(
         if writing is not None:
             writing.result()
     results.write_contact_sheet()
+    clear_unfinished(output)
     return problems
 
 

@@ -15,6 +15,7 @@ renamed.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coltran import networks
-from coltran.files import WRITING, written_whole
+from coltran.files import WRITING, clear_unfinished, written_whole
 from coltran.networks.layers import plain
 
 FORMAT = "coltran"
@@ -190,6 +191,7 @@ def prune(logdir: str | Path, keep: int) -> None:
     """Deletes all but the `keep` newest checkpoints, each at once for whoever reads, and what a killed writer left."""
     for stale in Path(logdir).glob(f"{WRITING}checkpoint-*"):
         shutil.rmtree(stale)
+    clear_unfinished(Path(logdir))
     for path in numbered(logdir)[:-keep]:
         shutil.rmtree(path.rename(path.with_name(f"{WRITING}{path.name}")))
 
@@ -251,9 +253,9 @@ def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path, **metadata: str) -> None:
     plainly = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    about = {"format": "pt", "library": FORMAT, "format_version": str(VERSION), **metadata}
+    about = json.dumps({"format_version": VERSION, **metadata})
     try:
-        save_file(plainly, path, about)
+        save_file(plainly, path, {FORMAT: about})  # one entry: safetensors writes several in a random order
     except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(f"{path} cannot be written: {error}") from error
     shutil.copymode(path.parent / "config.yaml", path)  # safetensors lets only the owner read

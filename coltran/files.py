@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     When the block raises, the temporary file vanishes and whatever was at `path` stays.
     """
-    temporary = path.with_name(f"{WRITING}{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{WRITING}{os.getpid()}@{platform.node()}@{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -29,6 +30,26 @@ def written_whole(path: Path) -> Iterator[Path]:
         if isinstance(error, OSError) and error.strerror and error.filename in (None, str(temporary)):
             error.filename = str(path)  # the name that whoever reads the error knows
         raise
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Removes the temporary files that writers on this machine left in a folder when they were killed."""
+    if os.name != "posix":
+        return  # elsewhere there is no harmless way to ask whether a process is there
+    for path in folder.glob(f"{WRITING}*"):
+        number, _, rest = path.name.removeprefix(WRITING).partition("@")
+        if number.isdigit() and rest.startswith(f"{platform.node()}@") and not _runs(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def check_output(folder: Path) -> None:

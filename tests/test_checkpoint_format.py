@@ -113,6 +113,13 @@ def test_the_schema_refuses_what_builds_no_network(saved, change):
 def test_tensors_say_what_they_are(saved, file, content):
     with safe_open(saved / f"{file}.safetensors", "pt") as tensors:
         about = tensors.metadata()
-    assert about == {
-        "format": "pt", "library": "coltran", "format_version": "1", "network": "coltran_core", "content": content
-    }  # fmt: skip
+    assert about.keys() == {"coltran"}
+    assert json.loads(about["coltran"]) == {"format_version": 1, "network": "coltran_core", "content": content}
+
+
+def test_the_same_checkpoint_is_the_same_bytes(saved, tmp_path):
+    """Eight times, as what depends on the order of a hash table may come out the same once."""
+    network = checkpoint.load(saved)
+    for number in range(8):
+        checkpoint.save(network, tmp_path / str(number), config=whole_config())
+    assert len({(tmp_path / str(number) / "model.safetensors").read_bytes() for number in range(8)}) == 1

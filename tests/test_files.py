@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from coltran.errors import UserError
-from coltran.files import check_output, written_whole
+from coltran.files import check_output, clear_unfinished, written_whole
 
 
 def test_the_file_appears_when_the_block_succeeds(tmp_path):
@@ -45,3 +48,26 @@ def test_a_folder_without_permission_is_one_sentence(tmp_path):
         if is_root:
             os.seteuid(0)
         tmp_path.chmod(0o700)
+
+
+def _left(folder: Path, number: int, host: str = platform.node()) -> Path:
+    path = folder / f".writing-{number}@{host}@a@b.png"
+    path.touch()
+    return path
+
+
+def test_what_killed_writers_left_is_cleared_and_nothing_else(tmp_path):
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    stale = _left(tmp_path, gone.pid)
+    kept = [_left(tmp_path, os.getpid()), _left(tmp_path, 1), _left(tmp_path, gone.pid, "another-machine")]
+    kept += [tmp_path / ".writing-mine", tmp_path / "a.png"]
+    for path in kept:
+        path.touch()
+    clear_unfinished(tmp_path)
+    assert not stale.exists() and all(path.exists() for path in kept)
+
+
+def test_an_unfinished_file_is_known_by_its_writer(tmp_path):
+    with written_whole(tmp_path / "a@b.png") as temporary:
+        assert temporary == _left(tmp_path, os.getpid())
