@@ -20,6 +20,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from coltran.networks.layers import plain
 
 FORMAT = "coltran"
 VERSION = 1  # of config.yaml and what it stands for; files without one are read as of this version
+MOST_VALUES = 10_000  # in a YAML file
 _NUMBERED = re.compile(r"checkpoint-(\d{6,})")
 
 
@@ -98,8 +100,14 @@ def load(directory: str | Path) -> nn.Module:
             the tensors are not that network's; every missing, unexpected and misshapen one is named.
     """
     directory = find(directory)
-    model = _build(load_config(directory)["model"], directory)
-    load_tensors(model, _load_tensors(directory / "model.safetensors"), directory / "model.safetensors")
+    section, path = load_config(directory)["model"], directory / "model.safetensors"
+    tensors = _load_tensors(path)
+    if any(layers > len(tensors) for layers in _layers(section)):
+        raise CheckpointError(f"{path} does not fit its network: it has fewer tensors than the network has layers.")
+    with torch.device("meta"):  # on paper first: a damaged size could take more memory than there is
+        _check_fits(_build(section, directory), tensors, path)
+    model = _build(section, directory)
+    load_tensors(model, tensors, path)
     return model.eval()
 
 
@@ -151,6 +159,11 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     Raises:
         CheckpointError: names every missing, unexpected and misshapen tensor; the model is then unchanged.
     """
+    _check_fits(model, tensors, source)
+    model.load_state_dict(dict(tensors))
+
+
+def _check_fits(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     state = model.state_dict()
     problems = [f"missing {name}" for name in state if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in state]
@@ -161,7 +174,6 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     ]
     if problems:
         raise CheckpointError(f"{source} does not fit its network: {', '.join(problems)}.")
-    model.load_state_dict(dict(tensors))
 
 
 def numbered(logdir: str | Path) -> list[Path]:
@@ -217,11 +229,31 @@ def load_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: it is not YAML.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} is damaged: it holds no mapping.")
+    if any(True for _ in islice(_inside(values), MOST_VALUES, None)):
+        raise CheckpointError(f"{path} is damaged: it holds more than {MOST_VALUES} values.")
     return values
+
+
+def _inside(values: Any) -> Iterator[Any]:
+    """Everything inside a mapping, as often as it is referred to: what is written once may be in it a billion times."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _layers(section: Mapping[str, Any]) -> Iterator[int]:
+    """The numbers of layers that a `model` section asks for."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _layers(value)
+        elif isinstance(value, int) and str(key).endswith("_layers"):
+            yield value
 
 
 @contextlib.contextmanager
@@ -274,6 +306,6 @@ def _build(model_config: dict[str, Any], directory: Path) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):
             return networks.build(model_config)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         raise CheckpointError(f"{directory / 'config.yaml'} builds no network ({reason}).") from error

@@ -227,7 +227,11 @@ def image_to_rgb(image: Image.Image) -> np.ndarray:
         ValueError: values whose range is not known (floating point, 32-bit integers beyond 65535), or a mode
             that Pillow cannot turn into RGB.
     """
-    image = ImageOps.exif_transpose(image)
+    return upright_to_rgb(ImageOps.exif_transpose(image))
+
+
+def upright_to_rgb(image: Image.Image) -> np.ndarray:
+    """`image_to_rgb` of an image whose orientation was applied already, whatever its EXIF still says."""
     if image.mode == "F":
         raise ValueError("it holds floating-point values, of which nobody says where white is")
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -36,6 +36,7 @@ from PIL import Image
 from coltran import checkpoint, colorize, networks
 from coltran.files import WRITING
 from coltran.train import train
+from coltran_kernels.cpu import native
 from tests.tiny import colorizer_config
 from tests.tiny_training import whole_config, write_photos
 
@@ -128,7 +129,7 @@ def slow_disk(pause: float) -> None:
         setattr(os, name, slowly)
 
 
-def start(work: Callable[[], None], *, disk: str = "fast", room: int = 0, errors: Path) -> int:
+def start(work: Callable[[], Any], *, disk: str = "fast", room: int = 0, errors: Path) -> int:
     """Forks a process that works on such a disk, and returns its number."""
     if number := os.fork():
         return number
@@ -220,6 +221,8 @@ def main() -> int:
     torch.set_num_threads(1)
     report: dict[str, Any] = {"seed": options.seed}
     with tempfile.TemporaryDirectory() as folder:
+        errors = Path(folder) / "errors.txt"
+        wait(start(native.why_not, errors=errors), 600)  # built once, where it is not yet, rather than in every start
         for name in WORKS:
             (Path(folder) / name).mkdir()
             rng = random.Random(f"{options.seed} {name}")

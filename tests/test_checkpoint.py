@@ -236,3 +236,47 @@ def test_what_the_trainer_saves_comes_back(network, tmp_path):
     tensors, state = checkpoint.load_training(tmp_path / "saved")
     assert state == {"step": 7, "seed": 3}
     assert torch.equal(tensors["optimizer/x/slot"], torch.arange(3.0))
+
+
+def _change_model(saved: Path, **values: object) -> None:
+    config = yaml.safe_load((saved / "config.yaml").read_text())
+    config["model"] |= values
+    (saved / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"encoder": {"ff_size": 10**9}}, "does not fit its network: misshapen"),
+        ({"encoder": {"num_encoder_layers": 10**9}}, "fewer tensors than the network has layers"),
+        ({"resolution": [2**15, 2**15]}, "does not fit its network: misshapen"),
+    ],
+)
+def test_a_size_that_would_take_all_memory_is_refused_on_paper(saved, values, sentence):
+    config = yaml.safe_load((saved / "config.yaml").read_text())["model"]
+    values = {k: config[k] | v if isinstance(v, dict) else v for k, v in values.items()}
+    _change_model(saved, **values)
+    with pytest.raises(CheckpointError, match=sentence):
+        checkpoint.load(saved)
+
+
+def test_no_heads_are_one_sentence(saved):
+    config = yaml.safe_load((saved / "config.yaml").read_text())["model"]
+    _change_model(saved, encoder=config["encoder"] | {"num_heads": 0})
+    with pytest.raises(CheckpointError, match="builds no network"):
+        checkpoint.load(saved)
+
+
+@pytest.mark.parametrize("text", ["a: &a [0, *a]\nmodel: {}", "[" * 5000, "9" * 5000 + ": 1"])
+def test_yaml_that_has_no_end_is_one_sentence(saved, text):
+    (saved / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match="config.yaml is damaged"):
+        checkpoint.load_config(saved)
+
+
+def test_yaml_that_grows_when_it_is_read_is_one_sentence(saved):
+    lines = ["a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]"]
+    lines += [f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]" for i in range(9)]
+    (saved / "config.yaml").write_text("\n".join(lines))
+    with pytest.raises(CheckpointError, match="more than 10000 values"):
+        checkpoint.load_config(saved)

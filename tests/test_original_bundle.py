@@ -179,3 +179,10 @@ def test_a_damaged_object_graph_is_one_sentence(parity_folder, tmp_path):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged in its object graph"):
         read_slots(bundle)
+
+
+@pytest.mark.parametrize("name", ["model\x00-7", "model\n-7", "model-\x1b[2J7", "m" * 5000])
+def test_a_name_that_no_file_has_is_one_sentence(tmp_path, name):
+    (tmp_path / "checkpoint").write_bytes(f'model_checkpoint_path: "{name}"\n'.encode())
+    with pytest.raises(CheckpointError, match="checkpoint is damaged: it names no checkpoint"):
+        bundle.latest(tmp_path)

@@ -273,3 +273,14 @@ def test_more_pixels_a_side_than_a_format_holds_are_one_sentence():
     with pytest.raises(PhotoError, match="jpeg holds at most 65535 pixels a side"):
         files.check_side(wide, "jpeg")
     files.check_side(wide, "png")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "I;16", "P"])
+def test_every_kind_of_image_is_turned_upright_with_its_alpha(tmp_path, mode):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = Image.new("RGBA" if mode == "P" else mode, (5, 3))
+    (image.quantize() if mode == "P" else image).save(tmp_path / "a.png", exif=exif)
+    photo = files.read(tmp_path / "a.png")
+    assert photo.pixels.shape[:2] == (5, 3)
+    assert photo.alpha is None or photo.alpha.shape == (5, 3)

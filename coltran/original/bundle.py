@@ -36,6 +36,7 @@ _AVERAGE = re.compile(r"/ExponentialMovingAverage(?:_\d+)?(?=:0$)")
 _SLOT = re.compile(r"(.+)/\.OPTIMIZER_SLOT/[^/]+/([^/]+)")
 _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 6: "i1", 9: "<i8", 10: "?", 19: "<f2"}
 _STRING = 7
+LONGEST = 200  # letters in a name; file systems take few more
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def latest(path: str | Path) -> Path | None:
     state = path / "checkpoint"
     if state.is_file():
         named = re.search(r'^model_checkpoint_path: "(.*)"', state.read_text("utf-8", "replace"), re.MULTILINE)
-        if named is None:
+        if named is None or not named[1].isprintable() or max(map(len, named[1].split("/"))) > LONGEST:
             raise CheckpointError(f"{state} is damaged: it names no checkpoint.")
         prefix = path / named[1]
         return prefix if prefix.with_name(f"{prefix.name}.index").is_file() else path / prefix.name

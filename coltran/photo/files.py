@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from coltran.files import written_whole
-from coltran.image import PhotoError, gray_values, image_to_rgb, reading
+from coltran.image import PhotoError, gray_values, reading, upright_to_rgb
 from coltran.photo import profiles
 from coltran.photo.encode import encode
 
@@ -47,8 +47,9 @@ def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
         PhotoError: as of `coltran.image.load_photo`.
     """
     with reading(path), Image.open(file or path) as opened:
-        found, profile, exif = (opened.format or "").lower(), opened.info.get("icc_profile"), _exif(opened)
+        found, profile = (opened.format or "").lower(), opened.info.get("icc_profile")
         image = ImageOps.exif_transpose(opened)
+        exif = _exif(opened)  # only now, as it takes the orientation out
         alpha = None
         if image.mode == "I" or image.mode.startswith("I;16"):
             pixels = gray_values(image)
@@ -62,7 +63,7 @@ def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
             if profile:
                 plain = image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
                 image = profiles.to_srgb(plain, profile)
-            pixels = image_to_rgb(image)
+            pixels = upright_to_rgb(image)
     if alpha is not None:
         pixels[alpha == 0] = 255
     return Photograph(pixels, alpha, {"mpo": "jpeg"}.get(found, found if found in FORMATS else "png"), exif)
