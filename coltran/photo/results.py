@@ -113,7 +113,7 @@ class Results:
         found = self.record.get(str(job.photo))
         if not isinstance(found, dict) or found != self.options | {"colourings": found.get("colourings")}:
             return False
-        names = [entry["file"] for entry in found["colourings"]]
+        names = [str(entry.get("file")) for entry in found["colourings"] or () if isinstance(entry, dict)]
         suffix = files.FORMATS[self.format] if self.format else ""
         paths = [self.output / name for name in names if name.endswith(suffix)]
         return len(paths) == self.count and all(path.exists() for path in [*paths, self.sheet(job)])
