@@ -7,7 +7,12 @@ sample_speed    How fast does it colour here, beside the original's way of sampl
 scaling         How does that time grow with the image, the batch and the network?
 document        What do the records say? Writes the tables and plots of docs/performance.md.
 gpu             What should a GPU that is not at hand take, and what does each kernel need of it?
+train_step      What share of the machine's product rate does a step of training reach?
+loader          How soon does a training on a data set of ImageNet's size start, and how fast is it read?
+large           What does a large photograph cost beyond the networks?
+cluster         What does colouring on a Ray cluster cost beside one process?
 chroma          In which colour space do small colours come closest to a photograph's own?
+upsampling      Which value is best taken out of an upsampler's distributions?
 suite           Which operation or training step became faster or slower, and what would torch's own take? `make bench`.
 
 What they are made of:

@@ -151,16 +151,8 @@ def main(argv: list[str] | None = None) -> int:
         interrupted = True
         console.print("Interrupted; this is what was measured.")
     result = measuring.result(interrupted)
-    for table in (tables.machine(result), tables.results(result), tables.stages(result), tables.reading(result)):
-        if table.rows:
-            console.print(tables.to_rich(table))
-    path = options.results / "sample_speed.jsonl"
-    record.append(result, path)
-    console.print(f"one line added to {path}")
-    if options.plot:
-        plots.sample_speed(result, path.with_suffix(".png"))
-        console.print(f"{path.with_suffix('.png')} drawn")
-    return 130 if interrupted else 0
+    shown = (tables.machine(result), tables.results(result), tables.stages(result), tables.reading(result))
+    return setting.finish(result, shown, options, console, plots.sample_speed)
 
 
 if __name__ == "__main__":

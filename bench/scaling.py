@@ -115,14 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     if not kept:
         console.print("An exponent needs two points of a sweep; there is nothing to show.")
         return 130 if interrupted else 0
-    console.print(tables.to_rich(tables.growth(result)))
-    path = options.results / "scaling.jsonl"
-    record.append(result, path)
-    console.print(f"one line added to {path}")
-    if options.plot:
-        plots.scaling(result, path.with_suffix(".png"))
-        console.print(f"{path.with_suffix('.png')} drawn")
-    return 130 if interrupted else 0
+    return setting.finish(result, [tables.growth(result)], options, console, plots.scaling)
 
 
 if __name__ == "__main__":

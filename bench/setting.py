@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
-from bench import plots, record
+from bench import plots, record, tables
 from bench.recomputing import sample as recompute
 from bench.timing import Run, StageClock
 from coltran import cli, networks
@@ -64,6 +65,26 @@ def prepare(options: argparse.Namespace) -> torch.device:
     if options.plot:
         plots.pyplot()
     return cli.device(options.device)
+
+
+def finish(
+    result: Mapping[str, Any],
+    shown: Iterable[tables.Table],
+    options: argparse.Namespace,
+    console: Console,
+    draw: Callable[[Mapping[str, Any], Path], None],
+) -> int:
+    """Prints the tables that have rows, adds the record to the results, draws it if asked; returns the exit code."""
+    for table in shown:
+        if table.rows:
+            console.print(tables.to_rich(table))
+    path = options.results / f"{result['benchmark']}.jsonl"
+    record.append(result, path)
+    console.print(f"one line added to {path}")
+    if options.plot:
+        draw(result, path.with_suffix(".png"))
+        console.print(f"{path.with_suffix('.png')} drawn")
+    return 130 if result["interrupted"] else 0
 
 
 def load_models(config: Path, stages: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -170,6 +170,13 @@ def test_every_package_says_what_belongs_there() -> None:
     assert not [file for file in packages if not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))]
 
 
+def test_bench_says_which_question_each_of_its_files_answers() -> None:
+    text = (ROOT / "bench" / "__init__.py").read_text(encoding="utf-8")
+    first_column = re.findall(r"^(\w[\w, ]*?) {2,}\S.*[.?]", text, re.MULTILINE)
+    named = {name for names in first_column for name in names.split(", ")}
+    assert named == {file.stem for file in source_files("bench")} - {"__init__"}
+
+
 def test_one_file_of_each_package_imports_torch_xla() -> None:
     importing = {
         module_name(file)
