@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation is true: every link leads somewhere, every command, option and documented object exists."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+import shlex
+import sys
+from functools import cache
+from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import unquote
+
+import pytest
+
+from coltran import __main__ as umbrella
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+PAGES = sorted(page for page in PAGES if not page.name.endswith(".in.md"))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def _text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as they are made from their text."""
+    headings = re.findall(r"^#+ (.*)$", _text(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def broken_links(page: Path) -> list[str]:
+    """The relative links of a page that lead nowhere."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`", "", _text(page), flags=re.DOTALL)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = unquote(link).partition("#")
+        target = page.parent / path if path else page
+        if not target.exists() or (anchor and anchor not in _anchors(target)):
+            broken.append(link)
+    return broken
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page: the indented lines that begin with a program of ours, continued ones as one."""
+    text = re.sub(r"\\\n\s*", " ", _text(page))
+    return re.findall(r"^ {4,}((?:python -m coltran\.|coltran |make [a-z]).*)$", text, re.MULTILINE)
+
+
+@cache
+def _help(program: str) -> str:
+    """What a program says of itself."""
+    said = io.StringIO()
+    asked = patch.object(sys, "argv", ["coltran", program, "--help"])
+    with asked, contextlib.redirect_stdout(said), pytest.raises(SystemExit):
+        umbrella.main()
+    return said.getvalue()
+
+
+def unknown(command: str) -> list[str]:
+    """What of a command there is not: its program, its make target, or options."""
+    words = shlex.split(command, comments=True)
+    if words[0] == "make":
+        return [word for word in words[1:] if "=" not in word and word not in TARGETS]
+    program = words[2].removeprefix("coltran.") if words[0] == "python" else words[1]
+    if program == "COMMAND" or program.startswith("-"):
+        return []
+    if program not in umbrella.programs():
+        return [program]
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    known = re.findall(r"--[\w-]+", _help(program)) + ["--config"]
+    return [option for option in options if option not in known and not option.startswith("--config.")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    assert broken_links(page) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_exists_with_its_options(page):
+    assert {command: found for command in commands(page) if (found := unknown(command))} == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("make nonsense", ["nonsense"]),
+        ("make frechet LIMIT=3", []),
+        ("python -m coltran.colourize a", ["colourize"]),
+        ("coltran colorize a --samplez 3 --seed=1", ["--samplez"]),
+        ("python -m coltran.train --config=a.py --config.batch_size=4 --logdir=x --nonsense", ["--nonsense"]),
+    ],
+)
+def test_what_does_not_exist_is_found(command, found):
+    assert unknown(command) == found
+
+
+def test_a_broken_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# One thing\n[a](#one-thing) [b](#other) [c](absent.md) [d](page.md) [e](https://x.org) `[f](g)`")
+    assert broken_links(page) == ["#other", "absent.md"]
+
+
+def test_commands_are_read_whole():
+    assert "python -m coltran.evaluate --metrics --data_dir valid --results coloured --protocol A" in commands(
+        ROOT / "docs" / "metrics.md"
+    )
+
+
+def test_every_object_in_the_reference_exists():
+    for name in re.findall(r"^::: (\S+)$", _text(ROOT / "docs" / "api.md"), re.MULTILINE):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), attribute)
