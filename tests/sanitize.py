@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
         raise SystemExit("there is no C++ compiler (c++) on the PATH")
     sources = native.units() | {"main": [str(ROOT / "tests" / "sanitize.cpp"), f"-I{native.SOURCES}"]}
     for kinds, arguments in SETS.items():
-        place = folder / kinds.replace(",", "-")
+        place = folder.resolve() / kinds.replace(",", "-")
         place.mkdir(parents=True, exist_ok=True)
         watched = ["-std=c++17", "-O1", "-g", "-fopenmp", f"-fsanitize={kinds}", "-fno-sanitize-recover=all"]
         commands = [
@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
         objects = [str(place / f"{name}.o") for name in sources]
         commands += [[compiler, *watched, *objects, "-o", str(place / "run")], [str(place / "run"), *arguments]]
         for command in commands:
-            if subprocess.run(command).returncode:
+            if subprocess.run(command, cwd=native.SOURCES).returncode:
                 raise SystemExit(f"failed: {' '.join(command)}")
         print(f"{kinds}: nothing found", flush=True)
 

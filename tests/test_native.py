@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import torch
 
 from coltran_kernels import cached_attention, ops, reference
 from coltran_kernels.cpu import columns, native
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -33,11 +38,38 @@ def _arguments(dtype: torch.dtype = torch.float32):
 def test_the_library_is_built_whole_and_once(fresh):
     if (reason := native.why_not()) is not None:
         pytest.skip(reason)
-    (library,) = (fresh / "coltran").iterdir()
+    (library,) = (fresh / "coltran").glob("kernels-*")
     built = library.stat().st_mtime_ns
     native._attempt.cache_clear()
     assert native.targets()[0] == "plain"
-    assert [(file, file.stat().st_mtime_ns) for file in (fresh / "coltran").iterdir()] == [(library, built)]
+    assert [(file, file.stat().st_mtime_ns) for file in (fresh / "coltran").glob("kernels-*")] == [(library, built)]
+
+
+def test_programs_that_start_together_build_it_once(fresh, monkeypatch):
+    compiler = fresh / "c++"
+    compiler.write_text(
+        f'#!/bin/sh\nfor last; do :; done\n[ "$last" = --version ] && exit\necho >> {fresh}/calls; echo junk > "$last"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fresh}:/usr/bin:/bin")
+    code = (
+        "from coltran._checkout import find_kernels; find_kernels(); from coltran_kernels.cpu import native;"
+        "assert 'cannot be loaded' in native.why_not(), native.why_not()"
+    )
+    programs = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
+    assert [program.wait() for program in programs] == [0, 0]
+    assert len((fresh / "calls").read_text().splitlines()) == len(native.units()) + 1
+
+
+def test_checkouts_with_the_same_sources_share_it(fresh, monkeypatch):
+    if (compiler := shutil.which("c++")) is None:
+        pytest.skip("there is no C++ compiler")
+    key = native._key(compiler)
+    shutil.copytree(native.SOURCES, fresh / "elsewhere")
+    monkeypatch.setattr(native, "SOURCES", fresh / "elsewhere")
+    assert native._key(compiler) == key
+    (fresh / "elsewhere" / "row.cpp").write_text("// another")
+    assert native._key(compiler) != key
 
 
 def test_without_a_compiler_torch_serves_and_says_so_once(fresh, monkeypatch):
@@ -60,7 +92,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(fresh, monkeypatch):
     monkeypatch.setattr(native.shutil, "which", lambda name: str(compiler))
     with pytest.raises(NotImplementedError, match="no such luck"):
         cached_attention(*_arguments(), implementation="cpu")
-    assert not list((fresh / "coltran").iterdir())
+    assert not list((fresh / "coltran").glob("kernels-*"))
 
 
 def test_a_file_that_is_no_library_is_reported(fresh, monkeypatch):

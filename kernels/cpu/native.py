@@ -2,7 +2,8 @@
 """Builds the native kernels with the machine's C++ compiler, at first use, and loads them.
 
 The library lies in the user's cache directory under a name made from the sources, the flags, the compiler and the
-machine, so a change of any of them builds another. It is put there whole or not at all.
+machine, so a change of any of them builds another, and all checkouts with the same sources share one. It is put there
+whole or not at all, by one program at a time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from coltran_kernels.cpu import structures
@@ -51,20 +53,20 @@ def cache_directory() -> Path:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=SOURCES)
     if done.returncode:
         raise Unavailable(f"`{' '.join(command)}` failed: {done.stderr.strip() or done.returncode}")
     return done.stdout
 
 
 def units() -> dict[str, list[str]]:
-    """What is compiled: the name of each object, its source and the options for it."""
+    """What is compiled: the name of each object, its source in `SOURCES` and the options for it."""
     found = {
-        f"{source}-{name}": [str(SOURCES / f"{source}.cpp"), f"-DTARGET={name}", *options]
+        f"{source}-{name}": [f"{source}.cpp", f"-DTARGET={name}", *options]
         for source in TARGETED
         for name, options in TARGETS.items()
     }
-    return found | {"interface": [str(SOURCES / "interface.cpp")]}
+    return found | {"interface": ["interface.cpp"]}
 
 
 def commands(compiler: str, folder: Path) -> list[list[str]]:
@@ -110,7 +112,9 @@ def _attempt() -> ctypes.CDLL | Unavailable:
         library = directory / f"kernels-{_key(compiler)}.so"
         if not library.exists():
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _build(compiler, library)
+            with FileLock(directory / "building.lock"):  # the second of two programs finds what the first has built
+                if not library.exists():
+                    _build(compiler, library)
         return _open(library)
     except OSError as error:
         return Unavailable(f"the library cannot be kept in {cache_directory()}: {error}")
