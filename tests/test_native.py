@@ -48,9 +48,8 @@ def test_the_library_is_built_whole_and_once(fresh):
 
 def test_programs_that_start_together_build_it_once(fresh, monkeypatch):
     compiler = fresh / "c++"
-    compiler.write_text(
-        f'#!/bin/sh\nfor last; do :; done\n[ "$last" = --version ] && exit\necho >> {fresh}/calls; echo junk > "$last"\n'
-    )
+    script = f'for last; do :; done; [ "$last" = --version ] && exit; echo >> {fresh}/calls; echo junk > "$last"'
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", f"{fresh}:/usr/bin:/bin")
     code = (
