@@ -74,15 +74,15 @@ def _guided(chroma: np.ndarray, luma: np.ndarray, radius: int = 8, epsilon: floa
     return mean(slope) * luma[..., None] + mean(mean(large) - slope * middle[..., None])
 
 
-def _joint_bilateral(chroma: np.ndarray, luma: np.ndarray, reach: int = 2, sigma: float = 0.1) -> np.ndarray:
+def _joint_bilateral(chroma: np.ndarray, luma: np.ndarray, sigma: float = 0.05) -> np.ndarray:
     """Joint bilateral upsampling (Kopf et al., 2007): small pixels weigh by how near and how equally light they are."""
     small = cv2.resize(luma, (chroma.shape[1], chroma.shape[0]), interpolation=cv2.INTER_AREA)
     y, x = ((np.arange(n) + 0.5) * m / n - 0.5 for n, m in zip(luma.shape, small.shape, strict=True))
     total, weights = np.zeros((*luma.shape, chroma.shape[2]), np.float32), np.zeros(luma.shape, np.float32)
-    for down in range(-reach, reach + 1):
-        for right in range(-reach, reach + 1):
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
             i, j = np.rint(y).astype(int) + down, np.rint(x).astype(int) + right
-            near = np.exp(-((i - y)[:, None] ** 2 + (j - x) ** 2) / 2).astype(np.float32)
+            near = np.exp(-3 * ((i - y)[:, None] ** 2 + (j - x) ** 2)).astype(np.float32)
             place = np.ix_(i.clip(0, small.shape[0] - 1), j.clip(0, small.shape[1] - 1))
             near *= np.exp(-((luma - small[place]) ** 2) / (2 * sigma**2))
             total += near[..., None] * chroma[place]
