@@ -4,8 +4,8 @@
     python bench/train_step.py --config medium_colorizer --batch 4 --precision bfloat16 --threads 1
 
 The products of a step are counted (bench/counting.py) and divided by its time; the rate is that of torch's large
-product in the same precision, measured before and after. Beside the time on the clock stands the processor's, which is
-the one to compare on a machine that others use too. Ends with a JSON line.
+product in the same precision, measured before and after, at its best. Both are taken by the clock and, on a CPU, by
+processor time, which is the one to look at on a machine that others use too. Ends with a JSON line.
 """
 
 from __future__ import annotations
@@ -60,28 +60,48 @@ def time_steps(training: Training, batch: Batch, steps: int) -> tuple[float, flo
     return statistics.median(clock[3:]), statistics.median(processor[3:])
 
 
+def processor_rate(precision: str, seconds: float = 0.5) -> float:
+    """Operations of the large product a second of processor time, at its best; all threads together."""
+    rows, inner, columns = machine.PRODUCT["cpu"]
+    kind = getattr(torch, precision)
+    a, b = torch.randn(rows, inner).to(kind), torch.randn(inner, columns).to(kind)
+    out = torch.empty(rows, columns, dtype=kind)
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < 4:
+        before = time.process_time()
+        torch.mm(a, b, out=out)
+        times.append(time.process_time() - before)
+    return 2 * rows * inner * columns * torch.get_num_threads() / min(times[1:])
+
+
 def measure(name: str, images: int, precision: str, steps: int, device: torch.device) -> dict[str, Any]:
     """The figures of one configuration of `coltran.configs`."""
     config = importlib.import_module(f"coltran.configs.{name}").get_config()
     config.batch_size = images
     training = start(config, 0, device, precision)
-    before = machine.measure_limits(device)
-    clock, processor = time_steps(training, random_batch(training, images), steps)
-    rate = machine.best(before, machine.measure_limits(device)).flops[precision]
+    batch = random_batch(training, images)
+    limits, busy = machine.measure_limits(device), processor_rate(precision)
+    clock, processor = time_steps(training, batch, steps)
+    rate = machine.best(limits, machine.measure_limits(device)).flops[precision]
+    busy = max(busy, processor_rate(precision))
     operations = counting.flops(images * counting.training_step(training.config["model"]))
-    busy = processor / torch.get_num_threads()
-    return {
+    found = {
         "config": name,
         "weights": sum(p.numel() for p in training.network.parameters()),
         "batch": images,
         "precision": precision,
         "seconds": clock,
-        "processor_seconds": processor,
         "images_a_second": images / clock,
         "gflop": operations / 1e9,
         "limit_gflop_a_second": rate / 1e9,
         "share": operations / clock / rate,
-        "share_of_processor_time": operations / busy / rate,
+    }
+    if device.type != "cpu":
+        return found
+    return found | {
+        "processor_seconds": processor,
+        "limit_gflop_by_processor_time": busy / 1e9,
+        "share_by_processor_time": operations * torch.get_num_threads() / processor / busy,
     }
 
 

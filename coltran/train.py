@@ -81,6 +81,7 @@ def train(
     device: str = "cpu",
     precision: str | None = None,
     accumulate: int = 1,
+    recompute: bool = False,
 ) -> int:
     """Trains from the newest checkpoint in `logdir`, or from the start, up to `config.max_train_steps`.
 
@@ -99,6 +100,7 @@ def train(
         device: torch device; "xla" is all devices of torch_xla's runtime.
         precision: of the matrix products, see `coltran.devices.choose.place`.
         accumulate: parts of a batch that go through the network one after another, see `start`.
+        recompute: keep the inputs of layers alone, see `start`.
 
     Returns:
         0 when the last step is reached, 128 + the signal's number after a SIGINT or SIGTERM.
@@ -106,7 +108,7 @@ def train(
     Raises:
         UserError, CheckpointError, PhotoError, OSError: see `start`, `resume`, `train_batches`, `save`.
     """
-    training = start(config, seed, cli.device(device), precision, accumulate)
+    training = start(config, seed, cli.device(device), precision, accumulate, recompute)
     logdir = Path(logdir)
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
@@ -185,6 +187,10 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
         "of matrix products; default: bfloat16 on a TPU, else float32",
         flag_values=values,
     )
+    text = (
+        "compute layers again for the gradients rather than keep what they need: less memory, up to a third more time"
+    )
+    flags.DEFINE_boolean("recompute", False, text, flag_values=values)
     flags.DEFINE_boolean("tensorboard", tensorboard, "write summaries for TensorBoard", flag_values=values)
 
 
@@ -205,6 +211,7 @@ def train_by_flags(values: flags.FlagValues, photos: Photos, device: str) -> int
         device=device,
         precision=values.precision,
         accumulate=values.accumulate,
+        recompute=values.recompute,
     )
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from coltran.networks.dense import Dense
 from coltran_kernels import add_layer_norm, affine, packed_attention, takes_bfloat16, unpack_conditioning
@@ -323,3 +325,10 @@ class AxialEncoder(nn.Module):
             y = self.dropout(feed_forward(x, implementation=implementation))
             x = self.norms[2 * i + 1](y, x, implementation=implementation)
         return x
+
+
+def use_recomputation(network: nn.Module) -> None:
+    """From now on attention and feed-forward keep their inputs alone, and compute the rest again for the backward."""
+    for module in network.modules():
+        if isinstance(module, (AxialAttention, FeedForward)):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]

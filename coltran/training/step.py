@@ -18,7 +18,7 @@ from coltran.devices.choose import place
 from coltran.devices.place import Place
 from coltran.errors import UserError
 from coltran.networks.dense import use_bfloat16
-from coltran.networks.layers import Dropout, draw_dropout, plain
+from coltran.networks.layers import Dropout, draw_dropout, plain, use_recomputation
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
 from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
@@ -53,7 +53,12 @@ class Training:
 
 
 def start(
-    config: Mapping[str, Any], seed: int, device: torch.device, precision: str | None = None, accumulate: int = 1
+    config: Mapping[str, Any],
+    seed: int,
+    device: torch.device,
+    precision: str | None = None,
+    accumulate: int = 1,
+    recompute: bool = False,
 ) -> Training:
     """A training before its first step: the network with fresh weights drawn from `seed`.
 
@@ -61,6 +66,7 @@ def start(
         precision: of the matrix products, see `coltran.devices.choose.place`.
         accumulate: a batch goes through the network in so many parts, which takes as much less memory; the losses and
             gradients are those of the whole batch, to rounding.
+        recompute: layers keep their inputs alone and are computed again for the gradients; the losses are the same.
 
     Raises:
         UserError: the configuration builds no network, no optimizer or no moving average; or the device is not served
@@ -76,6 +82,8 @@ def start(
         raise UserError(
             f"--accumulate={accumulate} does not share a batch of {config['batch_size']} photographs evenly."
         )
+    if recompute and device.type == "xla":
+        raise UserError("--recompute is not offered on XLA, whose compiler decides what is kept.")
     torch.manual_seed(seed)
     try:
         network = networks.build(networks.model_config(config)).to(device).train()
@@ -86,6 +94,8 @@ def start(
         raise UserError(f"The configuration cannot be trained: {reason}.") from error
     if where.bfloat16:
         use_bfloat16(network)
+    if recompute:
+        use_recomputation(network)
     whole = plain(config) | {"model": network.config}
     losses = processes.shared(Losses(network, whole))
     return Training(whole, network, losses, optimizer, average, seed, where, accumulate=accumulate)
