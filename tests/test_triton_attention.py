@@ -28,8 +28,10 @@ def on_device(operands):
     return {name: tensor.to(DEVICE) for name, tensor in operands.items()}
 
 
-# length, channels, axis, causal, bias, conditioned
-GRID = list(product((1, 7, 16, 33, 64), (8, 16, 32), ("row", "column"), (False, True), (False, True), ("", "qkv")))
+# length, channels, axis, causal, bias, conditioned: every size with either axis and mask, of which each meets all four
+# pairs of the last two at some size; all 240 would be most of the suite.
+_ALL = list(product((1, 7, 16, 33, 64), (8, 16, 32), ("row", "column"), (False, True), (False, True), ("", "qkv")))
+GRID = [_ALL[4 * n + (n + n // 4) % 4] for n in range(len(_ALL) // 4)]
 BEYOND = [
     (7, 8, "column", True, True, "qk"),
     (33, 16, "row", True, False, "v"),
@@ -61,7 +63,7 @@ def test_float32_beyond_the_grid_is_within_twice_the_error_of_plain_torch(case):
     _check(case, torch.float32, lines=1)
 
 
-@pytest.mark.parametrize("case", [*GRID[5::13], *BEYOND], ids=str)
+@pytest.mark.parametrize("case", [*GRID[::5], *BEYOND], ids=str)
 def test_float16_is_within_twice_the_error_of_plain_torch(case):
     _check(case, torch.float16, lines=1)
 
