@@ -9,7 +9,15 @@ from torch import Tensor
 
 from coltran_kernels import reference
 from coltran_kernels.cpu import decode, settle
-from coltran_kernels.ops import PreparedDecoder, _choose, _packed, _require, _serves_natively, check_draw
+from coltran_kernels.ops import (
+    PreparedDecoder,
+    _choose,
+    _packed,
+    _require,
+    _require_choice,
+    _serves_natively,
+    check_draw,
+)
 from coltran_kernels.shapes import check_decode_row
 from coltran_kernels.types import DecoderWeights, RowTerms, Settled
 
@@ -41,7 +49,7 @@ def settle_row(
         guess: [B, W] labels that the row may have, such as those of the row above; int64.
         window: pixels of an image that a pass computes at most; at least 1.
         weights, terms, uniforms, given, mode, temperature, top_p, eps, return_probabilities, prepared: of `decode_row`.
-        implementation: "reference", "cpu" (native, float32; no gradient passes) or None.
+        implementation: "reference", "cpu" (native, float32; no gradient passes), "triton" (as of `decode_row`) or None.
 
     Raises:
         ValueError, NotImplementedError: as of `decode_row`; also a guess that is no label, or a window below 1.
@@ -58,7 +66,14 @@ def settle_row(
         "window": window, "given": given, "mode": mode, "temperature": temperature, "top_p": top_p, "eps": eps,
         "return_probabilities": return_probabilities,
     }  # fmt: skip
-    _choose("settle_row", implementation, ("reference", "cpu"), uniforms)
+    chosen = _choose("settle_row", implementation, ("reference", "cpu", "triton"), uniforms)
+    if chosen == "triton":
+        from coltran_kernels.triton import settle_launch  # imports triton, so only when wanted
+
+        why_not = settle_launch.unsupported(weights, terms)
+        if why_not is None:
+            return settle_launch.settle_row(weights, terms, uniforms, guess, **options)
+        _require_choice(implementation, f"settle_row: implementation 'triton' cannot serve: {why_not}")
     if _serves_natively("settle_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
         return settle.settle_row(_packed(weights, prepared), terms, uniforms, guess, **options)
     return reference.settle_row(weights, terms, uniforms, guess, **options)

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `make settle-sweep` runs: rows by fixed point against rows pixel by pixel, for hundreds of random networks.
+"""What `make settle-sweep` runs: rows by fixed point against rows pixel by pixel, for hundreds of random networks, and
+the Triton kernel compiled for GPUs that are not there.
 
-Too slow for the main suite, which takes some of them (test_settle_row.py).
+Too slow for the main suite, which takes some of the networks (test_settle_row.py, test_triton_settle.py).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from decoder_of_tests import SETTINGS, random_row
 from settle_cases import Case, check_case, random_cases
+
+from bench.ahead import compile_ahead
+from coltran_kernels.triton import settle_launch
+from coltran_kernels.triton.decode_launch import PRECISION, Plan, launch_options
 
 
 @pytest.mark.parametrize("implementation", ["reference", "cpu"])
@@ -28,3 +36,38 @@ def test_small_networks(case: Case, implementation: str):
 def test_the_papers_size_with_random_weights(batch: int, implementation: str, options: dict[str, object], right: float):
     sizes = (batch, 64, 512, 512, 4, 512, 2)
     check_case(Case(7, sizes, "all", options, right, window=16, imposed=0.0), implementation)
+
+
+@pytest.mark.parametrize("case", random_cases(60, first=2000), ids=str)
+def test_small_networks_in_the_interpreter(case: Case):
+    check_case(case, implementation="triton")
+
+
+def _signature(value: Any) -> Any:
+    """Tensors as their types, so that the arguments can go to another process."""
+    if isinstance(value, tuple):
+        return tuple(map(_signature, value))
+    return value.dtype if isinstance(value, torch.Tensor) else value
+
+
+@pytest.mark.parametrize(
+    ("target", "plan", "batch"),
+    [
+        ("sm_80", Plan(96, 16, 8, True), 1),
+        ("sm_90", Plan(96, 16, 8, True), 1),
+        ("sm_100", Plan(96, 16, 8, True), 1),
+        ("gfx942", Plan(96, 16, 8, False), 1),
+        ("sm_90", Plan(6, 16, 8, False), 20),
+    ],
+)
+def test_the_papers_size_fits_in_bfloat16(target: str, plan: Plan, batch: int):
+    with torch.device("meta"):
+        row = random_row(batch, 64, 512, 512, 4, 512, 2, dtype=torch.bfloat16)
+        guess = torch.zeros(batch, 64, dtype=torch.int64)
+        options = SETTINGS | {"top_p": 0.9, "return_probabilities": False}
+        arguments = settle_launch.kernel_arguments(*row, guess, plan, window=64, **options)
+    arguments = {name: _signature(value) for name, value in arguments.items()} | {"PRECISION": PRECISION}
+    kernel = "coltran_kernels.triton.settle:settle_row_kernel"
+    compiled = compile_ahead(kernel, arguments, target=target, **launch_options(plan))
+    assert compiled.spill_bytes == 0 and compiled.fits
+    assert compiled.matrix_instructions > 0

@@ -259,7 +259,8 @@ def sizes_of(weights: DecoderWeights, terms: RowTerms) -> Sizes:
     )
 
 
-def _device_of(tensor: Tensor) -> Device:
+def device_of(tensor: Tensor) -> Device:
+    """The GPU that a tensor is on; in the interpreter one of a single processor."""
     return Device(1, 1 << 30) if tiles.INTERPRETED else _device(tensor.get_device())
 
 
@@ -276,7 +277,7 @@ def unsupported(weights: DecoderWeights, terms: RowTerms) -> str | None:
     strides = [tensor.stride(0) for layer in terms.layers for tensor in layer[:4] if tensor is not None]
     if batch * max(strides, default=0) >= 2**31 or batch * width * 3 * hidden >= 2**31:
         return f"it counts in 32 bits, too few for {batch} images"
-    sizes, device = sizes_of(weights, terms), _device_of(terms.inputs)
+    sizes, device = sizes_of(weights, terms), device_of(terms.inputs)
     return None if fitting_plans(sizes, device) else f"no plan fits {sizes} on {device}"
 
 
@@ -298,7 +299,7 @@ def decode_row(
     `plan` overrides the one that the cost model chooses.
     """
     if plan is None:
-        plan = choose_plan(sizes_of(weights, terms), _device_of(terms.inputs))
+        plan = choose_plan(sizes_of(weights, terms), device_of(terms.inputs))
     arguments = kernel_arguments(
         weights, terms, uniforms, plan, given=given, mode=mode, temperature=temperature, top_p=top_p, eps=eps,
         return_probabilities=return_probabilities,
