@@ -6,10 +6,12 @@
 
 Sampling is counted for the paper's colorizer with bfloat16 weights. The parts that are matrix products over many pixels
 run at an assumed half of the datasheet's dense bfloat16 rate, but never faster than their weights are read from memory
-(once for the encoder, once a row for the others). The row decoding is counted in two forms of one launch a row:
+(once for the encoder, once a row for the others). The row decoding is counted in three forms of one launch a row:
 
 resident    the weights stay on chip over the row, spread over the processors; a pixel costs its barriers between them
 streaming   one processor a batch reads all weights for every pixel, and waits for nobody
+fixed point the processors are shared out among the images; a pass over the rest of a row costs its barriers, and the
+            weights once for 16 pixels where they do not fit on chip; the passes are those of the small trained network
 
 A kernel's registers, spills and shared memory are those of its machine code. Its time is an estimate: its bytes at the
 card's bandwidth, or its products at the assumed rate. Bytes count every tensor once (what several programs of a line
@@ -55,11 +57,13 @@ BARRIER = 2.5e-6  # assumed seconds of a barrier across the card, through its se
 PROCESSOR_BANDWIDTH = 60e9  # assumed bytes a second that one processor reads from the second-level cache
 BARRIERS_A_LAYER = 5  # after queries, keys and values; attention; its projection; both halves of the feed-forward
 BYTES = 2  # a weight
+PASSES, COMPUTED = 7.3, 5.6  # measured by bench/settling.py: passes a row, pixels computed for each one kept
+ON_CHIP = 200e3  # bytes of weights that one processor keeps
 LAUNCH = 3e-6  # assumed seconds between two kernels
 
 
 def sampling_seconds(card: Card, batch: int) -> dict[str, float]:
-    """Estimated seconds a batch of each stage, the row decoding in both forms."""
+    """Estimated seconds a batch of each stage, the row decoding in all forms."""
     model = setting.load_models(setting.PAPER, ["colorizer"])["colorizer"]
     macs = counting.incremental(model)
     height, width = model["resolution"]
@@ -70,13 +74,20 @@ def sampling_seconds(card: Card, batch: int) -> dict[str, float]:
         return max(batch * counting.flops(macs[stage]) / rate, readings * weights / card.bandwidth)
 
     decoding = batch * counting.flops(macs["row decoding"]) / rate
-    streamed = pixels * counting.step_weights(model) * BYTES / PROCESSOR_BANDWIDTH
+    weights = counting.step_weights(model) * BYTES
+    streamed = pixels * weights / PROCESSOR_BANDWIDTH
+    share = weights / max(1, card.processors // batch)  # of the weights, in a processor that works on one image
+    blocks = math.ceil(COMPUTED * width / PASSES / 16)
+    read = 0 if share <= ON_CHIP else blocks * share / PROCESSOR_BANDWIDTH
+    rounds = math.ceil(batch / card.processors)
+    one_pass = rounds * ((BARRIERS_A_LAYER * layers + 2) * BARRIER + read)
     return {
         "encoder": products("encoder", 1),
         "outer decoder": products("outer decoder", height),
         "conditioning": products("conditioning", height),
         "row decoding, resident": pixels * (BARRIERS_A_LAYER * layers + 1) * BARRIER + decoding,
         "row decoding, streaming": max(streamed, decoding * card.processors),
+        "row decoding, fixed point": height * PASSES * one_pass + COMPUTED * decoding,
     }
 
 
@@ -85,11 +96,12 @@ def sampling_table(batches: list[int]) -> tables.Table:
     found = {(card.name, batch): sampling_seconds(card, batch) for card in CARDS.values() for batch in batches}
     rows = []
     for (name, batch), seconds in found.items():
-        fastest = sum(seconds.values()) - max(seconds["row decoding, resident"], seconds["row decoding, streaming"])
+        forms = [value for stage, value in seconds.items() if stage.startswith("row decoding")]
+        fastest = sum(seconds.values()) - sum(forms) + min(forms)
         cells = (*seconds.values(), fastest / batch)
         rows.append((name, str(batch), *(tables.number(1000 * cell) for cell in cells)))
     columns = next(iter(found.values()))
-    heads = ("card", "batch", *(f"{column}, ms" for column in columns), "ms an image, the faster form")
+    heads = ("card", "batch", *(f"{column}, ms" for column in columns), "ms an image, the fastest form")
     note = (
         f"Estimates: datasheet rates, {100 * UTILISATION:.0f} % of the arithmetic, {1e6 * BARRIER:.1f} µs a barrier, "
         f"{PROCESSOR_BANDWIDTH / 1e9:.0f} GB/s into one processor. Not measured."

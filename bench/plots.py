@@ -26,7 +26,7 @@ def pyplot() -> Any:
         raise UserError("Plots need matplotlib: pip install 'coltran[plot]'.") from error
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot().close(figure)
@@ -59,7 +59,7 @@ def sample_speed(record: Mapping[str, Any], path: Path) -> None:
     limit = "% of the rate of the large product"
     _axes(shares, batches, "batch", ylabel=limit, title="Share of the machine's limit")
     shares.set_ylim(bottom=0)
-    _save(figure, path)
+    save(figure, path)
 
 
 def scaling(record: Mapping[str, Any], path: Path) -> None:
@@ -75,4 +75,4 @@ def scaling(record: Mapping[str, Any], path: Path) -> None:
             title = f"counted, exponent {series['counted']:.2f}"
             one.plot(values, counted, "--", color=line.get_color(), label=title)
         _axes(one, sweep["values"], sweep["name"], yscale="log", ylabel="seconds a batch", title=sweep["title"])
-    _save(figure, path)
+    save(figure, path)

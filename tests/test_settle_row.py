@@ -10,7 +10,7 @@ from settle_cases import Case, check_case, random_cases
 from torch import Tensor
 
 from coltran_kernels import DecoderWeights, RowTerms, decode_row, settle_row
-from coltran_kernels.cpu import decode, native, settle
+from coltran_kernels.cpu import decode, linear, native, settle
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +32,14 @@ def test_the_native_kernel_settles_on_the_sequential_labels(case: Case):
     check_case(case, implementation="cpu")
 
 
-def test_natively_a_row_is_to_the_bit_the_one_drawn_pixel_by_pixel():
-    if (reason := native.why_not()) is not None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_natively_a_row_is_to_the_bit_the_one_drawn_pixel_by_pixel(precision: str):
+    if (reason := native.why_not() or linear.why_not(precision)) is not None:
         pytest.skip(reason)
-    for seed in range(9):
+    for seed in range(6):
         torch.manual_seed(seed)
         weights, terms, uniforms = random_row(2, 21, 24, 40, 3, 70, 1 + seed % 3)
-        packed, guess, settings = decode.pack(weights), torch.randint(70, (2, 21)), SETTINGS | {"top_p": 0.9}
+        packed, guess, settings = decode.pack(weights, precision), torch.randint(70, (2, 21)), SETTINGS | {"top_p": 0.9}
         for target in range(len(native.targets())):
             expected = decode.decode_row(packed, terms, uniforms, target=target, **settings)
             for window, threads in ((1, 1), (4, 1), (7, 2), (21, 3)):

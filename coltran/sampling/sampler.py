@@ -27,7 +27,8 @@ from coltran.sampling.decoding import Rows, decoder_weights
 from coltran.sampling.decoding_graphs import GraphRows
 from coltran.sampling.encoding import encode_distinct, encode_gray, estimate_values
 from coltran.sampling.estimates import ESTIMATES
-from coltran_kernels import decode_row, prepare_decoder
+from coltran.sampling.ways import RowDrawer
+from coltran_kernels import prepare_decoder
 
 AfterRow = Callable[[Tensor, Tensor], "Tensor | None"]
 
@@ -40,6 +41,8 @@ class Sample:
     labels: Tensor  # int64 [B, H, W] in 0..511
     log_prob: Tensor  # [B, H, W], natural log of the drawn label under the untempered model
     probabilities: Tensor | None = None  # [B, H, W, 512] when asked for
+    passes: Tensor | None = None  # int64 [B, H], steps that each row took: W, or fewer by fixed point
+    computed: Tensor | None = None  # int64 [B, H], pixels that were computed for it: W, or more by fixed point
 
 
 def named_seed(seed: int, name: str) -> int:
@@ -86,6 +89,7 @@ def sample(
     image_index: Sequence[int] | None = None,
     given: Tensor | None = None,
     return_probabilities: bool = False,
+    method: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     after_row: AfterRow | None = None,
     finished: Callable[[str], None] = lambda stage: None,
@@ -109,6 +113,8 @@ def sample(
         image_index: which stream of the seed each image draws from; default 0 .. B - 1.
         given: labels [B, H, W] to impose, -1 where a pixel is to be drawn.
         return_probabilities: keep all untempered distributions, [B, H, W, 512] (8 MB an image of 64 x 64).
+        method: how a row is drawn, the same labels either way: "sequential", pixel by pixel; "fixed_point", in passes
+            of many pixels from the row above as a guess (`coltran_kernels.settle_row`); or None, what is faster here.
         progress: called with (rows done, rows) after each row.
         after_row: called after each row with the labels and the log-probabilities so far, [B, rows done, W] each. What
             it returns, where that is not None, says of each image which one's history it goes on from, with what is
@@ -139,27 +145,27 @@ def sample(
     rows = (GraphRows if in_graphs else Rows)(colorizer, z, norm=norm, finished=finished, implementation=implementation)
     weights = decoder_weights(colorizer)
     prepared = None if in_graphs else prepare_decoder(weights, precision=precision, implementation=implementation)
-    labels, log_prob, probabilities = [], [], []
+    drawer = RowDrawer(
+        weights, prepared, method=method, implementation=implementation, mode=mode, temperature=temperature,
+        top_p=top_p, return_probabilities=return_probabilities, eps=EPS,
+    )  # fmt: skip
+    labels, log_prob, probabilities = list[Tensor](), list[Tensor](), list[Tensor]()
+    passes, computed = list[Tensor](), list[Tensor]()
     for row in range(height):  # nothing in this loop waits for the device
         with rows.graph("row decoding"):
-            of_row = decode_row(
-                weights,
+            of_row = drawer.draw(
                 rows.terms,
                 rows.pick(numbers),
-                mode=mode,
-                temperature=temperature,
-                top_p=top_p,
-                given=None if given is None else rows.pick(given),
-                return_probabilities=return_probabilities,
-                eps=EPS,
-                prepared=prepared,
-                implementation=implementation,
+                None if given is None else rows.pick(given),
+                labels[-1] if labels else None,
             )
         finished("row decoding")
-        labels.append(of_row[0])
-        log_prob.append(of_row[1])
-        if of_row[2] is not None:
-            probabilities.append(of_row[2])
+        labels.append(of_row.labels)
+        log_prob.append(of_row.log_probs)
+        passes.append(of_row.passes)
+        computed.append(of_row.computed)
+        if of_row.probabilities is not None:
+            probabilities.append(of_row.probabilities)
         if after_row is not None:
             origin = after_row(torch.stack(labels, 1), torch.stack(log_prob, 1))
             if origin is not None:
@@ -173,7 +179,8 @@ def sample(
     with rows.graph("image"):
         whole = torch.stack(labels, 1)
         kept = torch.stack(probabilities, 1) if probabilities else None
-        return Sample(labels_to_colors(whole), whole, torch.stack(log_prob, 1), kept)
+        work = torch.stack(passes, 1), torch.stack(computed, 1)
+        return Sample(labels_to_colors(whole), whole, torch.stack(log_prob, 1), kept, *work)
 
 
 @with_precision

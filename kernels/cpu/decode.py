@@ -140,9 +140,12 @@ def _layer(packed: PackedLayer, row: list[Tensor | None]) -> structures.Layer:
     return structures.Layer(**addresses, **terms)
 
 
-def useful_threads(packed: PackedWeights, together: int) -> int:
-    """As many threads as torch may use, but none for less than about ten microseconds of products of those pixels."""
-    products = together * sum(t.numel() for layer in packed.layers for t in layer if t is not None)
+def useful_threads(packed: PackedWeights, together: int, head: int = 0) -> int:
+    """As many threads as torch may use, but none for less than about ten microseconds of products of those pixels.
+
+    `head` is what a pixel costs besides the layers, in multiply-adds.
+    """
+    products = together * (head + sum(t.numel() for layer in packed.layers for t in layer if t is not None))
     return max(1, min(torch.get_num_threads(), products // 2**16))
 
 

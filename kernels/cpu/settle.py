@@ -32,7 +32,7 @@ def settle_row(
     described.drawn.copy_(guess if given is None else torch.where(given >= 0, given, guess))
     batch, width = uniforms.shape
     window = min(window, width)
-    threads = threads or min(window, useful_threads(packed, window))
+    threads = threads or min(window, useful_threads(packed, window, packed.logits.numel()))
     passes, computed = torch.empty(2, batch, dtype=torch.int64)
     settle = structures.Settle(
         row=ctypes.pointer(described.row), window=window, passes=passes.data_ptr(), computed=computed.data_ptr()
