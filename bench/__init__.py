@@ -7,6 +7,7 @@ sample_speed    How fast does it colour here, beside the original's way of sampl
 scaling         How does that time grow with the image, the batch and the network?
 document        What do the records say? Writes the tables and plots of docs/performance.md.
 gpu             What should a GPU that is not at hand take, and what does each kernel need of it?
+settling        How many passes does a row take by fixed point, by guess and window?
 train_step      What share of the machine's product rate does a step of training reach?
 loader          How soon does a training on a data set of ImageNet's size start, and how fast is it read?
 large           What does a large photograph cost beyond the networks?

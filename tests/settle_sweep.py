@@ -53,10 +53,8 @@ def _signature(value: Any) -> Any:
 @pytest.mark.parametrize(
     ("target", "plan", "batch"),
     [
-        ("sm_80", Plan(96, 16, 8, True), 1),
         ("sm_90", Plan(96, 16, 8, True), 1),
         ("sm_100", Plan(96, 16, 8, True), 1),
-        ("gfx942", Plan(96, 16, 8, False), 1),
         ("sm_90", Plan(6, 16, 8, False), 20),
     ],
 )
