@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo gallery hints small frechet test test-ray test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test docs kills fuzz sanitize clean
+.PHONY: help demo gallery hints small frechet test test-ray test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test docs tour kills fuzz sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -113,6 +113,10 @@ tf-test: $(READY)  ## let TensorFlow, in an environment of its own (1.6 GB), and
 
 docs: $(READY) build/mypy/coltran_kernels  ## build the documentation as a site, build/site
 	PYTHONPATH=build/mypy:. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+tour: $(READY)  ## run docs/tour.ipynb and keep what it shows, after other weights came into the package
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check nbclient ipykernel
+	$(BIN)/jupyter-execute --inplace docs/tour.ipynb
 
 kills: $(READY)  ## kill trainings and folder runs 1,000 times: whole files, and the same result in the end (20 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills 1000
