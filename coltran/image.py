@@ -260,8 +260,13 @@ def reading(path: str | Path) -> Iterator[None]:
         raise PhotoError(f"{path} cannot be read as an image: {reason}.") from None
 
 
-def load_photo(path: str | Path) -> np.ndarray:
+def load_photo(path: str | Path, *, least: int = 0) -> np.ndarray:
     """Read a photograph in any format that Pillow reads.
+
+    Args:
+        path: the file.
+        least: a JPEG may come at 1/2, 1/4 or 1/8 of its size, averaged, where both sides stay at least so long, which
+            takes a fraction of the time; 0: at its own.
 
     Returns:
         uint8 [H, W, 3], upright and opaque: see `image_to_rgb`.
@@ -270,6 +275,8 @@ def load_photo(path: str | Path) -> np.ndarray:
             values of an unknown range.
     """
     with reading(path), Image.open(path) as image:
+        if least:
+            image.draft(None, (least, least))
         return image_to_rgb(image)
 
 

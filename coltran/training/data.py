@@ -16,6 +16,7 @@ The spatial upsampler gets the large image and the small one resized back up.
 from __future__ import annotations
 
 import itertools
+import math
 import signal
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -73,6 +74,9 @@ class _TrainingPhotographs(_Photographs):
         self.least_area = float(config.get("random_resized_crop") or 1)
         if not 0 < self.least_area <= 1:
             raise UserError(f"config.random_resized_crop must lie in (0, 1], or be 0 for none, not {self.least_area}.")
+        # What is left of the shorter side by the smallest crop is not to be enlarged.
+        side = math.ceil(max(config["resolution"]) / math.sqrt(self.least_area))
+        self.least = side if config.get("jpeg_draft") else 0
         self._epoch = -1
         self._order = np.arange(0)
 
@@ -89,7 +93,7 @@ class _TrainingPhotographs(_Photographs):
         rng = np.random.default_rng([self.seed, _SAMPLE, n])
         for offset in range(len(self.paths)):  # the next photo stands in for one that cannot be read
             try:
-                photo = image.load_photo(self.paths[(first + offset) % len(self.paths)])
+                photo = image.load_photo(self.paths[(first + offset) % len(self.paths)], least=self.least)
             except image.PhotoError as error:
                 unreadable.append(str(error))
                 continue
