@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import sys
 import tempfile
@@ -66,22 +65,6 @@ def order(output: Path, weights: Path | None, batch: int, stage: str) -> cluster
     return cluster.Order(str(output), drawing, where, "cpu", 1, 1, batch, "png", 95)
 
 
-def processor_seconds() -> float:
-    """Processor time of this process and of all that descend from it."""
-    parents, seconds = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-        seconds[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    family = {os.getpid()}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(seconds[member] for member in family)
-
-
 def throughput(folder: Path, count: int, batch: int) -> dict[str, Any]:
     """Seconds a photograph of one process with two threads, and of two actors with one each."""
     make_photographs(folder / "photographs", count, 300, 400)
@@ -100,7 +83,7 @@ def throughput(folder: Path, count: int, batch: int) -> dict[str, Any]:
     asked = time.perf_counter()
     arrivals: list[tuple[float, float, float]] = []  # time, seconds that the batch took, processor time until then
     for rows in cluster.results(names, order(folder / "cluster", None, batch, "final"), "local", 2, 1):
-        arrivals.append((time.perf_counter(), sum(rows["seconds"].to_pylist()), processor_seconds()))
+        arrivals.append((time.perf_counter(), sum(rows["seconds"].to_pylist()), machine.processor_seconds()))
     for name in photos.values():
         pixels = [(folder / who / f"{name}-0.png").read_bytes() for who in ("alone", "cluster")]
         assert pixels[0] == pixels[1], f"the pixels of {name} differ"

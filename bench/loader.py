@@ -5,9 +5,9 @@
 
 Makes the folder where it is missing: 1000 folders of JPEGs of 500 x 375 random smooth pixels, of which there are 1000;
 the others are hard links to these. Then measures, each in a process of its own: searching the folder and writing the
-index; a start with the index, up to the first batch of the colorizer's training at batch 32; the photographs a second
-after it, and the memory of all its processes (their proportional shares) at the first batch and at the last one. Ends
-with one JSON line.
+index; a start with the index, up to the first batch of the colorizer's training at batch 32; the seconds a photograph
+after it, and the memory of all its processes (their proportional shares) at the first batch and at the last one. As
+other programs may have the cores too, it tells processor time beside the time on the clock. Ends with one JSON line.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
 from bench import machine
+from bench.machine import processor_seconds
 from coltran.cli import at_least
 from coltran.configs.colorizer import get_config
 from coltran.image import list_photos
@@ -64,15 +65,16 @@ def memory() -> list[float]:
 
 def start_and_read(folder: Path, workers: int, batches: int) -> dict[str, Any]:
     """A training's data from its start on."""
-    began = time.perf_counter()
+    began, work = time.perf_counter(), processor_seconds()
     source = train_batches(get_config(), folder, "coltran_core", workers=workers)
     next(source)
-    first = time.perf_counter()
-    before = memory()
+    start = {"seconds": time.perf_counter() - began, "processor": processor_seconds() - work}
+    before, began, work = memory(), time.perf_counter(), processor_seconds()
     for _ in range(batches):
         next(source)
-    rate = batches * BATCH / (time.perf_counter() - first)
-    return {"start": first - began, "photographs_a_second": rate, "mib_first": before, "mib_last": memory()}
+    times = {"seconds": time.perf_counter() - began, "processor": processor_seconds() - work}
+    a_photograph = {key: value / (batches * BATCH) for key, value in times.items()}
+    return {"start": start, "a_photograph": a_photograph, "mib_first": before, "mib_last": memory()}
 
 
 PARTS = {
@@ -82,12 +84,12 @@ PARTS = {
 }
 
 
-def measure(part: str, folder: Path, cache: Path, workers: int = 0, batches: int = 0) -> dict[str, Any]:
-    """A part in a process of its own: its seconds and what it gives."""
+def measure(part: str, folder: Path, cache: Path, workers: int = 0, batches: int = 1) -> dict[str, Any]:
+    """A part in a process of its own: its seconds, also of the processor, and what it gives."""
     command = [sys.executable, __file__, "--folder", str(folder), "--part", part]
     command += ["--workers", str(workers), "--batches", str(batches)]
     environment = os.environ | {"XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -105,9 +107,10 @@ def main() -> int:
     options = parser.parse_args()
     photos, cache = options.folder / "photographs", options.folder / "cache"
     if options.part:
-        began = time.perf_counter()
+        began, work = time.perf_counter(), processor_seconds()
         found = PARTS[options.part](photos, options.workers, options.batches)
-        print(json.dumps({"seconds": time.perf_counter() - began, "found": found}))
+        times = {"seconds": time.perf_counter() - began, "processor": processor_seconds() - work}
+        print(json.dumps(times | {"found": found}))
         return 0
     if not photos.exists():
         make_photographs(photos, options.photographs)

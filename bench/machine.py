@@ -41,6 +41,22 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+def processor_seconds() -> float:
+    """Processor time of this process and of all that descend from it."""
+    parents, seconds = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        parents[int(stat.parent.name)] = int(fields[1])
+        seconds[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    family = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(seconds[member] for member in family)
+
+
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.*)", info.read_text(encoding="utf-8")) if info.exists() else None
