@@ -36,6 +36,7 @@ from bench import machine
 from coltran import checkpoint, cluster, networks
 from coltran.cli import at_least
 from coltran.photo import manifest
+from coltran.pipeline import STAGES
 
 DRAWING = {"seed": 0, "temperature": 1.0, "top_p": 0.9, "mode": "sample", "norm": "exact"}
 WHOLE = DRAWING | {"fit": "stretch", "size": "original"}
@@ -65,13 +66,13 @@ def order(output: Path, weights: Path | None, batch: int, stage: str) -> cluster
     return cluster.Order(str(output), drawing, where, "cpu", 1, 1, batch, "png", 95)
 
 
-def throughput(folder: Path, count: int, batch: int) -> dict[str, Any]:
+def throughput(folder: Path, count: int, batch: int, stage: str) -> dict[str, Any]:
     """Seconds a photograph of one process with two threads, and of two actors with one each."""
     make_photographs(folder / "photographs", count, 300, 400)
     photos, _ = cluster.find_photos([str(folder / "photographs")], folder / "none")
     names = list(photos.items())
 
-    alone = cluster.Colourist(order(folder / "alone", None, batch, "final"), 2)
+    alone = cluster.Colourist(order(folder / "alone", None, batch, stage), 2)
     columns = {"path": [path for path, _ in names], "name": [name for _, name in names]}
     tables = [pa.table({key: column[n : n + batch] for key, column in columns.items()}) for n in range(0, count, batch)]
     alone(tables[0])  # warms up
@@ -82,7 +83,7 @@ def throughput(folder: Path, count: int, batch: int) -> dict[str, Any]:
 
     asked = time.perf_counter()
     arrivals: list[tuple[float, float, float]] = []  # time, seconds that the batch took, processor time until then
-    for rows in cluster.results(names, order(folder / "cluster", None, batch, "final"), "local", 2, 1):
+    for rows in cluster.results(names, order(folder / "cluster", None, batch, stage), "local", 2, 1):
         arrivals.append((time.perf_counter(), sum(rows["seconds"].to_pylist()), machine.processor_seconds()))
     for name in photos.values():
         pixels = [(folder / who / f"{name}-0.png").read_bytes() for who in ("alone", "cluster")]
@@ -93,6 +94,7 @@ def throughput(folder: Path, count: int, batch: int) -> dict[str, Any]:
     return {
         "photographs": count,
         "batch": batch,
+        "stage": stage,
         "one_process": {key: value / (count - batch) for key, value in one.items()},
         "two_actors": {"seconds": span / counted, "processor": (arrivals[-1][2] - arrivals[1][2]) / counted},
         "start": began - asked,
@@ -135,13 +137,16 @@ def main() -> int:
     )
     parser.add_argument("--photographs", type=at_least(16), default=96)
     parser.add_argument("--batch", type=at_least(1), default=8)
+    parser.add_argument(
+        "--stage", choices=STAGES, default="final", help="the less work, the larger Ray's share (final)"
+    )
     parser.add_argument("--tiny", type=at_least(100), help="measure memory with so many tiny photographs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.tiny:
             found = driver_memory(Path(folder), options.tiny)
         else:
-            found = throughput(Path(folder), options.photographs, options.batch)
+            found = throughput(Path(folder), options.photographs, options.batch, options.stage)
     print(json.dumps({"machine": machine.describe(torch.device("cpu")), **found}))
     return 0
 
