@@ -131,6 +131,7 @@ def train(
         training.average = build_average(config, training.network)
     if training.step >= last_step:
         if writes:
+            checkpoint.prune(logdir, keep)  # a run that was killed when it had saved its last step did not come to it
             LOG.info("%s", f"{found[-1] if found else name} has reached config.max_train_steps={last_step} already.")
         return 0
     share = processes.rank(), processes.count()

@@ -132,3 +132,12 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, photos_dir, numbe
     _train(whole_config(dropout=0.2), tmp_path / "whole", photos_dir, stopped + 2)
     assert _losses(tmp_path / "log") == _losses(tmp_path / "whole")
     _assert_same_tensors(tmp_path / "log", tmp_path / "whole", stopped + 2)
+
+
+def test_what_a_training_killed_at_its_end_left_is_cleared_by_the_next_start(tmp_path, photos_dir):
+    _train(whole_config(), tmp_path / "log", photos_dir, 6, save_every_steps=1)
+    there = {path.name for path in (tmp_path / "log").iterdir()}
+    (tmp_path / "log" / ".writing-checkpoint-000003").mkdir()
+    (tmp_path / "log" / "checkpoint-000002").mkdir()
+    _train(whole_config(), tmp_path / "log", photos_dir, 6, save_every_steps=1)
+    assert {path.name for path in (tmp_path / "log").iterdir()} == there
