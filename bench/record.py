@@ -50,6 +50,7 @@ def measurement(
         "network": network,
         "implementation": implementation,
         "batch": batch,
+        "dtype": dtype,
         "runs": seconds,
         "seconds_an_image": per_image,
         "spread": [min(seconds) / batch, max(seconds) / batch],

@@ -28,6 +28,7 @@ if __name__ == "__main__":
 
 from bench import check, counting, machine, plots, record, setting, tables, timing
 from coltran import cli
+from coltran.devices.choose import require_bfloat16
 from coltran.networks.colorizer import Colorizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -42,12 +43,21 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=cli.at_least(1), nargs="+", default=[1, 8], help="batch sizes (default: 1 8)")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--dtype", choices=list(DTYPES), default="float32")
+    parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of the networks")
+    parser.add_argument(
+        "--precision", choices=list(DTYPES), default="float32",
+        help="of our products with float32 networks, on a CPU; the original's way and the checks stay in float32",
+    )  # fmt: skip
     parser.add_argument(
         "--rows", type=cli.at_least(1), default=1, help="rows of the original's algorithm to time (default: 1)"
     )
     parser.add_argument("--full", action="store_true", help="time the original's algorithm on all rows")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.precision == "bfloat16":
+        if options.dtype != "float32" or options.device != "cpu":
+            parser.error("--precision bfloat16 takes float32 networks on a CPU")
+        require_bfloat16(torch.device(options.device))
+    return options
 
 
 class Measuring:
@@ -66,9 +76,15 @@ class Measuring:
         if "colorizer" in self.models:
             height = self.models["colorizer"]["resolution"][0]
             self.rows = (height if options.full else min(options.rows, height), height)
-            self.step_bytes = counting.step_weights(self.models["colorizer"]) * self.dtype.itemsize
+            width = DTYPES[self._precision(setting.DEFAULT)].itemsize
+            self.step_bytes = counting.step_weights(self.models["colorizer"]) * width
         self.machine = machine.describe(self.device)
         self.limits = machine.measure_limits(self.device, self.step_bytes)
+
+    def _precision(self, name: str) -> str:
+        """That of a side's products."""
+        narrow = self.options.precision == "bfloat16" and name != record.RECOMPUTING
+        return "bfloat16" if narrow else self.options.dtype
 
     def run(self) -> None:
         """Checks, then times, one network after another."""
@@ -96,7 +112,7 @@ class Measuring:
 
     def time(self, stage: str, network: nn.Module, batch: int, implementations: list[str]) -> None:
         """All sides in turn, with the limits after each."""
-        sides = setting.sides(network, stage, batch, implementations, self.rows[0])
+        sides = setting.sides(network, stage, batch, implementations, self.rows[0], self.options.precision)
         for name, run in timing.alternate(sides, self.device, self.options.repeats):
             # The machine is not the same from minute to minute: what counts is the best that it did in all of them.
             self.limits = machine.best(self.limits, machine.measure_limits(self.device, self.step_bytes))
@@ -119,7 +135,7 @@ class Measuring:
                 read = {"row decoding": model["resolution"][0] * model["resolution"][1] * self.step_bytes}
             work = {part: counting.flops(count) for part, count in macs.items()}
             rows = self.rows if slow and self.rows[0] < self.rows[1] else None
-            dtype = self.options.dtype
+            dtype = self._precision(name)
             found.append(
                 record.measurement(stage, name, batch, timings, work, self.limits, dtype, read=read, rows=rows)
             )

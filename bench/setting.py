@@ -149,11 +149,11 @@ def draw(name: str, network: nn.Module, gray: Tensor, finished: Marks = lambda s
     return Sample(*(None if tensor is None else tensor.to(gray.device) for tensor in vars(found).values()))  # type: ignore[arg-type]
 
 
-def upsample(name: str, network: nn.Module, images: Tensor) -> Tensor:
+def upsample(name: str, network: nn.Module, images: Tensor, **options: Any) -> Tensor:
     """What `coltran.sampling` does with an upsampler of either kind, on images [B, H, W, 3]; "xla" as in `draw`."""
     network, inputs, _ = _place(name, network, images, lambda stage: None)
     call: Callable[..., Tensor] = upsample_color if isinstance(network, ColorUpsampler) else upsample_space
-    return call(network, inputs, inputs[..., 0], implementation=named(name)).to(images.device)
+    return call(network, inputs, inputs[..., 0], implementation=named(name), **options).to(images.device)
 
 
 def _place(name: str, network: nn.Module, inputs: Tensor, finished: Marks) -> tuple[nn.Module, Tensor, Marks]:
@@ -169,7 +169,9 @@ def _place(name: str, network: nn.Module, inputs: Tensor, finished: Marks) -> tu
     return there, inputs.to(next(there.parameters()).device), done
 
 
-def sides(network: nn.Module, stage: str, batch: int, implementations: list[str], rows: int) -> dict[str, Run]:
+def sides(
+    network: nn.Module, stage: str, batch: int, implementations: list[str], rows: int, precision: str = "float32"
+) -> dict[str, Run]:
     """What to time in turn: a network with each implementation, the colorizer after the original's way.
 
     Args:
@@ -178,15 +180,16 @@ def sides(network: nn.Module, stage: str, batch: int, implementations: list[str]
         batch: images.
         implementations: by name.
         rows: of the original's way, the first ones.
+        precision: of our products.
     """
     images = random_images(batch, network.config, next(network.parameters()).device)  # type: ignore[arg-type]
 
     def side(name: str) -> Run:
         def run(clock: StageClock) -> None:
             if isinstance(network, Colorizer):
-                draw(name, network, images[..., 0], finished=clock, seed=0)
+                draw(name, network, images[..., 0], finished=clock, seed=0, precision=precision)
             else:
-                upsample(name, network, images)
+                upsample(name, network, images, precision=precision)
                 clock(stage)
 
         return run

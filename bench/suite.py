@@ -33,6 +33,7 @@ from coltran.networks.losses import compute_losses
 from coltran.sampling.decoding import InnerRows, decoder_weights
 from coltran.training.step import start, take_step
 from coltran_kernels import add_layer_norm, affine, axial_attention, cached_attention, decode_row, reference
+from coltran_kernels.cpu import linear as dense
 from coltran_kernels.ops import IMPLEMENTATIONS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -140,6 +141,20 @@ def test_add_layer_norm(benchmark: Any, implementation: str, conditional: bool) 
     compare_and_time(
         benchmark, lambda name: add_layer_norm(x, residual, scale, shift, implementation=name), implementation
     )
+
+
+@pytest.mark.parametrize("form", ["torch", "packed"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("outputs", [HIDDEN, 3 * HIDDEN])
+@pytest.mark.parametrize("rows", [1, 8, 64, 256, 1024, 4096])
+def test_dense(benchmark: Any, rows: int, outputs: int, precision: str, form: str) -> None:
+    """torch's product, or packed as the sampler does; in bfloat16 both from and to float32."""
+    if (reason := dense.why_not(precision)) is not None:
+        pytest.skip(reason)
+    x, weight = torch.randn(rows, HIDDEN), torch.randn(outputs, HIDDEN)
+    layer = dense.lay_out(weight, None, precision, form)
+    benchmark.extra_info["gflop"] = 2e-9 * rows * outputs * HIDDEN
+    time_it(benchmark, lambda: layer.multiply(x))
 
 
 @by_all

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import check, document, machine, record, sample_speed, scaling, setting, timing
+from bench import check, document, machine, neighbours, record, sample_speed, scaling, setting, timing
 from coltran.errors import UserError
+from coltran_kernels.cpu.linear import why_not
 from coltran_kernels.ops import IMPLEMENTATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -232,3 +233,20 @@ def test_the_document_says_what_the_records_say(tmp_path):
 def test_a_document_without_its_marks_is_one_sentence():
     with pytest.raises(UserError, match="needs the marks 'begin results'"):
         document.fill("text", "results", "table")
+
+
+def test_neighbours_are_started_and_ended_and_the_times_kept(tmp_path):
+    config = _write_configurations(tmp_path)
+    assert neighbours.main([f"--config={config}", "--repeats=1", "--neighbours=1", f"--results={tmp_path}"]) == 0
+    (found,) = json.loads((tmp_path / "neighbours.jsonl").read_text())["measurements"]
+    assert set(found["seconds"]) == {"alone", "beside others", "beside others, all threads"}
+
+
+@pytest.mark.skipif(why_not("bfloat16") is not None, reason=str(why_not("bfloat16")))
+def test_products_in_bfloat16_are_measured_against_their_own_limit(tmp_path):
+    config = _write_configurations(tmp_path)
+    options = ["--precision=bfloat16", "--batch=1", "--repeats=1", "--stages=colorizer", "--device=cpu"]
+    assert sample_speed.main([*options, f"--config={config}", f"--results={tmp_path}"]) == 0
+    found = json.loads((tmp_path / "sample_speed.jsonl").read_text())
+    dtypes = {m["implementation"]: m["dtype"] for m in found["measurements"]}
+    assert dtypes == {record.RECOMPUTING: "float32", setting.DEFAULT: "bfloat16"}

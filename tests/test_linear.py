@@ -24,7 +24,7 @@ def _operands(rows, outputs, depth):
 
 
 def _layer(weight, bias, form, precision="float32"):
-    return dense._lay_out(weight, bias, precision, form)
+    return dense.lay_out(weight, bias, precision, form)
 
 
 def _assert_near(found, x, weight, bias=None, relu=False, precision="float32"):

@@ -18,6 +18,7 @@ from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import AxialEncoder
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling.estimates import Estimate
+from coltran.sampling.threads import Threads
 
 PIXELS = 1024  # in a block, or one line if that is more
 
@@ -39,12 +40,14 @@ def encode_in_place(encoder: AxialEncoder, x: Tensor, *, implementation: str | N
     """What `encoder(x)` is without dropout, written over x, contiguous [B, H, W, D]."""
     x += encoder.position.row[:, None]
     x += encoder.position.column
-    for i, (attention, feed_forward) in enumerate(zip(encoder.attention, encoder.feed_forward, strict=True)):
-        for block in _blocks(x, attention.axis):
-            y = attention(block, implementation=implementation)
-            y = encoder.norms[2 * i](y, block, implementation=implementation)
-            transformed = feed_forward(y, implementation=implementation)
-            block.copy_(encoder.norms[2 * i + 1](transformed, y, implementation=implementation))
+    with Threads(x.device) as threads:
+        for i, (attention, feed_forward) in enumerate(zip(encoder.attention, encoder.feed_forward, strict=True)):
+            for block in _blocks(x, attention.axis):
+                y = attention(block, implementation=implementation)
+                y = encoder.norms[2 * i](y, block, implementation=implementation)
+                transformed = feed_forward(y, implementation=implementation)
+                block.copy_(encoder.norms[2 * i + 1](transformed, y, implementation=implementation))
+                threads.look()
     return x
 
 

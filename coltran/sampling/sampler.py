@@ -27,6 +27,7 @@ from coltran.sampling.decoding import Rows, decoder_weights
 from coltran.sampling.decoding_graphs import GraphRows
 from coltran.sampling.encoding import encode_distinct, encode_gray, estimate_values
 from coltran.sampling.estimates import ESTIMATES
+from coltran.sampling.threads import Threads
 from coltran.sampling.ways import RowDrawer
 from coltran_kernels import prepare_decoder
 
@@ -151,31 +152,34 @@ def sample(
     )  # fmt: skip
     labels, log_prob, probabilities = list[Tensor](), list[Tensor](), list[Tensor]()
     passes, computed = list[Tensor](), list[Tensor]()
-    for row in range(height):  # nothing in this loop waits for the device
-        with rows.graph("row decoding"):
-            of_row = drawer.draw(
-                rows.terms,
-                rows.pick(numbers),
-                None if given is None else rows.pick(given),
-                labels[-1] if labels else None,
-            )
-        finished("row decoding")
-        labels.append(of_row.labels)
-        log_prob.append(of_row.log_probs)
-        passes.append(of_row.passes)
-        computed.append(of_row.computed)
-        if of_row.probabilities is not None:
-            probabilities.append(of_row.probabilities)
-        if after_row is not None:
-            origin = after_row(torch.stack(labels, 1), torch.stack(log_prob, 1))
-            if origin is not None:
-                rows.go_on_from(origin)
-                given = None if given is None else given[origin]
-                labels, log_prob, probabilities = ([t[origin] for t in ts] for ts in (labels, log_prob, probabilities))
-        if row + 1 < height:
-            rows.advance(labels[-1])
-        if progress is not None:
-            progress(row + 1, height)
+    with Threads(z.device) as threads:
+        for row in range(height):  # nothing in this loop waits for the device
+            with rows.graph("row decoding"):
+                of_row = drawer.draw(
+                    rows.terms,
+                    rows.pick(numbers),
+                    None if given is None else rows.pick(given),
+                    labels[-1] if labels else None,
+                )
+            finished("row decoding")
+            labels.append(of_row.labels)
+            log_prob.append(of_row.log_probs)
+            passes.append(of_row.passes)
+            computed.append(of_row.computed)
+            if of_row.probabilities is not None:
+                probabilities.append(of_row.probabilities)
+            if after_row is not None:
+                origin = after_row(torch.stack(labels, 1), torch.stack(log_prob, 1))
+                if origin is not None:
+                    rows.go_on_from(origin)
+                    given = None if given is None else given[origin]
+                    histories = (labels, log_prob, probabilities)
+                    labels, log_prob, probabilities = ([t[origin] for t in ts] for ts in histories)
+            if row + 1 < height:
+                rows.advance(labels[-1])
+            if progress is not None:
+                progress(row + 1, height)
+            threads.look()
     with rows.graph("image"):
         whole = torch.stack(labels, 1)
         kept = torch.stack(probabilities, 1) if probabilities else None

@@ -80,7 +80,8 @@ class PackedLinear:
         return y.float().view(*x.shape[:-1], len(self.weight))
 
 
-def _lay_out(weight: Tensor, bias: Tensor | None, precision: str, form: str) -> PackedLinear:
+def lay_out(weight: Tensor, bias: Tensor | None, precision: str, form: str) -> PackedLinear:
+    """A dense layer in one of FORMS: float32 weights [N, K], with K at least 1, and a bias [N] or None."""
     kind, weight = TYPES[precision], weight.detach()
     laid_out = weight.to(kind).contiguous()
     if form.startswith("packed"):
@@ -99,10 +100,10 @@ def _measure(precision: str) -> str:
     for form in ("packed", "torch"):
         if form == "packed" and not torch.backends.mkldnn.is_available():
             continue
-        layer = _lay_out(weight, None, precision, form)
+        layer = lay_out(weight, None, precision, form)
         whole, parts = layer.multiply(x), (x[:1], x[:3], x[:8], x[:50], x[:64], x[:513])
         if not all(torch.equal(layer.multiply(part), whole[: len(part)]) for part in parts):
-            layer = _lay_out(weight, None, precision, f"{form} in blocks")
+            layer = lay_out(weight, None, precision, f"{form} in blocks")
         layers.append(layer)
     best = [float("inf")] * len(layers)
     for _ in range(5):
@@ -124,5 +125,5 @@ def form(precision: str) -> str:
 
 
 def pack(weight: Tensor, bias: Tensor | None, precision: str = "float32") -> PackedLinear:
-    """Lays out float32 weights [N, K] and a bias [N] or None, with K at least 1."""
-    return _lay_out(weight, bias, precision, form(precision))
+    """`lay_out` in the form that serves best here."""
+    return lay_out(weight, bias, precision, form(precision))
