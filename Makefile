@@ -12,7 +12,7 @@ unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo gallery hints small frechet test test-ray test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test docs tour kills fuzz sanitize clean
+.PHONY: help demo gallery hints small frechet test test-ray test-web test-xla decode-grid settle-sweep tpu-aot bench lint format wheel-test tf-test docs tour kills fuzz sanitize clean
 
 help:  ## this list
 	@echo "Colorization Transformer. Usage: make TARGET"
@@ -57,6 +57,10 @@ frechet: $(READY)  ## measure the networks in the package, and the first ones, o
 
 test: $(READY)  ## run the tests (one: .venv/bin/pytest tests/test_image.py -k bits)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-web: $(READY)  ## use the web page in a headless Chromium, which apt-get installs where there is none
+	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/web
 
 test-ray: $(READY)  ## run the tests of colouring on a Ray cluster, on one of this machine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ray

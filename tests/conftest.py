@@ -16,7 +16,7 @@ from coltran._checkout import find_kernels
 from coltran.console import speak
 
 ROOT = Path(__file__).resolve().parent.parent
-collect_ignore = ["xla", "ray"]  # `make test-xla`, in an environment of its own; `make test-ray`, on one cluster
+collect_ignore = ["xla", "ray", "web"]  # in environments, on a cluster, in a browser of their own: see the Makefile
 
 find_kernels()
 if not torch.cuda.is_available():

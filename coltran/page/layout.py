@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is laid out where on the page, and what happens when something on it is used."""
+
+from __future__ import annotations
+
+import functools
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image, ImageDraw
+
+from coltran.checkpoint import CheckpointError
+from coltran.errors import UserError
+from coltran.image import PhotoError
+from coltran.page import sitting as at
+from coltran.page.live import Stopped
+from coltran.page.sitting import Sitting
+from coltran.photo.hints import Hint
+from coltran.photo.recolour import luminance
+from coltran.pipeline import Pipeline
+
+THEME = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # nothing to fetch
+HINT, CORNER = "puts a hint there", "marks a corner of the part to draw again"
+PHOTO, UNSURE, SURPRISING = "the photograph", "where the model was unsure", "what surprises it in this colouring"
+SWATCH = 64  # pixels a side
+Update = Any  # of a component
+
+
+def _said(error: Exception) -> gr.Error:
+    return gr.Error(str(error), duration=10, print_exception=False)
+
+
+def rgb_of(colour: str) -> tuple[int, int, int]:
+    """A colour as the picker gives it, "#rrggbb" or "rgba(r, g, b, a)", as numbers of 0..255."""
+    if found := re.fullmatch(r"#([0-9a-fA-F]{6})", colour):
+        red, green, blue = bytes.fromhex(found[1])
+        return red, green, blue
+    if found := re.fullmatch(r"rgba?\(([\d.]+), *([\d.]+), *([\d.]+).*\)", colour):
+        red, green, blue = (min(255, round(float(part))) for part in found.groups())
+        return red, green, blue
+    raise gr.Error(f"{colour} is no colour such as #c03020.", print_exception=False)
+
+
+def marked(now: Sitting, picture: np.ndarray) -> np.ndarray:
+    """The picture, of the size of `now.small`, with the hints as dots of their colours and the box as a frame."""
+    image = Image.fromarray(picture)
+    canvas, scale = ImageDraw.Draw(image), now.small.shape[1] / now.width
+    for hint in now.hints:
+        x, y = hint.x * scale, hint.y * scale
+        canvas.ellipse((x - 7, y - 7, x + 7, y + 7), hint.colour, "white", 2)
+    for x, y in now.corners:
+        canvas.rectangle((x * scale - 3, y * scale - 3, x * scale + 3, y * scale + 3), "white", "black")
+    if now.box is not None:
+        canvas.rectangle([edge * scale for edge in now.box], outline="white", width=2)
+    return np.asarray(image)
+
+
+def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: int, workers: int) -> gr.Blocks:
+    """The page.
+
+    Args:
+        pipeline: colours.
+        folder: where results wait for being fetched.
+        most_pixels: of a photograph.
+        most_samples: colourings, and particles, that one may ask for.
+        workers: persons that are served at once; the others wait.
+    """
+    busy: dict[str, Any] = {"concurrency_limit": workers, "concurrency_id": "networks", "api_visibility": "private"}
+    quick: dict[str, Any] = {"concurrency_limit": None, "queue": True, "api_visibility": "private"}
+
+    def guarded(action: Callable[..., Any]) -> Callable[..., Any]:
+        """The action, whose errors that a person can mend become messages."""
+
+        @functools.wraps(action)  # gradio reads the signature
+        def call(*values: Any) -> Any:
+            try:
+                return action(*values)
+            except (UserError, PhotoError, CheckpointError) as error:
+                raise _said(error) from error
+
+        return call
+
+    def opened(path: str | None) -> tuple[Sitting | None, Update, Update, list[Any], Update]:
+        now = None if path is None else at.open_photo(path, most_pixels)
+        return now, None if now is None else now.small, PHOTO, [], None
+
+    stops: dict[str, threading.Event] = {}  # of those who draw now, by session
+
+    def halt(request: gr.Request) -> None:
+        if (mine := stops.get(str(request.session_hash))) is not None:
+            mine.set()
+
+    def drawn(
+        now: Sitting | None, redraw: bool, samples: float, particles: float, temperature: float, top_p: float,
+        seed: float, fresh: bool, request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        if now is None:
+            raise gr.Error("Choose a photograph first.", print_exception=False)
+        if redraw and (not now.labels or now.box is None):
+            raise gr.Error("Mark two corners of the part to draw again, in a photograph that is coloured.")
+        options = {
+            "samples": int(samples), "particles": max(int(particles), int(samples)) if particles > 1 else 1,
+            "temperature": temperature, "top_p": top_p, "seed": secrets.randbits(32) if fresh else int(seed),
+        }  # fmt: skip
+        stopped = stops[str(request.session_hash)] = threading.Event()
+        try:
+            for picture in at.draw(pipeline, now, stopped, redraw=redraw, **options):
+                yield now, picture, gr.skip(), gr.skip(), gr.skip(), options["seed"]
+            gallery = [(one, f"{bits:.2f} bits") for one, bits in zip(at.colourings(now), now.bits, strict=True)]
+            yield now, marked(now, now.small), gallery, *chosen(now), options["seed"]
+        except Stopped:
+            yield now, marked(now, now.small), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+        except (UserError, PhotoError) as error:
+            raise _said(error) from error
+        finally:
+            stops.pop(str(request.session_hash), None)
+
+    def chosen(now: Sitting) -> tuple[Update, Update]:
+        pixels, path = at.full(pipeline, now, folder)
+        gray = luminance(pixels).round().astype(np.uint8)
+        pair = np.repeat(gray[..., None], 3, -1), pixels
+        return pair, gr.DownloadButton(value=path, interactive=True)
+
+    def choose(now: Sitting, event: gr.SelectData) -> tuple[Any, ...]:
+        now.chosen = event.index
+        return now, *chosen(now)
+
+    def clicked(now: Sitting | None, means: str, event: gr.SelectData) -> tuple[Any, ...]:
+        if now is None:
+            return now, gr.skip(), gr.skip(), gr.skip()
+        place = now.place(*event.index)
+        if means == CORNER:
+            now.corners = [*now.corners, place] if len(now.corners) < 2 else [place]
+            return now, marked(now, now.small), gr.skip(), gr.skip()
+        swatches = []
+        if now.labels:
+            for colour, share in at.assessment(pipeline, now).plausible(*place):
+                swatches.append((np.full((SWATCH, SWATCH, 3), colour, np.uint8), f"{share:.0%}"))
+        return now, marked(now, now.small), place, swatches
+
+    def hinted(now: Sitting | None, place: tuple[int, int] | None, colour: str) -> tuple[Any, ...]:
+        if now is None or place is None:
+            raise gr.Error("Click on the photograph first: the hint is put there.", print_exception=False)
+        rgb = rgb_of(colour)
+        now.hints = [hint for hint in now.hints if (hint.x, hint.y) != tuple(place)] + [Hint(*place, rgb)]
+        return now, marked(now, now.small)
+
+    def swatch(now: Sitting, place: tuple[int, int], event: gr.SelectData) -> str:
+        colour, _ = at.assessment(pipeline, now).plausible(*place)[event.index]
+        return "#{:02x}{:02x}{:02x}".format(*colour)
+
+    def cleared(now: Sitting | None) -> tuple[Any, ...]:
+        if now is None:
+            return now, gr.skip()
+        now.hints, now.corners = [], []
+        return now, marked(now, now.small)
+
+    def looked(now: Sitting | None, what: str) -> Update:
+        if now is None or (what != PHOTO and not now.labels):
+            return gr.skip()
+        if what == PHOTO:
+            return marked(now, now.small)
+        return (at.unsure if what == UNSURE else at.surprising)(now, at.assessment(pipeline, now))
+
+    with gr.Blocks(title="ColTran: colours for photographs", analytics_enabled=False, delete_cache=(60, 3600)) as page:
+        now, place = gr.State(None, time_to_live=3600), gr.State(None)
+        again, anew = gr.State(True), gr.State(False)
+        gr.Markdown(
+            "# Colours for photographs\nDrop a photograph; its colours appear row by row. Every seed is another "
+            "colouring, and the likeliest comes first."
+        )
+        with gr.Row():
+            with gr.Column(scale=1, min_width=280):
+                upload = gr.File(label="Photograph", file_types=["image"], elem_id="upload", height=120)
+                with gr.Row():
+                    colour = gr.Button("Colour", variant="primary", elem_id="colour", min_width=80)
+                    stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80)
+                with gr.Accordion("Hints, and drawing a part again", open=True):
+                    means = gr.Radio([HINT, CORNER], value=HINT, label="A click on the photograph", elem_id="means")
+                    swatches = gr.Gallery(
+                        label="What the model finds plausible there", columns=6, height=120, allow_preview=False,
+                        elem_id="swatches", buttons=[],
+                    )  # fmt: skip
+                    with gr.Row():
+                        picker = gr.ColorPicker(
+                            label="Colour of the hint", value="#b06040", elem_id="picker", min_width=80
+                        )
+                        hint = gr.Button("Put the hint", elem_id="hint", min_width=80)
+                    with gr.Row():
+                        redraw = gr.Button("Draw the part again", elem_id="redraw", min_width=80)
+                        clear = gr.Button("Clear", elem_id="clear", min_width=80)
+                with gr.Accordion("Settings", open=False):
+                    samples = gr.Slider(1, most_samples, 4, step=1, label="Colourings", elem_id="samples")
+                    particles = gr.Slider(
+                        1, most_samples, 1, step=1, label="Particles", elem_id="particles",
+                        info="Above 1, what is drawn before a hint agrees with it too: the more, the better.",
+                    )  # fmt: skip
+                    temperature = gr.Slider(0.3, 1.5, 1.0, label="Temperature")
+                    top_p = gr.Slider(0.1, 1.0, 0.9, label="Top-p", info="1 draws from the plain distribution.")
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="seed")
+                    fresh = gr.Checkbox(False, label="A new seed every time", elem_id="fresh")
+            with gr.Column(scale=2, min_width=280):
+                view = gr.Radio([PHOTO, UNSURE, SURPRISING], value=PHOTO, label="Show", elem_id="view")
+                photo = gr.Image(label="Click for hints", interactive=False, elem_id="photo", format="jpeg", buttons=[])
+                gallery = gr.Gallery(
+                    label="Colourings, likeliest first (bits a pixel)", columns=4, height="auto", format="jpeg",
+                    elem_id="gallery", allow_preview=False, buttons=[],
+                )  # fmt: skip
+                slider = gr.ImageSlider(
+                    label="Gray and coloured", elem_id="slider", format="jpeg", buttons=["fullscreen"]
+                )
+                download = gr.DownloadButton("Download at full size", interactive=False, elem_id="download")
+
+        settings = [samples, particles, temperature, top_p, seed, fresh]
+        results = [now, photo, gallery, slider, download, seed]
+        opening = upload.change(guarded(opened), upload, [now, photo, view, gallery, place], **busy)
+        opening.success(drawn, [now, anew, *settings], results, **busy)
+        colour.click(drawn, [now, anew, *settings], results, **busy)
+        redraw.click(drawn, [now, again, *settings], results, **busy)
+        stop.click(halt, queue=False, api_visibility="private")
+        gallery.select(guarded(choose), now, [now, slider, download], **busy)
+        photo.select(guarded(clicked), [now, means], [now, photo, place, swatches], **busy)
+        swatches.select(guarded(swatch), [now, place], picker, **busy)
+        hint.click(guarded(hinted), [now, place, picker], [now, photo], **quick)
+        clear.click(guarded(cleared), now, [now, photo], **quick)
+        view.change(guarded(looked), [now, view], photo, **busy)
+    return page

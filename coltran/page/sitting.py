@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One person at the page: a photograph, what they wish of it, and the colourings that there are of it.
+
+A sitting holds no image at the photograph's own size: of that there is the uploaded file, which is read again when a
+full result is asked for. So fifty sittings take some ten megabytes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from coltran.image import PhotoError, reading, to_eight_bits
+from coltran.page.live import live
+from coltran.photo import files
+from coltran.photo.hints import Box, Hint, Wishes
+from coltran.photo.overlay import heat, paint, shrink
+from coltran.photo.recolour import luminance, recolour
+from coltran.photo.results import write_colouring
+from coltran.photo.sheets import sheet_of
+from coltran.pipeline import Pipeline
+from coltran.sampling.assess import MOST_BITS, Assessment, assess
+
+SHOWN = 768  # pixels of the longer side of what is shown while one works
+TILE = 320  # and of a tile while colours appear
+SURPRISED = 12.0  # bits of surprise that are shown as the brightest
+
+
+@dataclass
+class Sitting:
+    """What a person has in hand."""
+
+    path: Path  # the uploaded file
+    width: int  # of the photograph, upright
+    height: int
+    small: np.ndarray  # uint8 [h, w, 3] in gray, at most SHOWN pixels a side
+    hints: list[Hint] = field(default_factory=list)
+    corners: list[tuple[int, int]] = field(default_factory=list)  # of the part to draw again: none, one or two
+    options: dict[str, Any] = field(default_factory=dict)  # with which the colourings were drawn
+    labels: list[np.ndarray] = field(default_factory=list)  # of each colouring, likeliest first: [h, w]
+    images: list[np.ndarray] = field(default_factory=list)  # as the networks draw them
+    bits: list[float] = field(default_factory=list)  # a pixel
+    chosen: int = 0
+
+    @property
+    def box(self) -> Box | None:
+        """The part to draw again, where both corners are there."""
+        if len(self.corners) < 2:
+            return None
+        (x0, y0), (x1, y1) = self.corners
+        return Box(min(x0, x1), min(y0, y1), max(x0, x1) + 1, max(y0, y1) + 1)
+
+    def place(self, x: float, y: float) -> tuple[int, int]:
+        """The pixel of the photograph under a pixel of `small`."""
+        scale = self.width / self.small.shape[1]
+        return min(int((x + 0.5) * scale), self.width - 1), min(int((y + 0.5) * scale), self.height - 1)
+
+
+def open_photo(path: str | Path, most_pixels: int) -> Sitting:
+    """A sitting with an uploaded photograph.
+
+    Raises:
+        PhotoError: it cannot be read, or has more than `most_pixels`, which is known before it is decoded.
+    """
+    name = Path(path).name  # of the file as the person knows it
+    with reading(name), Image.open(path) as opened:
+        pixels = opened.width * opened.height
+    if pixels > most_pixels:
+        raise PhotoError(f"{name} has {pixels / 1e6:.1f} megapixels; this page takes up to {most_pixels / 1e6:g}.")
+    with open(path, "rb") as file:
+        found = files.read(name, file).pixels
+    rgb = np.repeat(to_eight_bits(found)[..., None], 3, -1) if found.dtype == np.uint16 else found
+    gray = luminance(shrink(rgb, SHOWN)).round().astype(np.uint8)
+    return Sitting(Path(path), found.shape[1], found.shape[0], np.repeat(gray[..., None], 3, -1))
+
+
+def draw(
+    pipeline: Pipeline, sitting: Sitting, stopped: threading.Event, *, redraw: bool = False, **options: Any
+) -> Iterator[np.ndarray]:
+    """Draws colourings of a sitting's photograph, which takes them up when they are all there.
+
+    Args:
+        stopped: ends the work when it is set.
+        redraw: keep the chosen colouring outside of the sitting's box.
+        options: of `Pipeline.colour`.
+
+    Yields:
+        the colourings as they come into being, row by row: uint8 [H, W, 3]. Whoever stops listening ends the work.
+
+    Raises:
+        Stopped: it was ended.
+        PhotoError, HintError: see `Pipeline.colour`.
+    """
+    kept = sitting.labels[sitting.chosen] if redraw and sitting.box else None
+    wishes = Wishes(tuple(sitting.hints), kept, sitting.box if kept is not None else None)
+    photo = files.read(sitting.path)
+    tiles = 1 if options["particles"] > 1 else min(options["samples"], 9)
+
+    def show(labels: list[np.ndarray]) -> np.ndarray:
+        images = [paint(sitting.small, one, TILE) for one in labels]
+        if len(images) == 1:
+            return images[0]
+        return sheet_of([(f"colouring {number}", image) for number, image in enumerate(images, 1)])
+
+    found = yield from live(
+        lambda preview, progress: pipeline.colour(
+            [photo.pixels], [wishes], size="network", preview=preview, progress=progress, **options
+        )[0],
+        tiles,
+        show,
+        stopped,
+    )
+    order = np.argsort(-np.array(found.log_prob), kind="stable").tolist()
+    best = found.choose(order)
+    sitting.labels, sitting.images, sitting.bits = best.labels, best.images, [-one for one in best.log_prob]
+    sitting.options = options | {"size": "original", "samples_of_seed": order}
+    sitting.chosen = 0
+
+
+def colourings(sitting: Sitting) -> list[np.ndarray]:
+    """The colourings at the size of what is shown, likeliest first: uint8 [h, w, 3]."""
+    luma = luminance(sitting.small)
+    return [recolour(luma, image) for image in sitting.images]
+
+
+def full(pipeline: Pipeline, sitting: Sitting, folder: Path) -> tuple[np.ndarray, Path]:
+    """The chosen colouring at the photograph's own size, and a file of it with all that the photograph's had.
+
+    Returns:
+        uint8 [H, W, 3], and the file in `folder`.
+    """
+    photo = files.read(sitting.path)
+    view = pipeline.look(photo.pixels)
+    pixels = recolour(luminance(view.photo), sitting.images[sitting.chosen], view.photo.dtype.type)
+    path = folder / f"{sitting.path.stem}-coloured{files.FORMATS[photo.format]}"
+    write_colouring(
+        pixels, path, photo, sitting.options | {"fit": "stretch"}, format=None, quality=95,
+        sample=sitting.options["samples_of_seed"][sitting.chosen], bits=sitting.bits[sitting.chosen],
+    )  # fmt: skip
+    return to_eight_bits(pixels) if pixels.dtype == np.uint16 else pixels, path
+
+
+def assessment(pipeline: Pipeline, sitting: Sitting) -> Assessment:
+    """What the model thinks of the colourings."""
+    return assess(pipeline.colorizer, pipeline.look(files.read(sitting.path).pixels), sitting.labels)
+
+
+def unsure(sitting: Sitting, assessed: Assessment) -> np.ndarray:
+    """Where the model was unsure, as warmth over the photograph: uint8 [h, w, 3]."""
+    return heat(sitting.small, assessed.entropy, MOST_BITS, SHOWN)
+
+
+def surprising(sitting: Sitting, assessed: Assessment) -> np.ndarray:
+    """Which pixels of the chosen colouring the model finds unlikely: uint8 [h, w, 3]."""
+    return heat(sitting.small, assessed.surprise[sitting.chosen], SURPRISED, SHOWN)

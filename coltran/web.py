@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A web page that colours photographs.
+
+    python -m coltran.web
+    python -m coltran.web --port 8080 --checkpoint trained/
+
+Opens http://127.0.0.1:7860, on this machine only unless --host names another address. Drop a photograph there: its
+colourings appear row by row. Choose among them, click to give hints, draw a part again, look where the model was
+unsure, fetch the result at full size. Nothing is loaded from elsewhere and nothing is kept: what was uploaded is
+deleted an hour after it was last used, and all of it when the program ends.
+
+Everyone who reaches the address may use it. One person is served at a time, --queue others wait, and more are told
+that it is full. Needs pip install coltran[web].
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from coltran import cli
+from coltran.console import LOG, Parser
+from coltran.errors import UserError
+from coltran.pipeline import from_pretrained
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; a usage error leaves the program with exit code 2."""
+    parser = Parser("web", __doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 is all (127.0.0.1)")
+    parser.add_argument("--port", type=cli.at_least(1), default=7860, help="(7860)")
+    parser.add_argument("--checkpoint", metavar="DIR", help="folder with the networks (the package's)")
+    parser.add_argument("--megabytes", type=cli.at_least(1), default=50, help="of an upload, at most (50)")
+    parser.add_argument("--megapixels", type=cli.at_least(1), default=50, help="of a photograph, at most (50)")
+    parser.add_argument("--samples", type=cli.at_least(1), default=32, help="colourings or particles, at most (32)")
+    parser.add_argument("--queue", type=cli.at_least(1), default=64, help="requests that may wait (64)")
+    parser.add_argument("--workers", type=cli.at_least(1), default=1, help="persons that are served at once (1)")
+    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
+    parser.add_argument("--threads", type=cli.at_least(1), metavar="N", help="CPU threads (default: torch decides)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    options = parse_arguments(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    pipeline = from_pretrained(options.checkpoint).to(cli.device(options.device))
+    if pipeline.stages[-1] != "final":
+        raise UserError("This page needs all three networks.")
+    with tempfile.TemporaryDirectory(prefix="coltran-web-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results, all of which go with the program
+        try:
+            from coltran.page import serve
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] not in ("gradio", "starlette"):
+                raise
+            raise UserError("The page needs the package gradio: pip install coltran[web].") from error
+        address = serve.start(pipeline, Path(folder), options)
+        LOG.info("%s", f"Open {address} in a browser; Ctrl-C ends.")
+        serve.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

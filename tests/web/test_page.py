@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person does with the page, and that they get what the pipeline computes, to the pixel."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from coltran.photo.hints import Box, Hint
+from coltran.pipeline import Colorized, Pipeline
+
+DEMO = Path(__file__).resolve().parents[2] / "coltran" / "demo"
+PATIENCE = 60_000  # milliseconds
+LIKE = {"seed": 0, "top_p": 0.9}  # the page's settings
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A photograph of 200 x 150 pixels, in a format that loses nothing."""
+    path = tmp_path / "tulips.png"
+    Image.open(DEMO / "tulips.jpg").convert("RGB").crop((20, 40, 220, 190)).save(path)
+    return path
+
+
+def screenshot(page: Page, name: str) -> None:
+    """Keeps a picture of the page, where SCREENSHOTS names a folder."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / name, full_page=True)
+
+
+def upload(page: Page, photo: Path) -> None:
+    page.set_input_files("#upload input[type=file]", photo)
+    page.wait_for_selector("#photo img", timeout=PATIENCE)
+
+
+def wait_for_colourings(page: Page, count: int = 4) -> None:
+    expect(page.locator("#gallery img")).to_have_count(count, timeout=PATIENCE)
+    page.wait_for_selector("#download:not([disabled])", timeout=PATIENCE)
+
+
+def downloaded(page: Page, to: Path) -> np.ndarray:
+    with page.expect_download(timeout=PATIENCE) as found:
+        page.click("#download")
+    found.value.save_as(to)
+    return np.asarray(Image.open(to).convert("RGB"))
+
+
+def likeliest(found: Colorized) -> np.ndarray:
+    return found.images[int(np.argmax(found.log_prob))]
+
+
+def click_photo(page: Page, x: float, y: float) -> None:
+    """Clicks at a place of the photograph, as shares of its width and height."""
+    size = page.locator("#photo img").bounding_box()
+    assert size is not None
+    page.mouse.click(size["x"] + x * size["width"], size["y"] + y * size["height"])
+
+
+def colour_again(page: Page, button: str) -> None:
+    before = page.locator("#gallery img").first.get_attribute("src")
+    page.click(button)
+    page.wait_for_function(
+        "before => document.querySelector('#gallery img') && document.querySelector('#gallery img').src != before",
+        arg=before, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+def test_a_photograph_is_coloured_row_by_row_and_fetched_as_the_pipeline_makes_it(
+    page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    shown: set[str] = set()
+    upload(page, photo)
+    while page.locator("#gallery img").count() < 4:
+        shown.add(page.get_attribute("#photo img", "src") or "")
+        time.sleep(0.05)
+    wait_for_colourings(page)
+    assert len(shown) >= 3, "the gray photograph and at least two states of its colours"
+    screenshot(page, "page.png")
+    expected = likeliest(pipeline(photo, samples=4, **LIKE))
+    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
+    assert "bits a pixel" in str(Image.open(tmp_path / "found.png").getexif().get(270))
+
+
+def test_another_colouring_of_the_gallery_is_fetched(
+    page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
+    before = page.locator("#slider img").evaluate_all("all => all.map(one => one.src)")
+    page.locator("#gallery img").nth(3).click()
+    page.wait_for_function(
+        "before => [...document.querySelectorAll('#slider img')].some(one => !before.includes(one.src))",
+        arg=before, timeout=PATIENCE,
+    )  # fmt: skip
+    found = pipeline(photo, samples=4, **LIKE)
+    last = found.images[int(np.argmin(found.log_prob))]
+    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), last)
+
+
+def test_a_hint_is_followed(page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
+    click_photo(page, 0.5, 0.5)
+    page.wait_for_selector("#swatches img", timeout=PATIENCE)  # the model offers colours
+    page.click("#hint")
+    page.wait_for_timeout(500)
+    colour_again(page, "#colour")
+    screenshot(page, "hint.png")
+    expected = likeliest(pipeline(photo, hints=[Hint(100, 75, (0xB0, 0x60, 0x40))], samples=4, **LIKE))
+    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
+
+
+def test_a_part_is_drawn_again(page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
+    page.get_by_label("marks a corner of the part to draw again").check()
+    click_photo(page, 0.25, 0.5)
+    page.wait_for_timeout(700)
+    click_photo(page, 0.75, 0.9)
+    page.wait_for_timeout(700)
+    page.get_by_text("Settings").click()
+    page.fill("#seed input", "5")
+    colour_again(page, "#redraw")
+    first = pipeline(photo, samples=4, **LIKE)
+    kept = first.labels[int(np.argmax(first.log_prob))]
+    box = Box(50, 75, 151, 136)
+    expected = likeliest(pipeline(photo, kept=kept, redraw=box, samples=4, seed=5, top_p=0.9))
+    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
+
+
+def test_overlays_show_where_the_model_was_unsure_and_surprised(page: Page, photo: Path) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
+    seen = {page.get_attribute("#photo img", "src")}
+    for name in ("where the model was unsure", "what surprises it in this colouring"):
+        page.get_by_label(name).check()
+        page.wait_for_function(
+            "seen => !seen.includes(document.querySelector('#photo img').src)", arg=list(seen), timeout=PATIENCE
+        )
+        seen.add(page.get_attribute("#photo img", "src"))
+        screenshot(page, "unsure.png" if "unsure" in name else "surprising.png")
+    assert len(seen) == 3
+
+
+def drawing() -> bool:
+    return any(thread.name.startswith("drawing") for thread in threading.enumerate())
+
+
+def wait_until_drawing(page: Page) -> None:
+    page.get_by_text("Settings").click()
+    page.fill("#samples input[type=number]", "32")
+    page.click("#colour")
+    for _ in range(600):
+        if drawing():
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError("nothing is drawn")
+
+
+def time_until_free(page: Page | None) -> float:
+    start = time.monotonic()
+    while drawing() and time.monotonic() - start < 60:
+        if page is None:
+            time.sleep(0.02)
+        else:
+            page.wait_for_timeout(20)
+    return time.monotonic() - start
+
+
+def test_stop_ends_the_drawing_and_the_next_one_works(page: Page, photo: Path) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
+    wait_until_drawing(page)
+    page.click("#stop")
+    assert time_until_free(page) < 3
+    page.fill("#samples input[type=number]", "2")
+    page.click("#colour")
+    wait_for_colourings(page, 2)
+
+
+def test_someone_who_leaves_frees_their_work(page: Page, photo: Path) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
+    wait_until_drawing(page)
+    page.goto("about:blank")
+    assert time_until_free(None) < 3
+
+
+def test_the_page_fits_a_phone_and_works_by_keyboard(page: Page, photo: Path) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    upload(page, photo)
+    wait_for_colourings(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    screenshot(page, "phone.png")
+    before = page.locator("#gallery img").first.get_attribute("src")
+    page.get_by_role("button", name="Settings").press("Enter")
+    page.fill("#seed input", "9")
+    page.locator("#colour").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "before => document.querySelector('#gallery img') && document.querySelector('#gallery img').src != before",
+        arg=before, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("damaged.png", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), "is not an image"),
+        ("wide.png", lambda path: Image.new("L", (1200, 1000)).save(path), "1.2 megapixels; this page takes up to 1"),
+    ],
+)
+def test_what_is_refused_is_refused_in_a_sentence(
+    page: Page, tmp_path: Path, name: str, make: Callable[[Path], object], says: str
+) -> None:
+    make(tmp_path / name)
+    page.set_input_files("#upload input[type=file]", tmp_path / name)
+    expect(page.get_by_text(says)).to_be_visible(timeout=PATIENCE)
