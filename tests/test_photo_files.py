@@ -241,7 +241,8 @@ def test_values_whose_range_nobody_knows_are_one_sentence(tmp_path):
 def test_a_file_that_unfolds_to_more_pixels_than_is_safe_is_one_sentence(tmp_path):
     header = b"IHDR" + struct.pack(">II5B", 50000, 50000, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
-    bomb += struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
+    for kind, data in ((b"IDAT", zlib.compress(bytes(9))), (b"IEND", b"")):
+        bomb += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     (tmp_path / "a.png").write_bytes(bomb)
     with pytest.raises(PhotoError, match=r"a.png cannot be read as an image: [^.]*2500000000 pixels[^.]*\.$"):
         files.read(tmp_path / "a.png")

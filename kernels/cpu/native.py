@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from coltran_kernels.cpu import structures
@@ -111,6 +110,8 @@ def _attempt() -> ctypes.CDLL | Unavailable:
         directory = cache_directory()
         library = directory / f"kernels-{_key(compiler)}.so"
         if not library.exists():
+            from filelock import FileLock  # only where something is built: on a system without locks it warns
+
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             with FileLock(directory / "building.lock"):  # the second of two programs finds what the first has built
                 if not library.exists():
