@@ -34,7 +34,7 @@ hints: $(READY)  ## show hints, scores and parts drawn anew on photographs in co
 PHOTOS ?= ../shared/photos
 RUNS ?= build/runs
 small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PHOTOS/valid, put them into the package
-	@echo "Three trainings: little more than half an hour on two cores of an AMD EPYC (Zen 4)."
+	@echo "Three trainings: about an hour and a half on two cores of an AMD EPYC (Zen 4), an estimate."
 	for name in colorizer color_upsampler spatial_upsampler; do \
 	    $(BIN)/python -m coltran.train --config=coltran/configs/small_$$name.py --logdir=$(RUNS)/$$name \
 	        --data_dir=$(PHOTOS)/train || exit; done

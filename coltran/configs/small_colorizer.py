@@ -15,16 +15,18 @@ def get_config() -> ConfigDict:
             "downsample": True,
             "downsample_res": 64,
             "resolution": [256, 256],
-            "batch_size": 4,
-            "max_train_steps": 1500,
+            "batch_size": 8,
+            "max_train_steps": 1600,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
+            "random_flip": True,
+            "random_resized_crop": 0.3,  # the least share of a photograph's square that is kept
             "prepare_photographs": 512,  # coltran.training.first_weights: what the first frequencies are counted on
             "polyak_decay": 0.995,
             "eval_batch_size": 16,
             "loss_factor": 0.99,
             "encoder_loss_factor": 0.01,
-            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},
+            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 50},
             "model": {
                 "name": "coltran_core",
                 "hidden_size": 64,

@@ -17,13 +17,15 @@ def get_config() -> ConfigDict:
             "resolution": [256, 256],
             "random_channel": True,
             "batch_size": 1,
-            "max_train_steps": 600,
+            "max_train_steps": 1200,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
+            "random_flip": True,
+            "random_resized_crop": 0.3,  # the least share of a photograph's square that is kept
             "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
             "polyak_decay": 0.98,
             "eval_batch_size": 1,
-            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},
+            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 50},
             "model": {
                 "name": "spatial_upsampler",
                 "hidden_size": 32,
