@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -245,6 +246,10 @@ def results(
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, (OSError, UserError, ValueError, torch.OutOfMemoryError)):
             raise error.cause from None
+        # Ray Data passes on what an actor raised as text alone.
+        found = re.search(r"OSError: (.*No space left on device.*)", str(error))
+        if isinstance(error.cause, ray.exceptions.UserCodeException) and found:
+            raise OSError(found[1]) from None
         raise
     finally:
         if started:

@@ -54,7 +54,7 @@ def _write_samples(folder: Path) -> None:
     from coltran import checkpoint, networks
     from coltran.image import center_square, load_photo, rgb_to_gray
     from coltran.sample import write_samples
-    from coltran.sampling import sample
+    from coltran.sampling import named_seed, sample
     from coltran.training.data import prepare
     from tests.tiny_training import whole_config, write_photos
 
@@ -65,9 +65,11 @@ def _write_samples(folder: Path) -> None:
     checkpoint.save(network, folder / "log", config=config)
     path = write_samples(config, folder / "log", photos, "test", seed=3)
     path.rename(folder / "sampled.tfrecords")
-    squares = [prepare(center_square(load_photo(photo)), config, "coltran_core") for photo in sorted(photos.iterdir())]
+    paths = sorted(photos.iterdir())
+    squares = [prepare(center_square(load_photo(photo)), config, "coltran_core") for photo in paths]
     gray = torch.from_numpy(rgb_to_gray(np.stack([square["rgb"] for square in squares])))
-    drawn = sample(network, gray, seed=3, image_index=list(range(COUNT)))  # type: ignore[arg-type]
+    seeds = [named_seed(3, photo.name) for photo in paths]
+    drawn = sample(network, gray, seed=seeds, image_index=[0] * COUNT)  # type: ignore[arg-type]
     np.savez(folder / "sampled.records.npz", images=drawn.rgb.numpy(), labels=np.arange(COUNT))
 
 

@@ -198,10 +198,10 @@ def test_an_actor_that_is_killed_loses_nothing_and_nothing_is_done_twice(weights
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for 160 KiB; it takes the rights of root."""
+    """A file system with room for 96 KiB; it takes the rights of root."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "none", folder], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "none", folder], capture_output=True).returncode:
         pytest.skip("a small file system cannot be mounted here")
     yield folder
     subprocess.run(["umount", folder], check=True)

@@ -27,6 +27,7 @@ from torch_xla.debug import metrics
 from coltran._checkout import find_kernels
 find_kernels()
 from coltran import train as program
+from coltran.console import speak
 from coltran.errors import UserError
 from tests.tiny_training import whole_config
 
@@ -41,6 +42,7 @@ def watched(training, batch):
     return losses
 
 program.take_step = watched
+speak()
 for name in ("color_upsampler", "coltran_core"):
     config = whole_config(name, batch_size=4, max_train_steps=5)
     compiled.clear()
