@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
             "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
             "polyak_decay": 0.995,
             "eval_batch_size": 16,
-            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},
+            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 50},
             "model": {
                 "name": "color_upsampler",
                 "hidden_size": 128,

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
             "eval_batch_size": 16,
             "loss_factor": 0.99,
             "encoder_loss_factor": 0.01,
-            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3},
+            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 50},
             "model": {
                 "name": "coltran_core",
                 "hidden_size": 128,
