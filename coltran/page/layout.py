@@ -122,7 +122,7 @@ def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: i
             stops.pop(str(request.session_hash), None)
 
     def chosen(now: Sitting) -> tuple[Update, Update]:
-        pixels, path = at.full(pipeline, now, folder)
+        pixels, path = at.full(pipeline, now, now.path.parent)  # which no other upload shares
         gray = luminance(pixels).round().astype(np.uint8)
         pair = np.repeat(gray[..., None], 3, -1), pixels
         return pair, gr.DownloadButton(value=path, interactive=True)
