@@ -24,6 +24,10 @@ def test_the_peak_of_memory_is_seen() -> None:
     assert 45 < resident(most=True) - before < 200
 
 
+def test_to_import_the_bench_leaves_the_guard_against_bombs_up() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+
+
 def test_twelve_megapixels_are_read_coloured_and_written_within_a_gigabyte(tmp_path: Path) -> None:
     if not Path("/proc/self/clear_refs").exists():
         pytest.skip("this system does not tell a process's peak of memory")
