@@ -12,8 +12,8 @@ the best that one can do without looking at more than one pixel: the distributio
 given that pixel's gray level, counted on the photographs in TRAIN. The last line of the output is the result
 as JSON.
 
-Under torchrun (torchrun --nproc-per-node=8 -m coltran.evaluate ... --device=cuda) the processes share the batches; the
-figures are the same.
+Under torchrun (torchrun --nproc-per-node=8 -m coltran.evaluate ... --device=cuda) the processes share the photographs;
+the figures are the same.
 
 With --metrics, colourings are measured: those that the three networks in --checkpoint (default: in the package) draw of
 the photographs' central squares, or those that lie in COLOURED. docs/metrics.md says what the figures are.
@@ -21,6 +21,7 @@ the photographs' central squares, or those that lie in COLOURED. docs/metrics.md
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -199,27 +200,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.metrics:
-        measured = report.colourings(
-            options.data_dir,
-            checkpoint=options.checkpoint,
-            results=options.results,
-            protocol=options.protocol,
-            samples=options.samples,
-            seed=options.seed,
-            limit=options.limit,
-            batch=options.batch or 16,
-            fid_weights=options.fid_weights,
-            frechet=options.frechet,
-            device=cli.device(options.device),
-        )
-        if options.output is not None:
-            report.write(measured, options.output)
-        report.show(measured)
-        return 0
-    if not options.checkpoint:
+    if not options.metrics and not options.checkpoint:
         parser.error("name a --checkpoint, or ask for --metrics of the networks in the package")
     with processes.joined():
+        if options.metrics:
+            _measure_colourings(options)
+            return 0
         results = evaluate_checkpoint(
             options.checkpoint,
             options.data_dir,
@@ -233,6 +219,27 @@ def main() -> int:
         if processes.rank() == 0:
             show(results)
     return 0
+
+
+def _measure_colourings(options: argparse.Namespace) -> None:
+    measured = report.colourings(
+        options.data_dir,
+        checkpoint=options.checkpoint,
+        results=options.results,
+        protocol=options.protocol,
+        samples=options.samples,
+        seed=options.seed,
+        limit=options.limit,
+        batch=options.batch or 16,
+        fid_weights=options.fid_weights,
+        frechet=options.frechet,
+        device=cli.device(options.device),
+    )
+    if processes.rank() != 0:
+        return
+    if options.output is not None:
+        report.write(measured, options.output)
+    report.show(measured)
 
 
 if __name__ == "__main__":

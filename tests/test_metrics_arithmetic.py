@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from coltran.metrics import arithmetic
-from coltran.metrics.calibration import BINS, Reliability, plot
+from coltran.metrics.calibration import BINS, plot, reliability, tally
 
 
 def _image(seed: int, height: int = 40, width: int = 33) -> np.ndarray:
@@ -101,11 +101,8 @@ def _drawn(sharpness: float) -> dict[str, object]:
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(20_000, 6, generator=generator)
     labels = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-    reliability = Reliability()
-    for part in range(2):
-        chosen = slice(10_000 * part, 10_000 * (part + 1))
-        reliability.add((sharpness * logits[chosen]).softmax(-1).view(100, 100, 6), labels[chosen].view(100, 100))
-    return reliability.result()
+    halves = zip((sharpness * logits).softmax(-1).chunk(2), labels.chunk(2), strict=True)
+    return reliability(sum(tally(p.view(100, 100, 6), true.view(100, 100)) for p, true in halves))
 
 
 def test_a_model_that_labels_are_drawn_from_is_calibrated():
@@ -125,9 +122,7 @@ def test_an_overconfident_model_is_seen():
 
 
 def test_the_expected_calibration_error_is_the_mean_gap():
-    reliability = Reliability()
-    reliability.add(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]), torch.tensor([0, 1, 1]))
-    result = reliability.result()
+    result = reliability(tally(torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]]), torch.tensor([0, 1, 1])))
     assert result["expected_calibration_error"] == pytest.approx((2 * abs(0.9 - 0.5) + abs(0.6 - 1.0)) / 3, rel=1e-6)
     assert len(result["top_expected"]) == BINS and json.dumps(result)
 

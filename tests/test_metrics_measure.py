@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -13,13 +14,15 @@ import torch
 from PIL import Image
 
 from coltran import checkpoint, colorize, evaluate, networks
+from coltran.devices import processes
 from coltran.errors import UserError
 from coltran.image import list_photos
-from coltran.metrics import measure
+from coltran.metrics import features, measure, report
 from coltran.metrics.arithmetic import ab_error, colourfulness, diversity, frechet_distance
 from coltran.metrics.measure import Samples, square
 from coltran.pipeline import NETWORKS, from_pretrained
 from coltran.training.data import eval_batches
+from tests.ranks import Ended, run_ranks
 from tests.tiny import colorizer_config, upsampler_config
 from tests.tiny_training import whole_config, write_photos
 
@@ -129,6 +132,30 @@ def test_the_same_command_twice_gives_the_same_figures(folder, monkeypatch, caps
     assert "area to 16 x 16" in report["resize"] and "against as many others" in report["compared"]
     assert json.loads((tmp_path / "metrics.json").read_text()) == report
     assert (tmp_path / "reliability.png").exists()
+
+
+@pytest.mark.parametrize(("count", "protocol"), [(2, "B"), (4, "A")])
+def test_the_figures_do_not_depend_on_the_number_of_processes(folder, monkeypatch, tmp_path, count, protocol):
+    """To the bit. Of four processes the last one has none of three photographs."""
+    monkeypatch.setattr(measure, "SPATIAL", 3)
+    monkeypatch.setattr(features, "efficientnet_lite0", lambda: _means)
+    options = {"checkpoint": folder / "networks", "protocol": protocol, "samples": 2, "frechet": True}
+    expected = report.colourings(folder / "photos", **options)
+    ended = run_ranks(count, lambda: print(json.dumps(report.colourings(folder / "photos", **options))), tmp_path)
+    assert [json.loads(end.said) for end in ended] == [expected] * count
+
+
+def test_the_first_process_alone_reports(folder, monkeypatch, tmp_path):
+    arguments = ["--data_dir", folder / "photos", "--checkpoint", folder / "networks", "--samples", 1]
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--metrics", *map(str, arguments), "--output", str(tmp_path / "out")])
+
+    def work() -> int:
+        monkeypatch.setattr(processes, "joined", contextlib.nullcontext)  # as run_ranks has joined them
+        return evaluate.main()
+
+    first, second = run_ranks(2, work, tmp_path)
+    assert json.loads(first.said.splitlines()[-1]) == json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert second == Ended(0, "")
 
 
 def test_another_seed_draws_other_colourings(folder, photos):

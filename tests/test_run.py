@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from coltran import checkpoint, networks
 from coltran import run as program
 from coltran.checkpoint import CheckpointError
 from coltran.run import evaluate_checkpoints, next_checkpoint
+from tests.ranks import Ended, run_ranks
 from tests.tf_bundle import tensors_of, write_bundle
 from tests.tiny_training import whole_config, write_photos
 
@@ -61,6 +63,29 @@ def test_the_newest_comes_first_and_then_each_later_one(tmp_path, monkeypatch, s
     while_2 = {"checkpoint-000002": lambda: [save(step) for step in (10, 4, 3)]}
     expected = [f"checkpoint-{step:06d}" for step in (2, 3, 4, 10)]
     assert _evaluate(tmp_path, monkeypatch, while_2) == expected
+
+
+def test_several_processes_measure_what_one_does(tmp_path, save):
+    """To the last digit that is printed and to the bit that TensorBoard is told, by the first of them alone."""
+    save(1)
+    photos = sorted(write_photos(tmp_path / "photos", 5).iterdir())
+    config = whole_config(dataset="custom", eval_checkpoint_wait_secs=1, eval_batch_size=2)
+
+    def work() -> None:
+        assert evaluate_checkpoints(config, tmp_path / "log", photos, "test", workers=0) == 1
+
+    (alone,) = run_ranks(1, work, tmp_path / "alone")
+    first, second = run_ranks(2, work, tmp_path / "two")
+    assert "Bits/Dim" in alone.said and first == alone
+    assert second == Ended(0, "")
+    one, two = (_scalars(file) for file in tmp_path.glob("log/eval_test_summaries_pyk_*/events.*"))
+    assert one == two and one.keys() == {"loss", "total_loss"}
+
+
+def _scalars(file: Path) -> dict[str, float]:
+    """{name: its only value} of a file of summaries."""
+    found = EventAccumulator(str(file)).Reload()
+    return {name: found.Scalars(name)[0].value for name in found.Tags()["scalars"]}
 
 
 def test_those_that_were_deleted_meanwhile_are_left_out(tmp_path, monkeypatch, save):

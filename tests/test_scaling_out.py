@@ -19,7 +19,7 @@ COMMANDS = re.findall(r"^    (?:PJRT_DEVICE=TPU )?((?:torchrun|python) .*)$", TE
 
 
 def test_the_commands_are_found() -> None:
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -38,6 +38,7 @@ def test_a_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
     else:
         given: dict[str, object] = {}
         monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, **options: given.update(options) or {})
+        monkeypatch.setattr(evaluate, "_measure_colourings", lambda options: given.update(vars(options)))
         monkeypatch.setattr(evaluate, "show", lambda *_: None)
         monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
         evaluate.main()

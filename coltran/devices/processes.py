@@ -130,15 +130,18 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def in_turn(rows: Tensor) -> Tensor:
-    """Rows [N, k] on the CPU, of each process as many as it has: the first of each, then the second of each, ...
+    """Rows [N, k] on the CPU of all processes: the first of each, then the second of each that has one, and so on.
 
-    Where a process has fewer than others, zeros stand for them.
+    A process without rows need not know k.
     """
     if count() == 1:
         return rows
-    table = torch.zeros(*largest([len(rows)]), count(), rows.shape[1], dtype=rows.dtype)
-    table[: len(rows), rank()] = rows
-    return total(table).flatten(0, 1)
+    most, width = largest(list(rows.shape))
+    table = torch.zeros(most, count(), 1 + width, dtype=rows.dtype)
+    if len(rows):
+        table[: len(rows), rank()] = nn.functional.pad(rows, (1, 0), value=1)  # marks a row that there is
+    table = total(table).flatten(0, 1)
+    return table[table[:, 0] == 1, 1:]
 
 
 def shared(module: nn.Module) -> nn.Module:

@@ -13,49 +13,53 @@ from torch import Tensor
 from coltran.files import written_whole
 
 BINS = 15
+KINDS = ("all", "top")  # of labels: see `tally`
 
 
-class Reliability:
-    """Expected against actual frequency of labels, for probabilities binned evenly between 0 and 1.
+def tally(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Counts a batch; the sum of several batches' counts is that of all.
 
     Every pixel gives as many pairs as there are labels: the probability under teacher forcing, and whether the label
-    is the true one. `top_*` keeps to the likeliest label of each pixel, which is what is usually plotted.
+    is the true one. The second of `KINDS` keeps to the likeliest label of each pixel, which is what is usually plotted.
+
+    Args:
+        probabilities: [..., S].
+        labels: the true ones [...], integers below S.
+
+    Returns:
+        float64 [2, 3, 15]: of each kind, for probabilities binned evenly between 0 and 1, the number of pairs, the sum
+        of their probabilities, and how many of them are true.
     """
+    probabilities, labels = probabilities.flatten(0, -2).double().cpu(), labels.flatten().long().cpu()
+    true = torch.zeros_like(probabilities).scatter_(1, labels[:, None], 1.0)
+    top, likeliest = probabilities.max(-1)
+    pairs = ((probabilities.flatten(), true.flatten()), (top, (likeliest == labels).double()))
+    rows = []
+    for p, hit in pairs:
+        index = (p * BINS).long().clamp(max=BINS - 1)
+        rows += [torch.bincount(index, weights, minlength=BINS) for weights in (torch.ones_like(p), p, hit)]
+    return torch.stack(rows).view(2, 3, BINS)
 
-    def __init__(self) -> None:
-        self.sums = {kind: torch.zeros(3, BINS, dtype=torch.float64) for kind in ("all", "top")}
 
-    def add(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Counts a batch: probabilities [..., S] and the true labels [...], integers below S."""
-        probabilities, labels = probabilities.flatten(0, -2).double().cpu(), labels.flatten().long().cpu()
-        true = torch.zeros_like(probabilities).scatter_(1, labels[:, None], 1.0)
-        top, likeliest = probabilities.max(-1)
-        for kind, p, hit in (
-            ("all", probabilities.flatten(), true.flatten()),
-            ("top", top, (likeliest == labels).double()),
-        ):
-            index = (p * BINS).long().clamp(max=BINS - 1)
-            for row, weights in zip(self.sums[kind], (torch.ones_like(p), p, hit), strict=True):
-                row += torch.bincount(index, weights, minlength=BINS)
+def reliability(counts: Tensor) -> dict[str, Any]:
+    """For each bin of each kind its count, expected and actual frequency (None where empty), and the mean gap.
 
-    def result(self) -> dict[str, Any]:
-        """For each bin of each kind its count, expected and actual frequency (None where empty), and the mean gap.
+    `expected_calibration_error` (Naeini et al., 2015) is the mean over the likeliest labels of the distance between
+    both frequencies of their bin.
 
-        `expected_calibration_error` (Naeini et al., 2015) is the mean over the likeliest labels of the distance
-        between both frequencies of their bin.
-        """
-        found: dict[str, Any] = {}
-        for kind, (counts, expected, actual) in self.sums.items():
-            filled = counts > 0
-            means = [(row / counts).tolist() for row in (expected, actual)]
-            for name, values in zip(("expected", "actual"), means, strict=True):
-                found[f"{kind}_{name}"] = [
-                    round(value, 6) if there else None for value, there in zip(values, filled.tolist(), strict=True)
-                ]
-            found[f"{kind}_count"] = [int(count) for count in counts]
-        counts, expected, actual = self.sums["top"]
-        found["expected_calibration_error"] = float((expected - actual).abs().sum() / counts.sum())
-        return found
+    Args:
+        counts: as `tally` returns them.
+    """
+    found: dict[str, Any] = {}
+    for kind, (count, expected, actual) in zip(KINDS, counts, strict=True):
+        filled = (count > 0).tolist()
+        for name, sums in (("expected", expected), ("actual", actual)):
+            means = zip((sums / count).tolist(), filled, strict=True)
+            found[f"{kind}_{name}"] = [round(mean, 6) if there else None for mean, there in means]
+        found[f"{kind}_count"] = [int(number) for number in count]
+    count, expected, actual = counts[KINDS.index("top")]
+    found["expected_calibration_error"] = float((expected - actual).abs().sum() / count.sum())
+    return found
 
 
 def plot(result: dict[str, Any], path: Path) -> None:

@@ -8,6 +8,8 @@ Which photographs are coloured and which they are compared with is the protocol:
     B   the same n photographs are both (as most later papers do: about a third of A's figure for the same colourings)
 
 Distances between features depend on the protocol, on n and on how images are resized, so a report names all three.
+Where several processes work together, process r of p measures the photographs r, r + p, r + 2 p, ...; what is measured
+of each is put in order again before any mean is taken, so the figures are those of one process.
 """
 
 from __future__ import annotations
@@ -22,13 +24,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from coltran.devices import processes
 from coltran.errors import UserError
 from coltran.image import area_resize, center_square, colors_to_labels, list_photos, load_photo, rgb_to_gray, to_bits
 from coltran.metrics.arithmetic import SSIM_SIDE, ab_error, colourfulness, diversity, frechet_distance, psnr, ssim
-from coltran.metrics.calibration import Reliability
+from coltran.metrics.calibration import BINS, reliability, tally
 from coltran.metrics.features import Extractor
 from coltran.networks.losses import bits
-from coltran.pipeline import Pipeline
+from coltran.pipeline import NETWORKS, Pipeline
 
 PROTOCOLS = {
     "A": "the coloured photographs against as many others, which follow them in name order",
@@ -37,6 +40,8 @@ PROTOCOLS = {
 MOST = 5000  # photographs of either protocol
 TOGETHER = 8  # photographs at once
 SPATIAL = 64  # photographs that the spatial upsampler is measured on: each has 200 thousand values, which take a while
+OF_COLOURINGS = ("ab_error_top1", "ab_error_best", "diversity", "colourfulness", "colourfulness_truth")
+OF_NETWORKS = ("bits_per_dimension", "bits_per_pixel", "psnr", "ssim")
 
 Progress = Callable[[str, int, int], None]  # (part, done, total)
 
@@ -103,7 +108,7 @@ def measure_colourings(
     """Figures of colourings, each the mean over the photographs.
 
     Args:
-        photos: what was coloured.
+        photos: what was coloured; of several processes each brings its share, of all lists.
         found: their colourings, in the same order, of `side` x `side` pixels.
         reference: what the features of the first colourings are compared with.
         extractors: {name of a distance: its features}.
@@ -113,24 +118,19 @@ def measure_colourings(
         there are several (all distances in CIELAB's a and b); `colourfulness`, `colourfulness_truth` and
         `colourfulness_difference`; and each distance under its name.
     """
-    rows: dict[str, list[float]] = {}
+    counts, rows = [], []
     features: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
-    counts = set()
     for n, (path, samples) in enumerate(zip(photos, found, strict=True)):
         truth = square(path, side)
         errors = [ab_error(image, truth) for image in samples.images]
-        row = {"ab_error_top1": errors[samples.likeliest], "ab_error_best": min(errors)}
-        if len(errors) > 1:
-            row["diversity"] = diversity(samples.images)
-        row["colourfulness"] = float(np.mean([colourfulness(image) for image in samples.images]))
-        row["colourfulness_truth"] = colourfulness(truth)
-        for name, value in row.items():
-            rows.setdefault(name, []).append(value)
+        spread = diversity(samples.images) if len(errors) > 1 else np.nan
+        colours = float(np.mean([colourfulness(image) for image in samples.images]))
+        rows.append([errors[samples.likeliest], min(errors), spread, colours, colourfulness(truth)])
         for name, extract in extractors.items():
             features[name].append(extract(samples.images[0][None])[0])
-        counts.add(len(errors))
+        counts.append([len(errors)])
         progress("colourings", n + 1, len(photos))
-    result: dict[str, Any] = {"samples": min(counts)} | {name: float(np.mean(row)) for name, row in rows.items()}
+    result: dict[str, Any] = {"samples": int(_of_all(counts).min())} | _means(OF_COLOURINGS, _of_all(rows))
     result["colourfulness_difference"] = result["colourfulness"] - result["colourfulness_truth"]
     truths: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
     for n, path in enumerate(reference if extractors else ()):
@@ -138,8 +138,20 @@ def measure_colourings(
         for name, extract in extractors.items():
             truths[name].append(extract(image)[0])
         progress("reference", n + 1, len(reference))
-    distances = {name: frechet_distance(np.stack(features[name]), np.stack(truths[name])) for name in extractors}
+    distances = {name: frechet_distance(_of_all(features[name]), _of_all(truths[name])) for name in extractors}
     return result | distances
+
+
+def _of_all(rows: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
+    """The rows of k numbers that all processes have, in the photographs' order: float64 [N, k]."""
+    ours = np.array(rows, np.float64) if rows else np.empty((0, 0))
+    return processes.in_turn(torch.from_numpy(ours)).numpy()
+
+
+def _means(names: Sequence[str], table: np.ndarray) -> dict[str, float]:
+    """The mean of each column [N, k] where it is a number; columns that nowhere are one are left out."""
+    columns = zip(names, table.T, strict=False)  # the last of `names` are not measured of every network
+    return {name: float(np.nanmean(column)) for name, column in columns if not np.isnan(column).all()}
 
 
 @torch.no_grad()
@@ -152,11 +164,14 @@ def measure_networks(
     images are their most probable values. A colorizer's dimension is a channel of three bits, so a pixel has three; an
     upsampler's is a channel value of eight.
 
+    Args:
+        photos: of several processes each brings its share.
+
     Returns:
         {network: its figures}; the spatial upsampler on the first `SPATIAL` photographs only.
     """
-    reliability = Reliability()
-    rows: dict[str, list[dict[str, float]]] = {}
+    calibrated = []
+    rows: dict[str, list[list[float]]] = {name: [] for name in NETWORKS if getattr(pipeline, name) is not None}
     device = pipeline.device
     for n, path in enumerate(photos):
         large = square(path, pipeline.high)
@@ -165,28 +180,27 @@ def measure_networks(
         labels = colors_to_labels(to_bits(rgb, 8, 3))
         logits = pipeline.colorizer(rgb).logits
         per_pixel = float(bits(logits, labels))
-        rows.setdefault("colorizer", []).append({"bits_per_pixel": per_pixel, "bits_per_dimension": per_pixel / 3})
-        reliability.add(logits.softmax(-1), labels)
+        rows["colorizer"].append([per_pixel / 3, per_pixel])
+        calibrated.append(tally(logits.softmax(-1), labels).flatten().numpy())
         if pipeline.color_upsampler is not None:
-            row = _upsampled(pipeline.color_upsampler, small, to_bits(small, 8, 3), device)
-            rows.setdefault("color_upsampler", []).append(row)
-        if pipeline.spatial_upsampler is not None and n < SPATIAL:
+            rows["color_upsampler"].append(_upsampled(pipeline.color_upsampler, small, to_bits(small, 8, 3), device))
+        if pipeline.spatial_upsampler is not None and n * processes.count() + processes.rank() < SPATIAL:
             row = _upsampled(pipeline.spatial_upsampler, large, area_resize(small, pipeline.high), device)
-            rows.setdefault("spatial_upsampler", []).append(row)
+            rows["spatial_upsampler"].append(row)
         progress("networks", n + 1, len(photos))
-    result: dict[str, Any] = {
-        name: {"photos": len(found)} | {key: float(np.mean([row[key] for row in found])) for key in found[0]}
-        for name, found in rows.items()
-    }
-    result["colorizer"]["calibration"] = reliability.result()
+    result: dict[str, Any] = {}
+    for name, ours in rows.items():
+        table = _of_all(ours)
+        result[name] = {"photos": len(table)} | _means(OF_NETWORKS, table)
+    counts = torch.from_numpy(_of_all(calibrated).sum(0)).view(2, 3, BINS)
+    result["colorizer"]["calibration"] = reliability(counts)
     return result
 
 
-def _upsampled(network: nn.Module, truth: np.ndarray, given: np.ndarray, device: torch.device) -> dict[str, float]:
-    """The figures of an upsampler on one image, uint8 [S, S, 3] both."""
+def _upsampled(network: nn.Module, truth: np.ndarray, given: np.ndarray, device: torch.device) -> list[float]:
+    """`OF_NETWORKS` of an upsampler on one image, uint8 [S, S, 3] both; no SSIM of an image below its window."""
     rgb = torch.from_numpy(truth)[None].to(device)
     logits = network(torch.from_numpy(given)[None].to(device), rgb_to_gray(rgb))
     per_value = float(bits(logits, rgb))
     image = logits.argmax(-1)[0].to(torch.uint8).cpu().numpy()
-    row = {"bits_per_dimension": per_value, "bits_per_pixel": 3 * per_value, "psnr": psnr(image, truth)}
-    return row | ({"ssim": ssim(image, truth)} if len(truth) >= SSIM_SIDE else {})
+    return [per_value, 3 * per_value, psnr(image, truth), ssim(image, truth) if len(truth) >= SSIM_SIDE else np.nan]

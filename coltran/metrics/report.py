@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from coltran.console import LOG, is_quiet
+from coltran.devices import processes
 from coltran.errors import UserError
 from coltran.files import written_whole
 from coltran.image import list_photos
@@ -37,6 +38,8 @@ def colourings(
 ) -> dict[str, Any]:
     """Measures colourings of a folder of photographs, and the networks where these draw them.
 
+    Several processes share the photographs; each returns the same report.
+
     Args:
         checkpoint: a folder of networks, as for `coltran.from_pretrained`.
         results: a folder of colourings; then no network is asked.
@@ -56,6 +59,8 @@ def colourings(
     photos, reference = measure.split(list_photos([data_dir]), protocol, limit)
     how: dict[str, Any] = {"protocol": protocol, "compared": measure.PROTOCOLS[protocol]}
     how |= {"photos": len(photos), "reference_photos": len(reference)}
+    share = slice(processes.rank(), None, processes.count())
+    photos, reference = photos[share], reference[share]
     if results is not None:
         side, networks = RESULTS_SIDE, {}
         found = measure.read(results, photos, side)
@@ -74,8 +79,8 @@ def colourings(
 
 
 def _progress(part: str, done: int, total: int) -> None:
-    """One line on a terminal's stderr, which the next replaces."""
-    if sys.stderr.isatty() and not is_quiet():
+    """One line on a terminal's stderr, which the next replaces; of several processes, how far the first one is."""
+    if sys.stderr.isatty() and not is_quiet() and processes.rank() == 0:
         print(f"\r{part}: {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
