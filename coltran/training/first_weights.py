@@ -4,8 +4,13 @@
 The original's first weights give every gray level and every colour a vector of its own, unrelated to its neighbours',
 and random logits. In a long training that does not matter. In the first hundreds of steps it does: the network has to
 learn 256 gray levels one by one, and the gradient that all pixels share, towards the frequencies of the colours, drives
-the encoder towards a constant (docs/log.md has the figures). `prepare` starts a network at those frequencies, with
+the encoder towards a constant (docs/log.md has the figures). `prepare` starts a colorizer at those frequencies, with
 embeddings in which like values have like vectors.
+
+An upsampler predicts values that are near those it is given, so there more can be said beforehand: a channel's value,
+the gray level and the 256 logits share one set of features of a level, what the layers add to them starts small, and
+heads of attention start by averaging over neighbourhoods of several sizes. The first prediction is the neighbourhood
+of the two values given.
 """
 
 from __future__ import annotations
@@ -14,7 +19,6 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coltran.image import colors_to_labels, labels_to_colors, to_bits
@@ -36,24 +40,47 @@ def smooth_(table: Tensor, points: Tensor) -> None:
     table.copy_(AMPLITUDE * torch.cos(points @ directions + phases))
 
 
-def smooth_embeddings(network: nn.Module) -> None:
-    """Fill the embedding tables of one of the three networks; torch's generator decides."""
-    gray = torch.arange(256.0)[:, None] / 10  # coordinates: 10 levels of 256 apart is one unit
-    if isinstance(network, Colorizer):
-        smooth_(network.gray_encoder.embedding.weight, gray)
-        smooth_(network.embedding.weight, labels_to_colors(torch.arange(LABELS)) / 85)
-    elif isinstance(network, (ColorUpsampler, SpatialUpsampler)):
-        smooth_(network.gray_embedding.weight, gray)
-        value = torch.arange(network.levels) * (256 / network.levels) / 10
-        channel = 100 * F.one_hot(torch.arange(3), 3)  # far apart
-        points = [torch.cat((value[:, None], channel[c].expand(len(value), 3)), 1) for c in range(3)]
-        smooth_(network.channel_embedding.weight, torch.cat(points))
+def smooth_embeddings(network: Colorizer) -> None:
+    """Fill the embedding tables of a colorizer; torch's generator decides."""
+    smooth_(network.gray_encoder.embedding.weight, torch.arange(256.0)[:, None] / 10)  # 10 levels apart is one unit
+    smooth_(network.embedding.weight, labels_to_colors(torch.arange(LABELS)) / 85)
+
+
+@torch.no_grad()
+def start_at_inputs(network: ColorUpsampler | SpatialUpsampler) -> None:
+    """Let an upsampler predict, before any training, values near the channel's and the gray level it is given.
+
+    Feature d of a level v is `cos(v / length_d + phase_d)`, with lengths from 5 to 150 levels and random phases. They
+    are the embeddings (a channel's with a vector of its own added) and the rows of the head. The input layer takes
+    the mean of both embeddings, what attention and feed-forward add is scaled down to 0.3, and so are queries and
+    keys; the bias of attention falls linearly with the distance, within 1 to 8 pixels of 64 by the head.
+    """
+    hidden = network.gray_embedding.weight.shape[1]
+    lengths = torch.logspace(math.log10(5), math.log10(150), hidden)
+    phases = 2 * math.pi * torch.rand(hidden)
+
+    def features(levels: Tensor) -> Tensor:
+        return math.sqrt(2) * torch.cos(levels[:, None] / lengths + phases)
+
+    levels, width = torch.arange(256.0), 256 / network.levels
+    of_channel = features(width * torch.arange(network.levels) + (width - 1) / 2)
+    network.gray_embedding.weight.copy_(features(levels))
+    network.channel_embedding.weight.copy_(torch.cat([of_channel + 0.5 * torch.randn(hidden) for _ in range(3)]))
+    network.logits.weight.copy_(2 / math.sqrt(hidden) * features(levels))
+    network.input.weight.mul_(0.3).add_(0.5 * torch.eye(hidden).repeat(1, 2))
+    encoder = network.encoder
+    for attention, feed_forward in zip(encoder.attention, encoder.feed_forward, strict=True):
+        attention.out.weight.mul_(0.3)
+        feed_forward.outer.weight.mul_(0.3)
+        attention.qkv.weight[: 2 * hidden].mul_(0.3)
+        heads, length = attention.heads, attention.bias.shape[1] // 2
+        distance = (torch.arange(2 * length) - (length - 1)).abs()
+        attention.bias.copy_(-distance / (torch.logspace(0, 3, heads, base=2)[:, None] * length / 64))
 
 
 @torch.no_grad()
 def start_at_frequencies(head: nn.Linear, counts: Tensor) -> None:
-    """Let logits [..., S] begin, whatever the input, at the frequencies of `counts` [S], add-one smoothed."""
-    head.weight.zero_()
+    """Let the bias of logits [..., S] be that of the frequencies of `counts` [S], add-one smoothed."""
     head.bias.copy_(((counts + 1) / (counts + 1).sum()).log())
 
 
@@ -68,9 +95,14 @@ def count_symbols(network: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -
     return counts
 
 
+@torch.no_grad()
 def prepare(network: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> None:
-    """Give a fresh network smooth embeddings, and logits at the frequencies in `batches`."""
-    smooth_embeddings(network)
+    """Give a fresh network first weights as this module says, with the frequencies in `batches`."""
     head = network.logits
     assert isinstance(head, nn.Linear)
+    if isinstance(network, Colorizer):
+        smooth_embeddings(network)
+        head.weight.zero_()
+    elif isinstance(network, (ColorUpsampler, SpatialUpsampler)):
+        start_at_inputs(network)
     start_at_frequencies(head, count_symbols(network, batches))
