@@ -196,6 +196,13 @@ def main() -> int:
     metrics.add_argument(
         "--frechet", action="store_true", help="Frechet's distance in features of EfficientNet-Lite0, which is no FID"
     )
+    metrics.add_argument(
+        "--lpips_weights",
+        type=Path,
+        nargs=2,
+        metavar=("VGG", "LPIPS"),
+        help="diversity by LPIPS too, with these weights",
+    )
     metrics.add_argument("--output", type=Path, metavar="DIR", help="put metrics.json and reliability.png there")
     options = parser.parse_args()
     if options.threads:
@@ -233,6 +240,7 @@ def _measure_colourings(options: argparse.Namespace) -> None:
         batch=options.batch or 16,
         fid_weights=options.fid_weights,
         frechet=options.frechet,
+        lpips_weights=options.lpips_weights,
         device=cli.device(options.device),
     )
     if processes.rank() != 0:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -75,3 +78,17 @@ def photos() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared/photos is not there")
     return folder
+
+
+@pytest.fixture
+def torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """torch-fidelity, which imports torchvision where it does not use it."""
+    names = ("", ".datasets", ".models", ".transforms", ".transforms.functional")
+    try:
+        import torchvision  # type: ignore[import-not-found] # noqa: F401
+    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
+        for name in names:
+            monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
+    yield pytest.importorskip("torch_fidelity")
+    for name in [name for name in sys.modules if name.startswith("torch_fidelity")]:
+        del sys.modules[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -15,20 +14,6 @@ from coltran.errors import UserError
 from coltran.metrics import features
 from coltran.metrics.measure import square
 from tests.conftest import ROOT
-
-
-@pytest.fixture
-def torch_fidelity(monkeypatch):
-    """torch-fidelity, of which only Inception-v3 is used: that does without torchvision, which the package imports."""
-    names = ("", ".datasets", ".models", ".transforms", ".transforms.functional")
-    try:
-        import torchvision  # type: ignore[import-not-found] # noqa: F401
-    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
-        for name in names:
-            monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
-    yield pytest.importorskip("torch_fidelity")
-    for name in [name for name in sys.modules if name.startswith("torch_fidelity")]:
-        del sys.modules[name]
 
 
 @pytest.fixture

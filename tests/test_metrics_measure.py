@@ -88,6 +88,13 @@ def test_the_figures_are_means_over_the_photographs(photos):
     assert result["means"] == pytest.approx(frechet_distance(first, others))
 
 
+def test_the_diversity_by_lpips_is_the_mean_over_the_photographs(photos):
+    samples = _samples(photos[:2])
+    found = iter([0.25, 0.75])
+    result = measure.measure_colourings(photos[:2], samples, photos[:2], 16, {}, lambda images: next(found))
+    assert result["diversity_lpips"] == 0.5
+
+
 def test_the_truth_itself_is_perfect(photos):
     truths = [Samples([square(photo, 16)], 0) for photo in photos]
     result = measure.measure_colourings(photos, truths, photos, 16, {"means": _means})

