@@ -11,6 +11,7 @@ gpu             What should a GPU that is not at hand take, and what does each k
 settling        How many passes does a row take by fixed point, by guess and window?
 train_step      What share of the machine's product rate does a step of training reach?
 loader          How soon does a training on a data set of ImageNet's size start, and how fast is it read?
+album           Are photographs coloured faster together than one at a time?
 large           What does a large photograph cost beyond the networks?
 cluster         What does colouring on a Ray cluster cost beside one process?
 chroma          In which colour space do small colours come closest to a photograph's own?
