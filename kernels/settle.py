@@ -20,6 +20,7 @@ from coltran_kernels.ops import (
 )
 from coltran_kernels.shapes import check_decode_row
 from coltran_kernels.types import DecoderWeights, RowTerms, Settled
+from coltran_kernels.xla import settle as passes
 
 
 def settle_row(
@@ -47,9 +48,10 @@ def settle_row(
 
     Args:
         guess: [B, W] labels that the row may have, such as those of the row above; int64.
-        window: pixels of an image that a pass computes at most; at least 1.
+        window: pixels of an image that a pass computes at most; at least 1. "xla" computes the whole row in every pass.
         weights, terms, uniforms, given, mode, temperature, top_p, eps, return_probabilities, prepared: of `decode_row`.
-        implementation: "reference", "cpu" (native, float32; no gradient passes), "triton" (as of `decode_row`) or None.
+        implementation: "reference", "cpu" (native, float32; no gradient passes), "triton" (as of `decode_row`), "xla"
+            (recorded as one loop of the graph; no gradient passes) or None.
 
     Raises:
         ValueError, NotImplementedError: as of `decode_row`; also a guess that is no label, or a window below 1.
@@ -66,7 +68,12 @@ def settle_row(
         "window": window, "given": given, "mode": mode, "temperature": temperature, "top_p": top_p, "eps": eps,
         "return_probabilities": return_probabilities,
     }  # fmt: skip
-    chosen = _choose("settle_row", implementation, ("reference", "cpu", "triton"), uniforms)
+    chosen = _choose("settle_row", implementation, ("reference", "cpu", "triton", "xla"), uniforms)
+    if chosen == "xla":
+        from coltran_kernels.xla import device  # imports torch_xla, so only when wanted
+
+        del options["window"]
+        return passes.settle_row(weights, terms, uniforms, guess, loop=device.loop, **options)
     if chosen == "triton":
         from coltran_kernels.triton import settle_launch  # imports triton, so only when wanted
 

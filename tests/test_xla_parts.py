@@ -11,10 +11,10 @@ from torch.utils._pytree import tree_map
 
 from coltran.sampling import decoding_graphs
 from coltran.sampling.decoding import InnerRows, OuterRows
-from coltran_kernels import add_layer_norm, axial_attention, cached_attention, decode_row, reference
-from coltran_kernels.xla import operations, step
+from coltran_kernels import add_layer_norm, axial_attention, cached_attention, decode_row, reference, settle_row
+from coltran_kernels.xla import operations, settle, step
 from tests.attention_cases import OPERANDS, make_operands
-from tests.decoder_of_tests import SWITCHES, random_row
+from tests.decoder_of_tests import SETTINGS, SWITCHES, random_row
 from tests.test_sampling import OPTIONS, _network
 
 
@@ -25,6 +25,13 @@ def plain_scan(function: Any, carry: Any, columns: Any) -> tuple[Any, Any]:
         carry, one = function(carry, tree_map(lambda t, j=j: None if t is None else t[j], columns))
         found.append(one)
     return carry, type(found[0])(*(None if t[0] is None else torch.stack(t) for t in zip(*found, strict=True)))
+
+
+def plain_loop(function: Any, carry: Any) -> Any:
+    """What a loop is."""
+    while carry.unsettled:
+        carry = function(carry)
+    return carry
 
 
 @pytest.mark.parametrize(
@@ -71,22 +78,38 @@ def test_a_bias_of_minus_infinity_leaves_a_row_out():
 def test_scanning_the_step_draws_the_specifications_row(switches, changed):
     weights, terms, uniforms = random_row(3, 7, 16, 12, 2, 40, 2, **switches, dtype=torch.float64)
     given = torch.where(torch.rand(3, 7) < 0.3, torch.randint(40, (3, 7)), -1)
-    options = {"mode": "sample", "temperature": 1.0, "top_p": 1.0, "eps": 1e-3, "return_probabilities": True} | changed
     for imposed in (None, given):
-        found = step.decode_row(weights, terms, uniforms, scan=plain_scan, given=imposed, **options)
-        right = reference.decode_row(weights, terms, uniforms, given=imposed, **options)
+        options = SETTINGS | changed | {"given": imposed}
+        found = step.decode_row(weights, terms, uniforms, scan=plain_scan, **options)
+        right = reference.decode_row(weights, terms, uniforms, **options)
         assert torch.equal(found[0], right[0])
         torch.testing.assert_close(found[1:], right[1:], rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES.keys())
+@pytest.mark.parametrize(
+    "changed", [{}, {"mode": "argmax"}, {"temperature": 0.7, "top_p": 0.8}, {"top_p": 0.3}], ids=str
+)
+def test_passes_over_whole_rows_settle_on_the_specifications_row_in_its_passes(switches, changed):
+    for width, share, imposing in ((1, 0.0, False), (7, 0.0, False), (7, 0.7, True), (7, 1.0, False)):
+        weights, terms, uniforms = random_row(3, width, 16, 12, 2, 40, 2, **switches, dtype=torch.float64)
+        given = torch.where(torch.rand(3, width) < 0.3, torch.randint(40, (3, width)), -1) if imposing else None
+        options = SETTINGS | changed | {"given": given}
+        right = reference.decode_row(weights, terms, uniforms, **options)
+        guess = torch.where(torch.rand(3, width) < share, right[0], torch.randint(40, (3, width)))
+        found = settle.settle_row(weights, terms, uniforms, guess, loop=plain_loop, **options)
+        plain = reference.settle_row(weights, terms, uniforms, guess, window=width, **options)
+        assert torch.equal(found.labels, right[0])
+        torch.testing.assert_close(found[1:3], right[1:], rtol=1e-9, atol=1e-9)
+        assert torch.equal(found.passes, plain.passes)
+        assert found.computed.tolist() == [width * int(plain.passes.max())] * 3
+
+
 def test_a_later_column_moves_no_earlier_one():
     weights, terms, uniforms = random_row(2, 6, 16, 12, 2, 40, 2)
-    options = {"mode": "sample", "temperature": 1.0, "top_p": 1.0, "eps": 1e-3, "return_probabilities": True}
     changed = terms._replace(inputs=terms.inputs.clone())
     changed.inputs[:, 4] += 1
-    before, after = (
-        step.decode_row(weights, t, uniforms, scan=plain_scan, given=None, **options)[2] for t in (terms, changed)
-    )
+    before, after = (step.decode_row(weights, t, uniforms, scan=plain_scan, **SETTINGS)[2] for t in (terms, changed))
     assert torch.equal(before[:, :4], after[:, :4]) and not torch.equal(before[:, 4], after[:, 4])
 
 
@@ -114,6 +137,7 @@ def test_the_cpu_is_told_that_it_is_no_xla_device():
         lambda: cached_attention(x[:, 0], x, x, torch.randn(2, 3), implementation="xla"),
         lambda: add_layer_norm(x, implementation="xla"),
         lambda: decode_row(*random_row(1, 3, 16, 12, 2, 40, 1), implementation="xla"),
+        lambda: settle_row(*random_row(1, 3, 16, 12, 2, 40, 1), torch.zeros(1, 3).long(), implementation="xla"),
     )
     for call in calls:
         with pytest.raises(NotImplementedError, match="'xla' cannot serve a tensor on cpu"):

@@ -4,8 +4,9 @@
     tpu_ahead.py export FOLDER      with torch_xla: writes the graphs' StableHLO at the paper's size, runs nothing
     tpu_ahead.py compile FOLDER     with jax and libtpu: compiles each for one chip and prints what memory it plans
 
-Two halves in one file: the libraries want environments of their own. The graphs are the two that
-`coltran.sampling.sample` runs for every row: the row decoder, and the outer decoder's new row with the conditioning.
+Two halves in one file: the libraries want environments of their own. The graphs are those that
+`coltran.sampling.sample` runs for every row: the row decoder, by a scan of its pixels or by fixed point, and the outer
+decoder's new row with the conditioning.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def export(folder: Path) -> None:
     from coltran.configs import colorizer
     from coltran.sampling import decoding_graphs
     from coltran.sampling.decoding import decoder_weights
-    from coltran_kernels import decode_row
+    from coltran_kernels import decode_row, settle_row
 
     def placeholder(value: Any) -> Any:
         return xla_builder.create_placeholder_tensor(value.shape, value.dtype) if torch.is_tensor(value) else value
@@ -63,6 +64,8 @@ def export(folder: Path) -> None:
             found = decode_row(decoder_weights(network), terms, uniforms)
             write("row decoding", batch, [tensor for tensor in found if tensor is not None])
             labels = empty(batch, width, dtype=torch.int64)
+            found = settle_row(decoder_weights(network), terms, uniforms, labels)
+            write("row by fixed point", batch, [tensor for tensor in found if tensor is not None])
             terms = decoding_graphs.advance(network, image, rows, labels, implementation=None)
             made = [tensor for layer in terms.layers for tensor in layer if tensor is not None]
             write("outer decoder", batch, [terms.inputs, *made, *rows.caches, rows.row])

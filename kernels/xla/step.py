@@ -13,7 +13,7 @@ Sizes: B images, W columns, D hidden size, h heads of C channels, S labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -57,18 +57,18 @@ class Column(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What is known of one column after its step."""
+    """What is known of one column after its step, or of a row after a pass over it."""
 
-    label: Tensor  # [B] int64
-    log_prob: Tensor  # [B]
-    probabilities: Tensor | None  # [B, S]
+    label: Tensor  # [B] or [B, W], int64
+    log_prob: Tensor
+    probabilities: Tensor | None  # [..., S]
 
 
 Scan = Callable[[Callable[[Carry, Column], tuple[Carry, Found]], Carry, Column], tuple[Carry, Found]]
 
 
 def draw(logits: Tensor, uniform: Tensor, *, mode: str, temperature: float, top_p: float) -> Tensor:
-    """One label for each row of logits [B, S]; see `coltran_kernels.reference.draw`.
+    """One label for each vector of logits [..., S]; see `coltran_kernels.reference.draw`.
 
     The probability that lies before a label in the order of their ranks is summed over all pairs of labels, which fuses
     into one loop; sorting would not.
@@ -78,11 +78,11 @@ def draw(logits: Tensor, uniform: Tensor, *, mode: str, temperature: float, top_
     p = (logits / temperature).softmax(-1)
     label = torch.arange(p.shape[-1], device=p.device)
     if top_p < 1.0:
-        other, own = p[:, None, :], p[:, :, None]
+        other, own = p[..., None, :], p[..., :, None]
         before = (other > own) | ((other == own) & (label < label[:, None]))
         p = p.masked_fill(torch.where(before, other, 0.0).sum(-1) >= top_p, 0.0)
     cumulative = p.cumsum(-1)
-    below = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(-1)
+    below = (cumulative <= uniform[..., None] * cumulative[..., -1:]).sum(-1)
     last = torch.where(p > 0, label, 0).amax(-1)  # rounding may pass the end
     return torch.minimum(below, last)
 
@@ -101,10 +101,46 @@ def _attend(
     return attended.flatten(1), (keys, values)
 
 
-def step(
-    carry: Carry, column: Column, *, mode: str, temperature: float, top_p: float, eps: float, keep: bool
-) -> tuple[Carry, Found]:
-    """Decodes and draws one column; `keep` says whether to return its untempered distribution."""
+def finish_layer(
+    x: Tensor,  # [..., D], what the layer was given
+    attended: Tensor,  # [..., D]
+    layer: DecoderLayer,
+    ff_scale: Tensor | None,
+    ff_shift: Tensor | None,
+    norms: Sequence[Tensor],  # norm1 scale, shift, norm2 scale, shift
+    eps: float,
+) -> Tensor:
+    """What follows the attention of one layer."""
+    x = add_layer_norm(F.linear(attended, layer.out), x, norms[0], norms[1], eps)
+    y = F.linear(F.relu(F.linear(x, layer.ff1, layer.ff1_bias)), layer.ff2, layer.ff2_bias)
+    return add_layer_norm(affine(y, ff_scale, ff_shift), x, norms[2], norms[3], eps)
+
+
+def find(
+    x: Tensor,  # [..., D], behind the last layer
+    weights: DecoderWeights,
+    uniform: Tensor,
+    given: Tensor | None,
+    *,
+    mode: str,
+    temperature: float,
+    top_p: float,
+    eps: float,
+    keep: bool,
+) -> Found:
+    """Draws a label for each vector; `keep` says whether to return the untempered distributions."""
+    x = add_layer_norm(x, None, weights.norm_weight, weights.norm_bias, eps)
+    logits = F.linear(x, weights.logits, weights.logits_bias).to(sum_type(x.dtype))
+    label = draw(logits, uniform, mode=mode, temperature=temperature, top_p=top_p)
+    if given is not None:
+        label = torch.where(given >= 0, given, label)
+    chosen = torch.arange(logits.shape[-1], device=x.device) == label[..., None]
+    log_prob = torch.where(chosen, logits.log_softmax(-1), 0.0).sum(-1).to(x.dtype)
+    return Found(label, log_prob, logits.softmax(-1).to(x.dtype) if keep else None)
+
+
+def step(carry: Carry, column: Column, *, eps: float, **options: Any) -> tuple[Carry, Found]:
+    """Decodes and draws one column; options of `find`."""
     weights, caches = carry.weights, []
     embedded = F.embedding(carry.label, weights.embedding)
     x = column.inputs + torch.where(column.number > 0, embedded, torch.zeros_like(embedded))
@@ -114,18 +150,9 @@ def step(
         q, k, v = qkv.unflatten(-1, (3, layer.bias.shape[0], -1)).unbind(1)
         attended, cache = _attend(q, k, v, cache, here, terms.bias)
         caches.append(cache)
-        x = add_layer_norm(F.linear(attended, layer.out), x, norms[0], norms[1], eps)
-        y = F.linear(F.relu(F.linear(x, layer.ff1, layer.ff1_bias)), layer.ff2, layer.ff2_bias)
-        x = add_layer_norm(affine(y, terms.ff_scale, terms.ff_shift), x, norms[2], norms[3], eps)
-    x = add_layer_norm(x, None, weights.norm_weight, weights.norm_bias, eps)
-    logits = F.linear(x, weights.logits, weights.logits_bias).to(sum_type(x.dtype))
-    label = draw(logits, column.uniform, mode=mode, temperature=temperature, top_p=top_p)
-    if column.given is not None:
-        label = torch.where(column.given >= 0, column.given, label)
-    chosen = torch.arange(logits.shape[-1], device=x.device) == label[:, None]
-    log_prob = torch.where(chosen, logits.log_softmax(-1), 0.0).sum(-1).to(x.dtype)
-    probabilities = logits.softmax(-1).to(x.dtype) if keep else None
-    return carry._replace(label=label, caches=tuple(caches)), Found(label, log_prob, probabilities)
+        x = finish_layer(x, attended, layer, terms.ff_scale, terms.ff_shift, norms, eps)
+    found = find(x, weights, column.uniform, column.given, eps=eps, **options)
+    return carry._replace(label=found.label, caches=tuple(caches)), found
 
 
 def _along_columns(t: Tensor | None) -> Tensor | None:

@@ -9,13 +9,17 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from coltran_kernels import add_layer_norm, axial_attention, cached_attention, decode_row, linear, reference
+from coltran_kernels import (
+    add_layer_norm,
+    axial_attention,
+    cached_attention,
+    decode_row,
+    linear,
+    reference,
+    settle_row,
+)
 from tests.attention_cases import make_operands
-from tests.decoder_of_tests import SWITCHES, random_row
-
-SETTINGS: dict[str, Any] = {
-    "given": None, "mode": "sample", "temperature": 1.0, "top_p": 1.0, "eps": 1e-3, "return_probabilities": True,
-}  # fmt: skip
+from tests.decoder_of_tests import SETTINGS, SWITCHES, random_row
 
 
 def to(value: Any, device: torch.device) -> Any:
@@ -77,7 +81,7 @@ def test_linear(device):
      ("plain norms", {"temperature": 1.2, "top_p": 0.8})],
 )  # fmt: skip
 @pytest.mark.parametrize("imposing", [False, True])
-def test_decode_row(device, switches, changed, imposing):
+def test_decode_row_and_settle_row(device, switches, changed, imposing):
     weights, terms, uniforms = random_row(3, 7, 32, 20, 4, 50, 2, **SWITCHES[switches])
     given = torch.where(torch.rand(3, 7) < 0.3, torch.randint(50, (3, 7)), -1) if imposing else None
     settings = SETTINGS | changed | {"given": given}
@@ -85,6 +89,12 @@ def test_decode_row(device, switches, changed, imposing):
     found = decode_row(*to((weights, terms, uniforms), device), **settings | {"given": to(given, device)})
     assert torch.equal(found[0].cpu(), right[0])
     torch.testing.assert_close([t.cpu() for t in found[1:]], list(right[1:]), rtol=0, atol=1e-5)
+    guess = torch.where(torch.rand(3, 7) < 0.5, right[0], torch.randint(50, (3, 7)))
+    plain = reference.settle_row(weights, terms, uniforms, guess, window=7, **settings)
+    call = to((weights, terms, uniforms, guess), device)
+    settled = settle_row(*call, window=1, **settings | {"given": to(given, device)})  # the window makes no difference
+    assert torch.equal(settled.labels.cpu(), right[0]) and torch.equal(settled.passes.cpu(), plain.passes)
+    torch.testing.assert_close([t.cpu() for t in settled[1:3]], list(right[1:]), rtol=0, atol=1e-5)
 
 
 def test_a_tensor_on_an_xla_device_is_refused_by_the_cpus(device):
