@@ -4,6 +4,7 @@
 Programs, each with --help:
 
 sample_speed    How fast does it colour here, beside the original's way of sampling and what the machine can do?
+parts           Where does the time of an image go, by kind of operation?
 neighbours      How much slower is it while other programs are at work on its processors?
 scaling         How does that time grow with the image, the batch and the network?
 document        What do the records say? Writes the tables and plots of docs/performance.md.

@@ -120,11 +120,11 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, photos_dir, numbe
     process = subprocess.Popen(
         _command(tmp_path, photos_dir, 100_000), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # on a busy machine to start takes long
     while not summaries.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
-    assert process.wait(60) == code
+    assert process.wait(120) == code
 
     stopped = _losses(tmp_path / "log")[-1][0]
     assert (tmp_path / "log" / f"checkpoint-{stopped:06d}").is_dir()
