@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import check, document, machine, neighbours, record, sample_speed, scaling, setting, timing
+from bench import check, document, machine, neighbours, parts, record, sample_speed, scaling, setting, timing
 from coltran.errors import UserError
+from coltran_kernels.cpu import native
 from coltran_kernels.cpu.linear import why_not
 from coltran_kernels.ops import IMPLEMENTATIONS
 
@@ -250,3 +251,11 @@ def test_products_in_bfloat16_are_measured_against_their_own_limit(tmp_path):
     found = json.loads((tmp_path / "sample_speed.jsonl").read_text())
     dtypes = {m["implementation"]: m["dtype"] for m in found["measurements"]}
     assert dtypes == {record.RECOMPUTING: "float32", setting.DEFAULT: "bfloat16"}
+
+
+@pytest.mark.skipif(native.why_not() is not None, reason="the native kernels are not to be had here")
+def test_the_parts_of_an_images_time_sum_up_to_it(config, capsys):
+    assert parts.main(["--config", str(config), "--batch", "2", "--device", "cpu"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["seconds"]["2"]
+    assert sum(seconds for kind, seconds in found.items() if kind != "all") == pytest.approx(found["all"])
+    assert min(found[kind] for kind in ("products", "row decoding", "attention", "layer norm", "copies")) > 0
