@@ -11,8 +11,10 @@ from typing import Any
 
 from bench.machine import Limits
 from bench.timing import Timing
+from coltran.sampling import Sample
 
 RECOMPUTING = "original's way"  # bench.recomputing, in the column of the implementations
+FIXED_POINT = "fixed point"  # ours by default, with the rows drawn so
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -70,6 +72,16 @@ def add_ratios(measurements: list[dict[str, Any]]) -> None:
     for m in measurements:
         known = m["network"] == "colorizer" and m["batch"] in slow
         m["ratio"] = slow[m["batch"]] / m["seconds_an_image"] if known else None
+
+
+def add_passes(measurements: list[dict[str, Any]], settled: Mapping[int, Sample]) -> None:
+    """Sets "passes", a row's, and "computed", pixels for each one kept, of the rows drawn by fixed point, by batch."""
+    for m in measurements:
+        if m["implementation"] == FIXED_POINT:
+            found = settled[m["batch"]]
+            assert found.passes is not None and found.computed is not None
+            m["passes"] = found.passes.double().mean().item()
+            m["computed"] = found.computed.sum().item() / found.labels.numel()
 
 
 def append(record: Mapping[str, Any], path: Path) -> None:

@@ -4,6 +4,7 @@
     python bench/sample_speed.py                          some minutes on a laptop, the paper's size
     python bench/sample_speed.py --batch 1 4 20 --plot
     python bench/sample_speed.py --config coltran/test_configs/colorizer.py --full --implementation all
+    python bench/sample_speed.py --fixed-point --photos ../shared/photos/valid --batch 1 4
 
 Both ways of sampling use the same networks with random weights, and before anything is timed they are checked to draw
 the same image. They run in turn, in one process. The original's algorithm takes minutes an image, so by default its
@@ -27,9 +28,11 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
 from bench import check, counting, machine, plots, record, setting, tables, timing
-from coltran import cli
+from bench.settling import PRETRAINED, gray_photos
+from coltran import checkpoint, cli
 from coltran.devices.choose import require_bfloat16
 from coltran.networks.colorizer import Colorizer
+from coltran.sampling import Sample
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STAGES = ("colorizer", "color_upsampler", "spatial_upsampler")
@@ -51,6 +54,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=cli.at_least(1), default=1, help="rows of the original's algorithm to time (default: 1)"
     )
+    parser.add_argument("--fixed-point", action="store_true", help="also draw the rows by fixed point")
+    parser.add_argument(
+        "--photos", type=Path,
+        help="colour the photographs of this folder with the networks in the package, in place of noise with random "
+        "networks, which guess no row right",
+    )  # fmt: skip
     parser.add_argument("--full", action="store_true", help="time the original's algorithm on all rows")
     options = parser.parse_args(argv)
     if options.precision == "bfloat16":
@@ -69,6 +78,12 @@ class Measuring:
             torch.backends.cuda.matmul.allow_tf32 = False  # both sides, and the limit, in the dtype asked for
         self.dtype = DTYPES[options.dtype]
         self.models = setting.load_models(options.config, options.stages)
+        self.trained: dict[str, Any] = {}  # networks
+        if options.photos:
+            found = {stage: checkpoint.load(PRETRAINED.with_name(stage)).eval() for stage in options.stages}
+            self.trained = {stage: network.to(self.device, self.dtype) for stage, network in found.items()}
+            self.models = {stage: network.config for stage, network in self.trained.items()}
+        self.settled: dict[int, Sample] = {}  # by fixed point, by batch
         self.timings: dict[tuple[str, str, int], list[timing.Timing]] = {}  # by network, implementation, batch
         self.checks: dict[str, Any] = {}
         self.answers: dict[str, str | None] = {}
@@ -89,10 +104,11 @@ class Measuring:
     def run(self) -> None:
         """Checks, then times, one network after another."""
         for stage, model in self.models.items():
-            network = setting.build(model, self.device, self.dtype)
+            network = self.trained.get(stage) or setting.build(model, self.device, self.dtype)
             answers = setting.ask_network(model, self.device, self.dtype)
             implementations = setting.pick(answers, self.options.implementation)
             if isinstance(network, Colorizer):
+                implementations += [record.FIXED_POINT] * self.options.fixed_point
                 self.answers = answers
                 for name, reason in answers.items():
                     self.console.print(f"can run here: {name}" if reason is None else f"not here: {name} ({reason})")
@@ -112,7 +128,12 @@ class Measuring:
 
     def time(self, stage: str, network: nn.Module, batch: int, implementations: list[str]) -> None:
         """All sides in turn, with the limits after each."""
-        sides = setting.sides(network, stage, batch, implementations, self.rows[0], self.options.precision)
+        images = setting.random_images(batch, self.models[stage], self.device)
+        if self.options.photos and stage == "colorizer":
+            images = gray_photos(self.options.photos, batch)[..., None].to(self.device)
+        sides = setting.sides(network, stage, images, implementations, self.rows[0], self.options.precision)
+        if record.FIXED_POINT in implementations:
+            self.settled[batch] = setting.draw(record.FIXED_POINT, network, images[..., 0], seed=0)
         for name, run in timing.alternate(sides, self.device, self.options.repeats):
             # The machine is not the same from minute to minute: what counts is the best that it did in all of them.
             self.limits = machine.best(self.limits, machine.measure_limits(self.device, self.step_bytes))
@@ -140,6 +161,7 @@ class Measuring:
                 record.measurement(stage, name, batch, timings, work, self.limits, dtype, read=read, rows=rows)
             )
         record.add_ratios(found)
+        record.add_passes(found, self.settled)
         options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self.options).items()}
         return {
             "benchmark": "sample_speed",
@@ -167,7 +189,8 @@ def main(argv: list[str] | None = None) -> int:
         interrupted = True
         console.print("Interrupted; this is what was measured.")
     result = measuring.result(interrupted)
-    shown = (tables.machine(result), tables.results(result), tables.stages(result), tables.reading(result))
+    kinds = (tables.machine, tables.results, tables.stages, tables.reading, tables.fixed_point)
+    shown = [table(result) for table in kinds]
     return setting.finish(result, shown, options, console, plots.sample_speed)
 
 

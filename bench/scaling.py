@@ -67,7 +67,8 @@ def measure_point(
     model: Mapping[str, Any], batch: int, implementations: list[str], device: torch.device, repeats: int
 ) -> Point:
     """Median seconds and counted operations a batch of each side."""
-    sides = setting.sides(setting.build(model, device), "colorizer", batch, implementations, rows=1)
+    images = setting.random_images(batch, model, device)
+    sides = setting.sides(setting.build(model, device), "colorizer", images, implementations, rows=1)
     found: dict[str, list[float]] = {}
     for name, run in timing.alternate(sides, device, repeats):
         if name == record.RECOMPUTING:

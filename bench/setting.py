@@ -118,7 +118,7 @@ def small(model: Mapping[str, Any]) -> dict[str, Any]:
 
 def named(name: str) -> str | None:
     """The `implementation` argument that a name in a table stands for."""
-    return None if name == DEFAULT else name
+    return None if name in (DEFAULT, record.FIXED_POINT) else name
 
 
 @functools.lru_cache(maxsize=1)
@@ -145,6 +145,8 @@ def draw(name: str, network: nn.Module, gray: Tensor, finished: Marks = lambda s
     """
     network, inputs, done = _place(name, network, gray, finished)
     assert isinstance(network, Colorizer)
+    if name == record.FIXED_POINT:
+        options["method"] = "fixed_point"
     found = sample(network, inputs, implementation=named(name), finished=done, **options)
     return Sample(*(None if tensor is None else tensor.to(gray.device) for tensor in vars(found).values()))  # type: ignore[arg-type]
 
@@ -170,19 +172,18 @@ def _place(name: str, network: nn.Module, inputs: Tensor, finished: Marks) -> tu
 
 
 def sides(
-    network: nn.Module, stage: str, batch: int, implementations: list[str], rows: int, precision: str = "float32"
+    network: nn.Module, stage: str, images: Tensor, implementations: list[str], rows: int, precision: str = "float32"
 ) -> dict[str, Run]:
     """What to time in turn: a network with each implementation, the colorizer after the original's way.
 
     Args:
         network: one of the three.
         stage: its name, under which an upsampler's time is marked.
-        batch: images.
+        images: [B, H, W, C], of which a colorizer gets the first channel.
         implementations: by name.
         rows: of the original's way, the first ones.
         precision: of our products.
     """
-    images = random_images(batch, network.config, next(network.parameters()).device)  # type: ignore[arg-type]
 
     def side(name: str) -> Run:
         def run(clock: StageClock) -> None:

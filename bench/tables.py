@@ -116,6 +116,27 @@ def reading(record: Record) -> Table:
     return Table("The sequential part", ("batch", "implementation", *heads), rows)
 
 
+def fixed_point(record: Record) -> Table:
+    """What the rows by fixed point took, beside the default on the same batch."""
+    ours = [m for m in record["measurements"] if "row decoding" in m["stages"]]
+    default = {m["batch"]: m["stages"]["row decoding"] for m in ours if m["implementation"] == "default"}
+    rows = [
+        (
+            str(m["batch"]),
+            number(m["passes"]),
+            number(m["computed"]),
+            number(default[m["batch"]] / m["stages"]["row decoding"], "x") if m["batch"] in default else ABSENT,
+            percent(m["stage_shares"].get("row decoding")),
+        )
+        for m in ours
+        if "passes" in m
+    ]
+    columns = (
+        "batch, passes a row, pixels computed for each one kept, row decoding to the default's, share of its limit"
+    )
+    return Table("Rows by fixed point", columns.split(", "), rows)
+
+
 def growth(record: Record) -> Table:
     """The points of `scaling`, and the exponents of the power laws through them."""
     columns = "sweep, implementation, seconds a batch, measured exponent, counted exponent"

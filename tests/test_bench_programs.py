@@ -78,23 +78,27 @@ def _run(config, *options):
 def run(tmp_path_factory):
     """(exit code, records, what was printed, the folder of results) of a run with everything in it."""
     config, printed = _write_configurations(tmp_path_factory.mktemp("run")), io.StringIO()
-    options = ["--batch", "1", "3", "--rows", "2", "--implementation", "default", "reference", "--plot"]
+    options = ["--batch", "1", "3", "--rows", "2", "--implementation", "default", "reference"]
     with contextlib.redirect_stdout(printed):
-        return *_run(config, *options), printed.getvalue(), config.parent / "results"
+        return *_run(config, *options, "--fixed-point", "--plot"), printed.getvalue(), config.parent / "results"
 
 
 def test_a_run_writes_one_line_and_draws_a_chart(run):
     code, (result,), printed, folder = run
-    sides = [record.RECOMPUTING, "default", "reference"]
+    sides = [record.RECOMPUTING, "default", "reference", record.FIXED_POINT]
     expected = [("colorizer", batch, side) for batch in (1, 3) for side in sides]
-    expected += [(name, 1, side) for name in ("color_upsampler", "spatial_upsampler") for side in sides[1:]]
+    expected += [(name, 1, side) for name in ("color_upsampler", "spatial_upsampler") for side in sides[1:3]]
     assert code == 0
     assert [(m["network"], m["batch"], m["implementation"]) for m in result["measurements"]] == expected
     assert all(len(m["runs"]) == 2 and m["share_of_limit"] > 0 for m in result["measurements"])
     assert result["interrupted"] is False and result["options"]["batch"] == [1, 3]
     assert result["machine"]["torch"] == torch.__version__
     assert (folder / "sample_speed.png").read_bytes().startswith(PNG)
-    assert all(title in printed for title in ("The machine", "Time an image", "Where the time goes", "sequential part"))
+    titles = ("The machine", "Time an image", "Where the time goes", "sequential part", "Rows by fixed point")
+    assert all(title in printed for title in titles)
+    settled = [m for m in result["measurements"] if "passes" in m]
+    assert [m["implementation"] for m in settled] == [record.FIXED_POINT] * 2
+    assert all(1 <= m["passes"] <= 5 and m["computed"] >= 1 for m in settled)  # of 5 x 5 pixels
     assert "not here: xla" in printed
 
 
@@ -111,7 +115,7 @@ def test_every_stage_is_timed(run):
 def test_rows_that_were_not_timed_are_labelled_as_extrapolated(run):
     _, (result,), printed, _ = run
     rows = {m["implementation"]: m["extrapolated_rows"] for m in result["measurements"]}
-    assert rows == {record.RECOMPUTING: [2, 5], "default": None, "reference": None}
+    assert rows == {record.RECOMPUTING: [2, 5]} | dict.fromkeys(("default", "reference", record.FIXED_POINT))
     assert "Extrapolated: 2 of 5 rows" in printed
 
 

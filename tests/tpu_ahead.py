@@ -2,7 +2,8 @@
 """Compiles the graphs of a row for a TPU without having one: `make tpu-aot`.
 
     tpu_ahead.py export FOLDER      with torch_xla: writes the graphs' StableHLO at the paper's size, runs nothing
-    tpu_ahead.py compile FOLDER     with jax and libtpu: compiles each for one chip and prints what memory it plans
+    tpu_ahead.py compile FOLDER     with jax and libtpu: compiles each for one chip, prints what memory it plans and how
+                                    many cycles it counts for one turn of the graph's loop
 
 Two halves in one file: the libraries want environments of their own. The graphs are those that
 `coltran.sampling.sample` runs for every row: the row decoder, by a scan of its pixels or by fixed point, and the outer
@@ -12,6 +13,7 @@ decoder's new row with the conditioning.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -71,6 +73,15 @@ def export(folder: Path) -> None:
             write("outer decoder", batch, [terms.inputs, *made, *rows.caches, rows.row])
 
 
+def cycles_of_turn(program: str) -> str:
+    """The compiler's estimate for one turn of a program's loop, in thousands: the sum over the body's instructions."""
+    body = re.search(r" while\(.*body=%([\w.-]+)", program)
+    if body is None:
+        return "–"
+    instructions = program.split(f"\n%{body[1]} (")[1].split("\n}")[0]
+    return f"{sum(map(int, re.findall(r'estimated_cycles.:.([0-9]+)', instructions))) / 1000:.0f}"
+
+
 def compile_for_tpu(folder: Path) -> None:
     """Compiles every graph of the folder and prints a line of a table for each."""
     # Nobody looks for a TPU to run on.
@@ -84,8 +95,8 @@ def compile_for_tpu(folder: Path) -> None:
 
     chip = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices[0]
     print(f"{chip.device_kind}, jax {jax.__version__}")
-    print("| graph | batch | arguments, MiB | results, MiB | working memory, MiB | code, MiB | compiled in, s |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    planned = "arguments, MiB | results, MiB | working memory, MiB | code, MiB"
+    print(f"| graph | batch | {planned} | a turn of its loop, thousand cycles | compiled in, s |\n{'| --- ' * 8}|")
     for path in sorted(folder.glob("*.mlir"), key=lambda p: (p.stem.split("-")[0], int(p.stem.split("-")[1]))):
         start = time.perf_counter()
         with mlir.make_ir_context():
@@ -100,10 +111,11 @@ def compile_for_tpu(folder: Path) -> None:
             memory.generated_code_size_in_bytes,
         )  # fmt: skip
         name, batch = path.stem.split("-")
-        cells = [name, batch, *(f"{size / MEBIBYTE:.1f}" for size in sizes), f"{seconds:.1f}"]
+        program = executable.hlo_modules()[0].to_string()
+        cells = [name, batch, *(f"{size / MEBIBYTE:.1f}" for size in sizes), cycles_of_turn(program), f"{seconds:.1f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
         if len(sys.argv) > 3:  # the compiled program, to be read
-            path.with_suffix(".hlo").write_text(executable.hlo_modules()[0].to_string(), encoding="utf-8")
+            path.with_suffix(".hlo").write_text(program, encoding="utf-8")
 
 
 if __name__ == "__main__":
