@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from math import log
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ from coltran.photo.view import View, look
 from coltran.sampling import upsample_color, upsample_space
 from coltran.sampling.estimates import ESTIMATES
 from coltran.sampling.strips import Preview, Strip, draw_particles, draw_strips
+from coltran.sampling.threads import spread
 
 STAGES = ("coarse", "color", "final")
 ESTIMATE = "sharp"  # of the upsamplers: what errs least, docs/photographs.md
@@ -224,20 +227,22 @@ class Pipeline:
                 draw_particles(self.colorizer, strip, samples=samples, progress=report_strip, **options)
 
         results = []
-        for strip in strips:
-            colours = []
-            for labels in strip.labels:
-                colours.append(upsample(strip.view, labels))
-                if stage != "coarse":
-                    report(stage, strip.number * samples + len(colours), len(strips) * samples)
-            log_prob = [float(total) / log(2) / strip.given.numel() for total in strip.log_prob]
-            if size == "original":
-                luma = luminance(strip.view.photo)
-                colours = [recolour(luma, image, strip.view.photo.dtype.type) for image in colours]
-                gray = np.rint(luma).astype(np.uint8)
-            else:
-                gray = strip.view.gray_high if stage == "final" else strip.view.gray_low
-            results.append(Colorized(colours, gray, log_prob, list(strip.labels.numpy()), strip.effective))
+        drawn = [(strip.view, labels) for strip in strips for labels in strip.labels]
+        with closing(spread(lambda one: upsample(*one), drawn, self.device)) as upsampled:
+            for strip in strips:
+                colours = []
+                for image in islice(upsampled, samples):
+                    colours.append(image)
+                    if stage != "coarse":
+                        report(stage, strip.number * samples + len(colours), len(strips) * samples)
+                log_prob = [float(total) / log(2) / strip.given.numel() for total in strip.log_prob]
+                if size == "original":
+                    luma = luminance(strip.view.photo)
+                    colours = [recolour(luma, image, strip.view.photo.dtype.type) for image in colours]
+                    gray = np.rint(luma).astype(np.uint8)
+                else:
+                    gray = strip.view.gray_high if stage == "final" else strip.view.gray_low
+                results.append(Colorized(colours, gray, log_prob, list(strip.labels.numpy()), strip.effective))
         return results
 
     def look(self, image: Photo, fit: str = "stretch") -> View:

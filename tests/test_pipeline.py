@@ -172,6 +172,28 @@ def test_photographs_coloured_together_are_as_one_by_one(tiny, photo, batch_size
         assert of_all.log_prob == pytest.approx(alone.log_prob)
 
 
+@pytest.mark.parametrize("samples", [1, 3])
+def test_images_that_are_upsampled_at_once_are_as_one_by_one(tiny, photo, samples):
+    photos, stages, whole = [photo, photo[:, ::-1], photo[:6]], [], 3 * samples
+    one_thread = [tiny(one, samples=samples) for one in photos]
+    torch.set_num_threads(2)
+    try:
+        several = tiny.colour(photos, samples=samples, progress=lambda *done: stages.append(done))
+        with pytest.raises(KeyboardInterrupt):
+            tiny.colour(photos, samples=samples, progress=_interrupt)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    for one, other in zip(one_thread, several, strict=True):
+        assert same(one.images, other.images)
+    assert [done for stage, *done in stages if stage == "final"] == [[n, whole] for n in range(1, whole + 1)]
+
+
+def _interrupt(stage, done, total):
+    if stage == "final":
+        raise KeyboardInterrupt
+
+
 def test_one_pixel_is_a_photograph(tiny):
     assert tiny(np.full((1, 1), 90, np.uint8)).images[0].shape == (1, 1, 3)
 

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
 import torch
 
 from coltran.sampling import threads
-from coltran.sampling.threads import CALM, INTERVAL, Threads
+from coltran.sampling.threads import CALM, INTERVAL, MOST, Threads, spread
 
 CPU = torch.device("cpu")
 
@@ -82,3 +83,63 @@ def test_the_clock_of_a_thread_stands_while_it_sleeps():
     start, used = time.perf_counter(), time.thread_time()
     time.sleep(0.05)
     assert time.thread_time() - used < 0.5 * (time.perf_counter() - start)
+
+
+@pytest.fixture
+def eight():
+    """Eight threads, and in the end as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_several_items_are_worked_on_at_once_each_with_its_share_of_the_threads(eight):
+    meeting = threading.Barrier(MOST)
+
+    def work(item):
+        meeting.wait(timeout=60)  # until all are there
+        return item, torch.get_num_threads()
+
+    assert list(spread(work, range(MOST), CPU)) == [(item, 8 // MOST) for item in range(MOST)]
+    assert torch.get_num_threads() == 8
+
+
+@pytest.mark.parametrize(("device", "count"), [("cuda", 3), ("cpu", 1)])
+def test_elsewhere_or_alone_an_item_has_all_threads_and_comes_before_the_next_begins(eight, device, count):
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        return torch.get_num_threads(), threading.current_thread()
+
+    for number, found in enumerate(spread(work, range(count), torch.device(device))):
+        assert found == (8, threading.current_thread()) and begun == list(range(number + 1))
+
+
+def test_what_an_item_raises_ends_the_work_and_the_threads_are_as_before(eight):
+    def work(item):
+        if item == 1:
+            raise KeyError(item)
+        return item
+
+    found = spread(work, range(100), CPU)
+    assert next(found) == 0
+    with pytest.raises(KeyError):
+        next(found)
+    assert torch.get_num_threads() == 8
+
+
+def test_whoever_stops_early_leaves_the_rest_undone(eight):
+    begun, go = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        assert item == 0 or go.wait(timeout=60)
+
+    found = spread(work, range(100), CPU)
+    next(found)
+    go.set()
+    found.close()
+    assert len(begun) < 100
+    assert torch.get_num_threads() == 8

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many threads compute while other programs want the same processors.
+"""How many threads compute what: one image or several at once, alone or while other programs want the processors.
 
 Threads that share a product meet at its end. On busy processors one of them is always waiting for its turn, and the
 others for it: two threads beside two other programs are slower than one that meets nobody. Whether that is so shows in
@@ -9,13 +9,41 @@ how much of the time the calling thread had a processor.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 
 INTERVAL = 0.02  # seconds between looks, at least
 OURS = 0.85  # of the time on a processor: below it, others are at work there
 CALM = 10  # looks in a row that must find the processors ours before all threads work again
+MOST = 4  # images at once, each of which takes memory of its own
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def spread(
+    work: Callable[[Item], Result], items: Sequence[Item], device: torch.device
+) -> Generator[Result, None, None]:
+    """The results of some work on each item, in order.
+
+    On a CPU up to `MOST` items are worked on at once, each by its share of the threads: threads that share an image
+    wait for each other after every product, threads with an image each do not. Whoever stops early closes the iterator.
+    """
+    threads = torch.get_num_threads()
+    at_once = min(MOST, threads, len(items)) if device.type == "cpu" else 1
+    if at_once < 2:
+        yield from map(work, items)
+        return
+    workers = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,))
+    try:
+        yield from workers.map(work, items)
+    finally:
+        workers.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # which is also what threads begin with that start later
 
 
 class Threads:
