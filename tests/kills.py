@@ -3,12 +3,14 @@
 
     python tests/kills.py --kills 1000 --seed 0
 
-A training and a run over a folder of photographs are started, killed (SIGKILL) after a random time, and started again,
-until they finish; then again from nothing, until so many kills were made, half of each. A third of the starts have a
-slow disk (every file is moved into place with a pause before and after, where a kill does most harm), a third a full
-one (no file can grow beyond a random size). Prints what was done as one line of JSON.
+A training and a run over a folder of photographs are started, killed after a random time, and started again, until they
+finish; then again from nothing, until so many kills were made, half of each. A third of the starts have a slow disk
+(every file takes a while before and after it is moved into place, where a kill does most harm), a third a full one (no
+file can grow beyond a random size). Prints what was done as one line of JSON.
 
-Every start is a fork of this process, which has imported everything, so a kill costs little more than its work.
+The time is that of the processor, so that the moments are spread over the work on a busy machine too, and the kill is
+the kernel's: SIGPROF, which nothing handles, ends a process as SIGKILL does. Every start is a fork of this process,
+which has imported everything, so a kill costs little more than its work.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import json
 import os
 import random
 import resource
+import select
 import signal
 import sys
 import tempfile
@@ -42,7 +45,8 @@ from tests.tiny_training import whole_config, write_photos
 
 DISKS = ("fast", "slow", "full")
 STEPS = 8
-ENDED, FULL, BROKEN = 0, 3, 4  # exit codes of a start
+ENDED, FULL, BROKEN, KILLED = 0, 3, 4, -signal.SIGPROF  # exit codes of a start
+PATIENCE = 600  # seconds that a start may take by the clock
 
 
 class Broken(Exception):
@@ -117,27 +121,44 @@ def prepare(folder: Path) -> Path:
 
 
 def slow_disk(pause: float) -> None:
-    """From now on, moving a file into its place takes a while."""
+    """From now on, moving a file into its place takes a while of the processor's time, by which starts are killed."""
+
+    def idle() -> None:
+        end = time.process_time() + pause
+        while time.process_time() < end:
+            pass
+
     for name in ("replace", "rename"):
         move = getattr(os, name)
 
         def slowly(*args: Any, move: Callable[..., None] = move, **options: Any) -> None:
-            time.sleep(pause)
+            idle()
             move(*args, **options)
-            time.sleep(pause)
+            idle()
 
         setattr(os, name, slowly)
 
 
-def start(work: Callable[[], Any], *, disk: str = "fast", room: int = 0, errors: Path) -> int:
-    """Forks a process that works on such a disk, and returns its number."""
+def start(work: Callable[[], Any], *, seconds: float = 0, disk: str = "fast", room: int = 0, errors: Path) -> int:
+    """Forks a process that works on such a disk and is killed after so many seconds of the processor; its exit code.
+
+    Args:
+        seconds: 0 lets it finish.
+        room: bytes that a file may have on a full disk.
+        errors: a file for what went wrong.
+
+    Raises:
+        Broken: it hangs.
+    """
     if number := os.fork():
-        return number
+        return wait(number)
     code = BROKEN
     try:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         if disk == "slow":
-            slow_disk(0.01)
+            slow_disk(0.004)
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             if disk == "full":
                 resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
@@ -153,17 +174,23 @@ def start(work: Callable[[], Any], *, disk: str = "fast", room: int = 0, errors:
         os._exit(code)
 
 
-def wait(number: int, seconds: float) -> int | None:
-    """The exit code of a process that ends in time; None, and it is killed, where it does not."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        done, status = os.waitpid(number, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(number, signal.SIGKILL)
-    os.waitpid(number, 0)
-    return None
+def wait(number: int) -> int:
+    """The exit code of a process; raises Broken where it does not end."""
+    process = os.pidfd_open(number)
+    ended, _, _ = select.select([process], [], [], PATIENCE)
+    os.close(process)
+    if not ended:
+        os.kill(number, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+    if not ended:
+        raise Broken(f"a start did not end within {PATIENCE} s")
+    return code
+
+
+def processor_seconds() -> float:
+    """Of all processes that were started and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def torment(name: str, kills: int, rng: random.Random, folder: Path) -> dict[str, int]:
@@ -175,27 +202,28 @@ def torment(name: str, kills: int, rng: random.Random, folder: Path) -> dict[str
     work, check, result_of = WORKS[name]
     errors = folder / "errors.txt"
 
-    def run(here: Path, seconds: float, **disk: Any) -> int | None:
-        code = wait(start(lambda: work(here), errors=errors, **disk), seconds)
-        if code not in (None, ENDED, FULL):
+    def run(here: Path, **how: Any) -> int:
+        code = start(lambda: work(here), errors=errors, **how)
+        if code not in (KILLED, ENDED, FULL):
             text = errors.read_text() if errors.exists() else ""
             raise Broken(f"{name} ended with exit code {code}: {text}")
         return code
 
-    begin = time.monotonic()
+    run(prepare(folder / "first"))  # which takes longer than any after it
+    before = processor_seconds()
     whole = prepare(folder / "whole")
-    run(whole, 600)
-    longest = time.monotonic() - begin
+    run(whole)
+    longest = processor_seconds() - before
     expected = result_of(whole)
     done = {"kills": 0, "full disks": 0, "finished": 0}
     while done["kills"] < kills:
         here = prepare(folder / f"{name}-{done['finished']}")
-        code: int | None = None
+        code = KILLED
         for attempt in range(1000):
             disk = rng.choice(DISKS) if attempt < 20 else "fast"  # or it might never finish
-            seconds = rng.uniform(0, longest) if attempt < 20 else 600
-            code = run(here, seconds, disk=disk, room=int(10 ** rng.uniform(1, 5)))
-            done["kills"] += code is None
+            seconds = rng.uniform(0, longest / 2) if attempt < 20 else 0
+            code = run(here, seconds=seconds, disk=disk, room=int(10 ** rng.uniform(1, 5)))
+            done["kills"] += code == KILLED
             done["full disks"] += code == FULL
             try:
                 check(here)
@@ -204,7 +232,7 @@ def torment(name: str, kills: int, rng: random.Random, folder: Path) -> dict[str
             if code == ENDED or done["kills"] >= kills:
                 break
         if code != ENDED:
-            run(here, 600)
+            run(here)
         found = result_of(here)
         if differing := [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)]:
             raise Broken(f"{here}: the resumed result differs in {', '.join(sorted(differing))}")
@@ -222,7 +250,7 @@ def main() -> int:
     report: dict[str, Any] = {"seed": options.seed}
     with tempfile.TemporaryDirectory() as folder:
         errors = Path(folder) / "errors.txt"
-        wait(start(native.why_not, errors=errors), 600)  # built once, where it is not yet, rather than in every start
+        start(native.why_not, errors=errors)  # built once, where it is not yet, rather than in every start
         for name in WORKS:
             (Path(folder) / name).mkdir()
             rng = random.Random(f"{options.seed} {name}")
