@@ -22,7 +22,8 @@ class Ended(NamedTuple):
     said: str  # on stdout and stderr
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return listening.getsockname()[1]
@@ -51,7 +52,7 @@ def run_ranks(count: int, work: Callable[[], int | None], folder: Path, seconds:
     """
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"rank{rank}.txt" for rank in range(count)]
-    context, port = multiprocessing.get_context("fork"), _free_port()
+    context, port = multiprocessing.get_context("fork"), free_port()
     started = [context.Process(target=_start, args=(work, rank, count, port, log)) for rank, log in enumerate(logs)]
     for process in started:
         process.start()

@@ -8,7 +8,6 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -29,6 +28,7 @@ THEME = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
 HINT, CORNER = "puts a hint there", "marks a corner of the part to draw again"
 PHOTO, UNSURE, SURPRISING = "the photograph", "where the model was unsure", "what surprises it in this colouring"
 SWATCH = 64  # pixels a side
+KEPT = 3600  # seconds that what nobody uses is kept
 Update = Any  # of a component
 
 
@@ -61,12 +61,11 @@ def marked(now: Sitting, picture: np.ndarray) -> np.ndarray:
     return np.asarray(image)
 
 
-def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: int, workers: int) -> gr.Blocks:
+def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: int) -> gr.Blocks:
     """The page.
 
     Args:
         pipeline: colours.
-        folder: where results wait for being fetched.
         most_pixels: of a photograph.
         most_samples: colourings, and particles, that one may ask for.
         workers: persons that are served at once; the others wait.
@@ -86,9 +85,9 @@ def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: i
 
         return call
 
-    def opened(path: str | None) -> tuple[Sitting | None, Update, Update, list[Any], Update]:
+    def opened(path: str | None) -> tuple[Sitting | None, Update, Update, list[Any], Update, Update]:
         now = None if path is None else at.open_photo(path, most_pixels)
-        return now, None if now is None else now.small, PHOTO, [], None
+        return now, None if now is None else now.small, PHOTO, [], None, None
 
     stops: dict[str, threading.Event] = {}  # of those who draw now, by session
 
@@ -122,7 +121,7 @@ def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: i
             stops.pop(str(request.session_hash), None)
 
     def chosen(now: Sitting) -> tuple[Update, Update]:
-        pixels, path = at.full(pipeline, now, now.path.parent)  # which no other upload shares
+        pixels, path = at.full(pipeline, now)
         gray = luminance(pixels).round().astype(np.uint8)
         pair = np.repeat(gray[..., None], 3, -1), pixels
         return pair, gr.DownloadButton(value=path, interactive=True)
@@ -133,27 +132,31 @@ def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: i
 
     def clicked(now: Sitting | None, means: str, event: gr.SelectData) -> tuple[Any, ...]:
         if now is None:
-            return now, gr.skip(), gr.skip(), gr.skip()
-        place = now.place(*event.index)
+            return (gr.skip(),) * 5
+        x, y = now.place(*event.index)
+        return *pointed(now, means, x, y), x, y
+
+    def pointed(now: Sitting | None, means: str, x: float | None, y: float | None) -> tuple[Any, ...]:
+        if now is None or x is None or y is None:
+            return (gr.skip(),) * 3
+        place = now.inside(x, y)
         if means == CORNER:
             now.corners = [*now.corners, place] if len(now.corners) < 2 else [place]
-            return now, marked(now, now.small), gr.skip(), gr.skip()
-        swatches = []
-        if now.labels:
-            for colour, share in at.assessment(pipeline, now).plausible(*place):
-                swatches.append((np.full((SWATCH, SWATCH, 3), colour, np.uint8), f"{share:.0%}"))
-        return now, marked(now, now.small), place, swatches
+            return now, marked(now, now.small), gr.skip()
+        offered = at.assessment(pipeline, now).plausible(*place) if now.labels else []
+        now.offered = [colour for colour, _ in offered]
+        swatches = [(np.full((SWATCH, SWATCH, 3), colour, np.uint8), f"{share:.0%}") for colour, share in offered]
+        return now, marked(now, now.small), swatches
 
-    def hinted(now: Sitting | None, place: tuple[int, int] | None, colour: str) -> tuple[Any, ...]:
-        if now is None or place is None:
+    def hinted(now: Sitting | None, x: float | None, y: float | None, colour: str) -> tuple[Any, ...]:
+        if now is None or x is None or y is None:
             raise gr.Error("Click on the photograph first: the hint is put there.", print_exception=False)
-        rgb = rgb_of(colour)
-        now.hints = [hint for hint in now.hints if (hint.x, hint.y) != tuple(place)] + [Hint(*place, rgb)]
+        new = Hint(*now.inside(x, y), rgb_of(colour))
+        now.hints = [hint for hint in now.hints if (hint.x, hint.y) != (new.x, new.y)] + [new]
         return now, marked(now, now.small)
 
-    def swatch(now: Sitting, place: tuple[int, int], event: gr.SelectData) -> str:
-        colour, _ = at.assessment(pipeline, now).plausible(*place)[event.index]
-        return "#{:02x}{:02x}{:02x}".format(*colour)
+    def swatch(now: Sitting, event: gr.SelectData) -> str:
+        return "#{:02x}{:02x}{:02x}".format(*now.offered[event.index])
 
     def cleared(now: Sitting | None) -> tuple[Any, ...]:
         if now is None:
@@ -168,8 +171,8 @@ def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: i
             return marked(now, now.small)
         return (at.unsure if what == UNSURE else at.surprising)(now, at.assessment(pipeline, now))
 
-    with gr.Blocks(title="ColTran: colours for photographs", analytics_enabled=False, delete_cache=(60, 3600)) as page:
-        now, place = gr.State(None, time_to_live=3600), gr.State(None)
+    with gr.Blocks(title="ColTran: colours for photographs", analytics_enabled=False) as page:
+        now = gr.State(None, time_to_live=KEPT)
         again, anew = gr.State(True), gr.State(False)
         gr.Markdown(
             "# Colours for photographs\nDrop a photograph; its colours appear row by row. Every seed is another "
@@ -183,6 +186,11 @@ def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: i
                     stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80)
                 with gr.Accordion("Hints, and drawing a part again", open=True):
                     means = gr.Radio([HINT, CORNER], value=HINT, label="A click on the photograph", elem_id="means")
+                    with gr.Row():
+                        x = gr.Number(
+                            None, label="Pixels from the left", precision=0, minimum=0, min_width=80, elem_id="x"
+                        )
+                        y = gr.Number(None, label="and from the top", precision=0, minimum=0, min_width=80, elem_id="y")
                     swatches = gr.Gallery(
                         label="What the model finds plausible there", columns=6, height=120, allow_preview=False,
                         elem_id="swatches", buttons=[],
@@ -219,15 +227,17 @@ def build(pipeline: Pipeline, folder: Path, *, most_pixels: int, most_samples: i
 
         settings = [samples, particles, temperature, top_p, seed, fresh]
         results = [now, photo, gallery, slider, download, seed]
-        opening = upload.change(guarded(opened), upload, [now, photo, view, gallery, place], **busy)
+        opening = upload.change(guarded(opened), upload, [now, photo, view, gallery, x, y], **busy)
         opening.success(drawn, [now, anew, *settings], results, **busy)
         colour.click(drawn, [now, anew, *settings], results, **busy)
         redraw.click(drawn, [now, again, *settings], results, **busy)
         stop.click(halt, queue=False, api_visibility="private")
         gallery.select(guarded(choose), now, [now, slider, download], **busy)
-        photo.select(guarded(clicked), [now, means], [now, photo, place, swatches], **busy)
-        swatches.select(guarded(swatch), [now, place], picker, **busy)
-        hint.click(guarded(hinted), [now, place, picker], [now, photo], **quick)
+        photo.select(guarded(clicked), [now, means], [now, photo, swatches, x, y], **busy)
+        gr.on([x.submit, y.submit], guarded(pointed), [now, means, x, y], [now, photo, swatches], **busy)  # by keyboard
+        swatches.select(guarded(swatch), now, picker, **quick)
+        hint.click(guarded(hinted), [now, x, y, picker], [now, photo], **quick)
         clear.click(guarded(cleared), now, [now, photo], **quick)
         view.change(guarded(looked), [now, view], photo, **busy)
+        page.unload(halt)  # the queue alone does not notice who leaves before it has answered them
     return page

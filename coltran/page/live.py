@@ -14,6 +14,7 @@ from coltran.pipeline import Progress
 from coltran.sampling.strips import Preview
 
 APART = 0.15  # seconds between two looks at what is drawn
+ending = threading.Event()  # set when the program ends, and with it all work
 Result = TypeVar("Result")
 
 
@@ -48,7 +49,7 @@ def live(
         newest[sample] = labels
 
     def progress(*_: object) -> None:
-        if stopped.is_set():
+        if stopped.is_set() or ending.is_set():
             raise Stopped
 
     with ThreadPoolExecutor(1, "drawing") as worker:

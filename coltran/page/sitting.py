@@ -7,6 +7,7 @@ full result is asked for. So fifty sittings take some ten megabytes.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,6 +48,17 @@ class Sitting:
     images: list[np.ndarray] = field(default_factory=list)  # as the networks draw them
     bits: list[float] = field(default_factory=list)  # a pixel
     chosen: int = 0
+    offered: list[tuple[int, int, int]] = field(default_factory=list)  # colours, at the place that was last clicked
+
+    def read(self) -> files.Photograph:
+        """The uploaded photograph, which counts as used now.
+
+        Raises:
+            PhotoError: it was not used for too long, and is deleted.
+        """
+        photo = files.read(self.path)
+        os.utime(self.path)
+        return photo
 
     @property
     def box(self) -> Box | None:
@@ -59,7 +71,11 @@ class Sitting:
     def place(self, x: float, y: float) -> tuple[int, int]:
         """The pixel of the photograph under a pixel of `small`."""
         scale = self.width / self.small.shape[1]
-        return min(int((x + 0.5) * scale), self.width - 1), min(int((y + 0.5) * scale), self.height - 1)
+        return self.inside((x + 0.5) * scale, (y + 0.5) * scale)
+
+    def inside(self, x: float, y: float) -> tuple[int, int]:
+        """The pixel of the photograph at x and y, or the last one before them; both at least 0."""
+        return min(int(x), self.width - 1), min(int(y), self.height - 1)
 
 
 def open_photo(path: str | Path, most_pixels: int) -> Sitting:
@@ -99,7 +115,7 @@ def draw(
     """
     kept = sitting.labels[sitting.chosen] if redraw and sitting.box else None
     wishes = Wishes(tuple(sitting.hints), kept, sitting.box if kept is not None else None)
-    photo = files.read(sitting.path)
+    photo = sitting.read()
     tiles = 1 if options["particles"] > 1 else min(options["samples"], 9)
 
     def show(labels: list[np.ndarray]) -> np.ndarray:
@@ -129,16 +145,16 @@ def colourings(sitting: Sitting) -> list[np.ndarray]:
     return [recolour(luma, image) for image in sitting.images]
 
 
-def full(pipeline: Pipeline, sitting: Sitting, folder: Path) -> tuple[np.ndarray, Path]:
+def full(pipeline: Pipeline, sitting: Sitting) -> tuple[np.ndarray, Path]:
     """The chosen colouring at the photograph's own size, and a file of it with all that the photograph's had.
 
     Returns:
-        uint8 [H, W, 3], and the file in `folder`.
+        uint8 [H, W, 3], and the file, beside the upload in a folder that no other one shares.
     """
-    photo = files.read(sitting.path)
+    photo = sitting.read()
     view = pipeline.look(photo.pixels)
     pixels = recolour(luminance(view.photo), sitting.images[sitting.chosen], view.photo.dtype.type)
-    path = folder / f"{sitting.path.stem}-coloured{files.FORMATS[photo.format]}"
+    path = sitting.path.with_name(f"{sitting.path.stem}-coloured{files.FORMATS[photo.format]}")
     write_colouring(
         pixels, path, photo, sitting.options | {"fit": "stretch"}, format=None, quality=95,
         sample=sitting.options["samples_of_seed"][sitting.chosen], bits=sitting.bits[sitting.chosen],
@@ -148,7 +164,7 @@ def full(pipeline: Pipeline, sitting: Sitting, folder: Path) -> tuple[np.ndarray
 
 def assessment(pipeline: Pipeline, sitting: Sitting) -> Assessment:
     """What the model thinks of the colourings."""
-    return assess(pipeline.colorizer, pipeline.look(files.read(sitting.path).pixels), sitting.labels)
+    return assess(pipeline.colorizer, pipeline.look(sitting.read().pixels), sitting.labels)
 
 
 def unsure(sitting: Sitting, assessed: Assessment) -> np.ndarray:

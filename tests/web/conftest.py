@@ -10,7 +10,7 @@ import argparse
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="coltran-web-test-")  # gradio reads it when it is imported
@@ -21,14 +21,21 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from coltran import web
 from coltran.page import serve
 from coltran.pipeline import Pipeline, from_pretrained
+from tests.ranks import free_port
 
 FOLDER = Path(os.environ["GRADIO_TEMP_DIR"])
-PORT = 7971
-ADDRESS = f"http://127.0.0.1:{PORT}"
+PORT = free_port()
 QUIETLY = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what the tests have measured."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +89,18 @@ def taken() -> argparse.Namespace:
 
 
 @pytest.fixture
-def crowded(server: str, pipeline: Pipeline) -> str:
-    """The address of another page, at which one person is served and one may wait."""
-    return serve.start(pipeline, FOLDER, options(PORT + 1, queue=1))
+def another(server: str, pipeline: Pipeline) -> Callable[..., str]:
+    """`another(queue=1)` serves another page, at which one may wait, and gives its address."""
+    return lambda queue=60: serve.start(pipeline, FOLDER, options(free_port(), queue))
+
+
+@pytest.fixture
+def crowd() -> float:
+    """By how much a time may be longer than promised, as other programs share the processors: 1 or more."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
+@pytest.fixture
+def folder() -> Path:
+    """Where uploads and results are."""
+    return FOLDER

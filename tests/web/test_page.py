@@ -16,9 +16,12 @@ from playwright.sync_api import Page, expect
 
 from coltran.photo.hints import Box, Hint
 from coltran.pipeline import Colorized, Pipeline
+from coltran.sampling.assess import assess
 
 DEMO = Path(__file__).resolve().parents[2] / "coltran" / "demo"
+Note = Callable[[str, object], None]
 PATIENCE = 60_000  # milliseconds
+CHANGED = "before => document.querySelector('#gallery img') && document.querySelector('#gallery img').src != before"
 LIKE = {"seed": 0, "top_p": 0.9}  # the page's settings
 
 
@@ -28,6 +31,17 @@ def photo(tmp_path: Path) -> Path:
     path = tmp_path / "tulips.png"
     Image.open(DEMO / "tulips.jpg").convert("RGB").crop((20, 40, 220, 190)).save(path)
     return path
+
+
+WATCH = """() => {
+    window.shown = [];
+    new MutationObserver(() => {
+        const photo = document.querySelector("#photo img");
+        if (photo && !shown.some(one => one.source == photo.src))
+            shown.push({source: photo.src, at: performance.now()});
+    }).observe(document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ["src"]});
+    return performance.now();
+}"""
 
 
 def screenshot(page: Page, name: str) -> None:
@@ -67,22 +81,16 @@ def click_photo(page: Page, x: float, y: float) -> None:
 def colour_again(page: Page, button: str) -> None:
     before = page.locator("#gallery img").first.get_attribute("src")
     page.click(button)
-    page.wait_for_function(
-        "before => document.querySelector('#gallery img') && document.querySelector('#gallery img').src != before",
-        arg=before, timeout=PATIENCE,
-    )  # fmt: skip
+    page.wait_for_function(CHANGED, arg=before, timeout=PATIENCE)
 
 
 def test_a_photograph_is_coloured_row_by_row_and_fetched_as_the_pipeline_makes_it(
     page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    shown: set[str] = set()
+    page.evaluate(WATCH)
     upload(page, photo)
-    while page.locator("#gallery img").count() < 4:
-        shown.add(page.get_attribute("#photo img", "src") or "")
-        time.sleep(0.05)
     wait_for_colourings(page)
-    assert len(shown) >= 3, "the gray photograph and at least two states of its colours"
+    assert page.evaluate("shown.length") >= 3, "the gray photograph and at least two states of its colours"
     screenshot(page, "page.png")
     expected = likeliest(pipeline(photo, samples=4, **LIKE))
     np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
@@ -154,6 +162,10 @@ def drawing() -> bool:
     return any(thread.name.startswith("drawing") for thread in threading.enumerate())
 
 
+def in_order(seconds: list[float]) -> str:
+    return ", ".join(f"{one:.2f}" for one in sorted(seconds))
+
+
 def wait_until_drawing(page: Page) -> None:
     page.get_by_text("Settings").click()
     page.fill("#samples input[type=number]", "32")
@@ -175,40 +187,95 @@ def time_until_free(page: Page | None) -> float:
     return time.monotonic() - start
 
 
-def test_stop_ends_the_drawing_and_the_next_one_works(page: Page, photo: Path) -> None:
+def test_stop_ends_the_drawing_and_the_next_one_works(page: Page, photo: Path, crowd: float) -> None:
     upload(page, photo)
     wait_for_colourings(page)
     wait_until_drawing(page)
     page.click("#stop")
-    assert time_until_free(page) < 3
+    assert time_until_free(page) < 1 * crowd
     page.fill("#samples input[type=number]", "2")
     page.click("#colour")
     wait_for_colourings(page, 2)
 
 
-def test_someone_who_leaves_frees_their_work(page: Page, photo: Path) -> None:
-    upload(page, photo)
-    wait_for_colourings(page)
-    wait_until_drawing(page)
-    page.goto("about:blank")
-    assert time_until_free(None) < 3
+def test_someone_who_leaves_frees_their_work_within_a_second(
+    page: Page, photo: Path, server: str, crowd: float, record_property: Note
+) -> None:
+    seconds = []
+    for _ in range(3):
+        page.goto(server)
+        upload(page, photo)
+        wait_for_colourings(page)
+        wait_until_drawing(page)
+        start = time.monotonic()
+        page.goto("about:blank")
+        time_until_free(None)
+        seconds.append(time.monotonic() - start)
+    record_property("seconds until who leaves has freed their work", in_order(seconds))
+    assert max(seconds) < 1 * crowd
 
 
-def test_the_page_fits_a_phone_and_works_by_keyboard(page: Page, photo: Path) -> None:
+def test_the_first_colours_are_on_screen_within_two_seconds(
+    page: Page, tmp_path: Path, server: str, crowd: float, record_property: Note
+) -> None:
+    """From the choice of a photograph of a megapixel on."""
+    Image.open(DEMO / "tulips.jpg").resize((1000, 1000)).save(tmp_path / "large.jpg")
+    seconds = []
+    for _ in range(3):
+        page.goto(server)
+        page.wait_for_selector("#upload input[type=file]", state="attached", timeout=PATIENCE)
+        start = page.evaluate(WATCH)
+        page.set_input_files("#upload input[type=file]", tmp_path / "large.jpg")
+        page.wait_for_function("shown.length > 1", timeout=PATIENCE)  # the first is gray
+        seconds.append((page.evaluate("shown[1].at") - start) / 1000)
+        wait_for_colourings(page)
+    record_property("seconds until the first colours", in_order(seconds))
+    assert min(seconds) < 2 * crowd
+
+
+def test_the_page_fits_a_phone(page: Page, photo: Path) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     upload(page, photo)
     wait_for_colourings(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     screenshot(page, "phone.png")
+
+
+def test_the_page_works_by_keyboard(page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path) -> None:
+    """A photograph is chosen, a colour that the model offers is wished, and the result fetched."""
+    with page.expect_file_chooser() as choosing:
+        page.locator("#upload button").first.press("Enter")
+    choosing.value.set_files(photo)
+    wait_for_colourings(page)
+    page.locator("#x input").press_sequentially("100")
+    page.locator("#y input").press_sequentially("75")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#swatches img", timeout=PATIENCE)
+    page.locator("#swatches button").nth(1).press("Enter")
+    page.wait_for_timeout(1000)
+    page.locator("#hint").press("Enter")
+    page.wait_for_timeout(500)
+    before = page.locator("#gallery img").first.get_attribute("src")
+    page.locator("#colour").press("Enter")
+    page.wait_for_function(CHANGED, arg=before, timeout=PATIENCE)
+    with page.expect_download(timeout=PATIENCE) as found:
+        page.locator("#download").press("Enter")
+    found.value.save_as(tmp_path / "found.png")
+    free = pipeline(photo, samples=4, **LIKE)
+    colour, _ = assess(pipeline.colorizer, pipeline.look(photo), free.labels).plausible(100, 75)[1]
+    expected = likeliest(pipeline(photo, hints=[Hint(100, 75, colour)], samples=4, **LIKE))
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "found.png").convert("RGB")), expected)
+
+
+def test_the_settings_work_by_keyboard(page: Page, photo: Path) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
     before = page.locator("#gallery img").first.get_attribute("src")
     page.get_by_role("button", name="Settings").press("Enter")
     page.fill("#seed input", "9")
     page.locator("#colour").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function(
-        "before => document.querySelector('#gallery img') && document.querySelector('#gallery img').src != before",
-        arg=before, timeout=PATIENCE,
-    )  # fmt: skip
+    page.wait_for_function(CHANGED, arg=before, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,15 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -16,8 +22,10 @@ from PIL import Image
 from coltran.errors import UserError
 from coltran.page import serve
 from coltran.pipeline import Pipeline
+from tests.ranks import free_port
 from tests.web.visitor import Visitor
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "nobody may read this"
 
 
@@ -79,28 +87,72 @@ def test_it_listens_on_this_machine_only(server: str) -> None:
                 assert tried.connect_ex((address, port)) != 0
 
 
-def test_a_port_that_is_taken_is_said(server: str, pipeline: Pipeline, tmp_path: Path, taken) -> None:
+def test_a_port_that_is_taken_is_said(server: str, pipeline: Pipeline, folder: Path, taken) -> None:
     with pytest.raises(UserError, match="cannot listen at 127.0.0.1"):
-        serve.start(pipeline, tmp_path, taken)
+        serve.start(pipeline, folder, taken)
 
 
-def test_fifty_at_once_are_all_served_in_bounded_memory(server: str, tmp_path: Path) -> None:
+def test_fifty_at_once_are_all_served_in_bounded_memory(
+    server: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Each uploads a photograph of a megapixel, opens it, and has it coloured; none is lost."""
     photo = tmp_path / "large.png"
     Image.linear_gradient("L").resize((1000, 1000)).save(photo)
 
     def use(_: int) -> str:
         visitor = Visitor(server)
-        return visitor.open(visitor.upload(photo).json()[0])
+        opened = visitor.open(visitor.upload(photo).json()[0])
+        return visitor.draw() if opened == "done" else opened
 
     use(0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.monotonic()
     with ThreadPoolExecutor(50) as pool:
         assert list(pool.map(use, range(50))) == ["done"] * 50
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    record_property("fifty at once", f"all served in {time.monotonic() - start:.0f} s, {grown:.0f} MiB more")
     assert grown < 500, f"{grown:.0f} MiB for fifty people"
 
 
-def test_who_finds_the_queue_full_is_told(crowded: str, photo: Path) -> None:
+def _files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_nobody_uses_any_more_is_deleted(server: str, folder: Path, photo: Path) -> None:
+    visitor, before = Visitor(server), _files(folder)
+    uploaded = visitor.upload(photo).json()[0]
+    assert visitor.open(uploaded) == "done" and visitor.draw() == "done"
+    made = _files(folder) - before
+    assert made >= {Path(uploaded), Path(uploaded).with_name("small-coloured.png")}
+    serve.forget(folder, 3600)
+    assert _files(folder) >= made
+    serve.forget(folder, 0)
+    assert not _files(folder)
+    assert "does not exist" in visitor.draw()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_nothing_stays_when_the_program_ends(tmp_path: Path, photo: Path, number: int, code: int) -> None:
+    """Neither files nor, where someone's 32 colourings are being drawn, the program until they are done."""
+    folder, port = tmp_path / "temporary", free_port()
+    folder.mkdir()
+    environment = os.environ | {"TMPDIR": str(folder)}
+    command = [sys.executable, "-m", "coltran.web", "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None and "Open http" in program.stdout.readline()
+        visitor = Visitor(f"http://127.0.0.1:{port}")
+        assert visitor.open(visitor.upload(photo).json()[0]) == "done"
+        assert _files(folder)
+        Thread(target=visitor.draw, args=(32,), daemon=True).start()
+        time.sleep(1)
+        program.send_signal(number)
+        assert program.wait(20) == code
+    assert not _files(folder)
+
+
+def test_who_finds_the_queue_full_is_told(another: Callable[..., str], photo: Path) -> None:
+    crowded = another(queue=1)
+
     def use(_: int) -> str:
         visitor = Visitor(crowded)
         opened = visitor.open(visitor.upload(photo).json()[0])

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 OPEN, DRAW = 0, 1  # the page's first two events: a photograph is opened, its colours are drawn
-SETTINGS = [1, 1, 1.0, 0.9, 0, False]  # one colouring
+SETTINGS = [1, 1.0, 0.9, 0, False]  # after the number of colourings
 
 
 class Visitor:
@@ -47,6 +47,6 @@ class Visitor:
         """Opens an uploaded photograph."""
         return self.ask(OPEN, [{"path": path, "meta": {"_type": "gradio.FileData"}}])
 
-    def draw(self) -> str:
-        """Draws one colouring of it."""
-        return self.ask(DRAW, [None, None, *SETTINGS])
+    def draw(self, samples: int = 1) -> str:
+        """Draws colourings of it."""
+        return self.ask(DRAW, [None, None, samples, *SETTINGS])
