@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 PAGES = sorted(page for page in PAGES if not page.name.endswith(".in.md"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+EXTRAS = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
+OURS = re.compile(r"(\.venv/bin/)?(python (-m coltran\.|bench/|docs/)|torchrun |coltran [a-z]|make [a-z]|pip install )")
 
 
 def _text(page: Path) -> str:
@@ -48,34 +50,42 @@ def broken_links(page: Path) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """The commands of a page: the indented lines that begin with a program of ours, continued ones as one."""
+    """The commands of a page that concern us: indented lines, continued ones as one, and code within the text."""
     text = re.sub(r"\\\n\s*", " ", _text(page))
-    return re.findall(r"^ {4,}((?:python -m coltran\.|coltran |make [a-z]).*)$", text, re.MULTILINE)
+    lines = re.findall(r"^ {4,}(.*)$", text, re.MULTILINE)
+    within = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [" ".join(command.split()) for command in (*lines, *within) if OURS.match(command)]
 
 
 @cache
-def _help(program: str) -> str:
-    """What a program says of itself."""
+def _options(program: str) -> set[str]:
+    """The options of a command of ours, as it says itself, or of a file, as its source does."""
+    if program.endswith(".py"):
+        sources = (ROOT / program, ROOT / "bench" / "setting.py")
+        return {option for source in sources for option in re.findall(r'"(--[\w-]+)"', _text(source))}
     said = io.StringIO()
     asked = patch.object(sys, "argv", ["coltran", program, "--help"])
     with asked, contextlib.redirect_stdout(said), pytest.raises(SystemExit):
         umbrella.main()
-    return said.getvalue()
+    return {"--help", "--config", *re.findall(r"--[\w-]+", said.getvalue())}
 
 
 def unknown(command: str) -> list[str]:
-    """What of a command there is not: its program, its make target, or options."""
+    """What of a command there is not: its program or file, its make target, its extra, or options."""
     words = shlex.split(command, comments=True)
     if words[0] == "make":
         return [word for word in words[1:] if "=" not in word and word not in TARGETS]
-    program = words[2].removeprefix("coltran.") if words[0] == "python" else words[1]
-    if program == "COMMAND" or program.startswith("-"):
+    if words[0] == "pip":
+        extras = [extra for word in words for extra in re.findall(r"^(?:coltran|\.)\[(.*)\]$", word)]
+        return [extra for extra in ",".join(extras).split(",") if extra and extra not in EXTRAS]
+    words = words[words.index("-m") + 1 :] if "-m" in words else words[1:]
+    program = words[0].removeprefix("coltran.")
+    if program in ("X", "COMMAND"):  # any of them
         return []
-    if program not in umbrella.programs():
+    if program not in umbrella.programs() and not (program.endswith(".py") and (ROOT / program).exists()):
         return [program]
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
-    known = re.findall(r"--[\w-]+", _help(program)) + ["--config"]
-    return [option for option in options if option not in known and not option.startswith("--config.")]
+    return [option for option in options if option not in _options(program) and not option.startswith("--config.")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -94,6 +104,10 @@ def test_every_command_exists_with_its_options(page):
         ("make nonsense", ["nonsense"]),
         ("make frechet LIMIT=3", []),
         ("python -m coltran.colourize a", ["colourize"]),
+        ("torchrun --nproc-per-node=2 -m coltran.train --config=a.py --logdr=x", ["--logdr"]),
+        ("python bench/chroma.py photos --side 64 --sides 3", ["--sides"]),
+        (".venv/bin/python bench/nonsense.py", ["bench/nonsense.py"]),
+        ("pip install -c constraints.txt -e .[web,nonsense]", ["nonsense"]),
         ("coltran colorize a --samplez 3 --seed=1", ["--samplez"]),
         ("python -m coltran.train --config=a.py --config.batch_size=4 --logdir=x --nonsense", ["--nonsense"]),
     ],
