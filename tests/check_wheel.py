@@ -3,7 +3,8 @@
 
     python tests/check_wheel.py CHECKOUT
 
-Every source and data file of the checkout's packages must be in the installed ones, and they must import.
+Every source and data file of the checkout's packages must be in the installed ones, and they must import. The wheel lies
+in the working directory, and must be one for every system.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ def shipped(folder: Path) -> set[Path]:
 
 def main(checkout: Path) -> None:
     """Raises SystemExit with one sentence at the first thing that is not as it should be."""
+    for wheel in Path.cwd().glob("*.whl"):
+        if not wheel.name.endswith("-py3-none-any.whl"):
+            raise SystemExit(f"{wheel.name} is not for every system.")
     for package, folder in FOLDERS.items():
         module = importlib.import_module(package)
         installed = Path(str(module.__file__)).parent
