@@ -18,7 +18,8 @@ from coltran.photo.hints import Wishes
 from coltran.photo.results import Job, Results
 from coltran.photo.variety import choose_diverse, differences
 from coltran.pipeline import Colorized, Pipeline
-from coltran.sampling.strips import batched
+
+ROOM = 1 << 26  # pixels of photographs that are drawn together; the next and the last ones take memory as well
 
 
 def find_photos(named: Sequence[str], output: Path) -> tuple[list[Path], list[str]]:
@@ -107,24 +108,27 @@ def colour_album(
 def _read_ahead(
     results: Results, jobs: Sequence[Job], count: int, problems: list[str]
 ) -> Iterator[list[tuple[Job, Photograph]]]:
-    """The photographs that can be read, up to `count` at a time; while one batch is in use, the next one is read."""
+    """The photographs that can be read, up to `count` or `ROOM` pixels at a time; the next are read meanwhile."""
+    left = iter(jobs)
 
-    def read(batch: Sequence[Job]) -> list[tuple[Job, Photograph]]:
-        found = []
-        for job in batch:
+    def read() -> list[tuple[Job, Photograph]]:
+        found, pixels = [], 0
+        for job in left:
             try:
-                found.append((job, results.read(job)))
+                photo = results.read(job)
             except PhotoError as error:
                 problems.append(str(error))
+                continue
+            found.append((job, photo))
+            pixels += photo.pixels.shape[0] * photo.pixels.shape[1]
+            if len(found) == count or pixels >= ROOM:
+                break
         return found
 
     with ThreadPoolExecutor(1) as reader:
-        ahead: Future[list[tuple[Job, Photograph]]] | None = None
-        for batch in batched(jobs, count):
-            reading, ahead = ahead, reader.submit(read, batch)
-            if reading is not None and (found := reading.result()):
-                yield found
-        if ahead is not None and (found := ahead.result()):
+        ahead = reader.submit(read)
+        while found := ahead.result():
+            ahead = reader.submit(read)
             yield found
 
 

@@ -3,8 +3,8 @@
 
     python tests/check_wheel.py CHECKOUT
 
-Every source and data file of the checkout's packages must be in the installed ones, and they must import. The wheel lies
-in the working directory, and must be one for every system.
+Every source and data file of the checkout's packages must be in the installed ones, and they must import. The wheel
+lies in the working directory, and must be one for every system.
 """
 
 from __future__ import annotations
