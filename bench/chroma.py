@@ -6,7 +6,7 @@
 
 Each photograph's true colours are area-averaged to a square of --side pixels, enlarged, and put on its luminance; the
 figure is the mean distance to the truth in CIELAB's a and b. With --networks the colours are those that the networks in
-the package draw (seed 0), of the last stage, and by `recolour` of each stage. Prints a table and one JSON line.
+the package draw (seed 0, top-p 0.9), a column for each stage. Prints a table and one JSON line.
 """
 
 from __future__ import annotations
@@ -84,10 +84,10 @@ def _joint_bilateral(chroma: np.ndarray, luma: np.ndarray, sigma: float = 0.05) 
             i, j = np.rint(y).astype(int) + down, np.rint(x).astype(int) + right
             near = np.exp(-3 * ((i - y)[:, None] ** 2 + (j - x) ** 2)).astype(np.float32)
             place = np.ix_(i.clip(0, small.shape[0] - 1), j.clip(0, small.shape[1] - 1))
-            near *= np.exp(-((luma - small[place]) ** 2) / (2 * sigma**2))
+            near *= np.exp(-((luma - small[place]) ** 2) / (2 * sigma**2)) + 1e-6  # none is as light: all count
             total += near[..., None] * chroma[place]
             weights += near
-    return total / (weights + 1e-12)[..., None]
+    return total / weights[..., None]
 
 
 def _by(interpolation: int) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
@@ -123,11 +123,9 @@ def by_every_way(photo: np.ndarray, small: np.ndarray) -> dict[str, float]:
     return found | {"recolour": distance(recolour(luminance(photo), small), photo)}
 
 
-def of_drawn_colours(pipeline: coltran.Pipeline, photo: np.ndarray) -> dict[str, float]:
-    """The same for the colours of the networks' last stage, and by `recolour` for those of each stage."""
-    drawn = {stage: pipeline(photo, stage=stage, size="network", top_p=0.9).images[0] for stage in pipeline.stages}
-    stages = {f"recolour, {name}": distance(recolour(luminance(photo), image), photo) for name, image in drawn.items()}
-    return by_every_way(photo, drawn[pipeline.stages[-1]]) | stages
+def drawn(pipeline: coltran.Pipeline, photo: np.ndarray) -> dict[str, np.ndarray]:
+    """The colours of each stage of the networks, as they draw them: {stage: uint8 [h, w, 3]}."""
+    return {stage: pipeline(photo, stage=stage, size="network", top_p=0.9).images[0] for stage in pipeline.stages}
 
 
 def main() -> None:
@@ -143,16 +141,19 @@ def main() -> None:
     chosen = paths[:: max(1, len(paths) // options.limit)][: options.limit]
     photos = [shrink(load_photo(path), options.longest) for path in chosen]
     pipeline = coltran.from_pretrained() if options.networks else None
-    rows = []
+    found: dict[str, list[dict[str, float]]] = {}  # of each column a row a photograph
     for photo in photos:
-        if pipeline is None:
-            rows.append(by_every_way(photo, area_resize(photo, options.side)))
-        else:
-            rows.append(of_drawn_colours(pipeline, photo))
-    means = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in rows[0]}
-    for name, mean in means.items():
-        print(f"{name:24} {mean:7.3f}")
-    print(json.dumps({"photographs": len(photos), "side": options.side, "ab": means}))
+        true = {f"from {options.side}": area_resize(photo, options.side)}
+        for column, small in (true if pipeline is None else drawn(pipeline, photo)).items():
+            found.setdefault(column, []).append(by_every_way(photo, small))
+    means = {
+        column: {name: round(float(np.mean([row[name] for row in rows])), 3) for name in rows[0]}
+        for column, rows in found.items()
+    }
+    print(f"{'':24}", *(f"{column:>9}" for column in means))
+    for name in next(iter(means.values())):
+        print(f"{name:24}", *(f"{of[name]:9.3f}" for of in means.values()))
+    print(json.dumps({"photographs": len(photos), "ab": means}))
 
 
 if __name__ == "__main__":
