@@ -19,7 +19,6 @@ from coltran_kernels.triton import tiles
 from coltran_kernels.triton.decode import decode_row_kernel
 from coltran_kernels.types import DecoderWeights, RowTerms
 
-WARPS = 8
 TILE = 16  # images; one tensor-core tile, and with 32 a program of the paper's size spills registers
 STAGES = 2  # slices in flight when weights are streamed
 PRECISION = "bf16x6"  # of float32 products on a GPU: six of bfloat16, with float32's errors
@@ -63,6 +62,7 @@ class Plan(NamedTuple):
     tile: int  # images
     columns: int  # of a slice
     resident: bool  # each program keeps its slices on chip
+    warps: int = 8
 
 
 # Rates of an H100 that the model divides by, in microseconds; only their proportions choose. They are estimates.
@@ -96,7 +96,7 @@ def shared_bytes(plan: Plan, sizes: Sizes) -> int:
     operand = 6 if sizes.weight_bytes == 4 else 2  # bytes a number; float32 is held as three of bfloat16
     slots = triton.cdiv(sum(sizes.slices(plan.columns)), plan.programs) if plan.resident else STAGES
     conversions = max(plan.tile * sizes.depth * operand, plan.tile * max(sizes.depth, sizes.labels) * 4)
-    return (slots * plan.columns * sizes.depth * operand) + max(conversions, WARPS * plan.tile * plan.columns * 4)
+    return (slots * plan.columns * sizes.depth * operand) + max(conversions, plan.warps * plan.tile * plan.columns * 4)
 
 
 def fitting_plans(sizes: Sizes, device: Device) -> list[Plan]:
@@ -108,8 +108,10 @@ def fitting_plans(sizes: Sizes, device: Device) -> list[Plan]:
     tiles = triton.cdiv(sizes.batch, TILE)
     room = device.processors // tiles
     shared_out = {p for p in (8, 16, 32, 64, 96, 128, room) if 1 < p <= room}
-    plans = [Plan(p, TILE, 8, resident) for p in shared_out for resident in (True, False)]
-    plans.append(Plan(1, TILE, 8 if sizes.weight_bytes == 4 else 16, False))  # wider ones spill more
+    # A matrix instruction of AMD's takes 16 columns; with its wide warps 4 spill nothing.
+    columns, warps = (16, 4) if torch.version.hip else (8, 8)
+    plans = [Plan(p, TILE, columns, resident, warps) for p in shared_out for resident in (True, False)]
+    plans.append(Plan(1, TILE, columns if sizes.weight_bytes == 4 else 16, False, warps))  # wider ones spill more
     return [plan for plan in plans if shared_bytes(plan, sizes) <= device.shared]
 
 
@@ -230,7 +232,7 @@ def kernel_arguments(
         "P": plan.programs,
         "M": plan.tile,
         "N": plan.columns,
-        "G": min(WARPS, sizes.depth // 16),
+        "G": min(plan.warps, sizes.depth // 16),
         "PAIRS": min(triton.next_power_of_2(plan.tile * sizes.heads), max(1, 8192 // (width_padded * channels))),
         "RESIDENT": plan.resident,
         "STAGES": STAGES,
@@ -240,7 +242,7 @@ def kernel_arguments(
 
 def launch_options(plan: Plan) -> dict[str, Any]:
     """A cooperative launch has all programs on the GPU at once, or fails: they wait for each other."""
-    return {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": plan.programs > 1}
+    return {"num_warps": plan.warps, "num_stages": 1, "launch_cooperative_grid": plan.programs > 1}
 
 
 def sizes_of(weights: DecoderWeights, terms: RowTerms) -> Sizes:

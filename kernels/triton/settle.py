@@ -17,6 +17,9 @@ Each program finds by itself which label a pass changed first, from the same num
 host: the launch ends when its rows are settled, after W passes at most. Labels of a pass are drawn into one of two
 generations, so that nobody overwrites what another still compares. `x` is computed by all programs and kept by one.
 
+Pixels are counted through all images, those of image b from b W to b W + W - 1, so that no buffer needs an address for
+the image.
+
 Sizes: B images, W columns, D hidden, F feed-forward, h heads of C = D / h channels, S labels, K >= D, F a power of 2.
 """
 
@@ -41,31 +44,37 @@ def _pixels(zero, first, end, M: tl.constexpr, K: tl.constexpr):
 
 @triton.jit
 def _keep(pointer, x, pixel, live, columns, SIZE: tl.constexpr, mine):
-    """Stores x [M, K] to rows of a buffer [W, SIZE], by the one program that it is `mine` to."""
+    """Stores x [M, K] to rows of a buffer [B W, SIZE], by the one program that it is `mine` to."""
     tl.store(pointer + pixel * SIZE + columns, x, mask=_inside(live, columns, SIZE) & mine)
 
 
 @triton.jit
-def _embed(inputs, embedding, guess, latest, edge, pixel, live, columns, D: tl.constexpr):
+def _embed(inputs, embedding, guess, latest, start, edge, pixel, live, columns, D: tl.constexpr):
     """inputs + the embedding of the label before, x [M, K]: the latest drawn one, or the guess where none was drawn."""
     inside = _inside(live, columns, D)
     x = tl.load(inputs + pixel * D + columns, mask=inside, other=0.0).to(tl.float32)
     before = pixel - 1
-    label = tl.load(latest + before, mask=live & (pixel > 0) & (before < edge), other=0, cache_modifier=".cg")
-    guessed = tl.load(guess + before, mask=live & (pixel > 0) & (before >= edge), other=0).to(tl.int32)
-    return x + tl.load(embedding + (label + guessed) * D + columns, mask=inside & (pixel > 0), other=0.0).to(tl.float32)
+    there = live & (pixel > start)
+    label = tl.load(latest + before, mask=there & (before < edge), other=0, cache_modifier=".cg")
+    guessed = tl.load(guess + before, mask=there & (before >= edge), other=0).to(tl.int32)
+    place = embedding + (label + guessed) * D + columns
+    return x + tl.load(place, mask=inside & (pixel > start), other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _attend(
-    cache, table, out, settled, end, blocks, program, like, W: tl.constexpr, WP: tl.constexpr, D: tl.constexpr,
+    zero, cache, table, out, start, settled, end, blocks, like, W: tl.constexpr, WP: tl.constexpr, D: tl.constexpr,
     H: tl.constexpr, CP: tl.constexpr, M: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Attention of M pixels and a head at a time to the pixels up to each, cache [W, 3D]; operands of type `like`."""
+    """Attention of M pixels and a head at a time to the pixels up to each, cache [B W, 3D], operands of type `like`.
+
+    Addresses are made from a zero in memory, as in `_pixels`.
+    """
     C: tl.constexpr = D // H
-    c = tl.arange(0, CP)[None, :]
-    t = tl.arange(0, WP)
-    for task in tl.range(program, blocks * H, P, num_stages=1):
+    nothing = tl.multiple_of(tl.load(zero, volatile=True), 16)
+    c = nothing + tl.arange(0, CP)[None, :]
+    t = nothing + start + tl.arange(0, WP)
+    for task in tl.range(tl.program_id(0), blocks * H, P, num_stages=1, disable_licm=True):
         head = task % H
         pixel = settled + task // H * M + tl.arange(0, M)[:, None]
         mask = (pixel < end) & (c < C)
@@ -77,7 +86,7 @@ def _attend(
         past = (t[None, :] <= pixel) & (pixel < end)
         place = table + head * (2 * W) + W - 1 + t[None, :] - pixel
         scores += tl.load(place, mask=past, other=0.0).to(tl.float32)
-        scores = tl.where(past | (t[None, :] == 0), scores, float("-inf"))
+        scores = tl.where(past | (t[None, :] == start), scores, float("-inf"))
         scores = tl.exp(scores - tl.max(scores, 1, keep_dims=True))
         scores /= tl.sum(scores, 1, keep_dims=True)
         values = tl.load(row + 2 * D + t[:, None] * (3 * D), mask=there, other=0.0, cache_modifier=".cg")
@@ -96,12 +105,8 @@ def settle_row_kernel(
     inputs,  # [B, W, D]
     terms,  # for each layer: the tensors of RowLayer, or None
     uniforms,  # [B, W]
-    uniforms_b,
-    uniforms_w,
     guess,  # [B, W]
     given,  # [B, W] or None
-    given_b,
-    given_w,
     labels,  # [B, W], result
     log_probs,  # [B, W], result
     probabilities,  # [B, W, S], result, or None
@@ -120,7 +125,7 @@ def settle_row_kernel(
     temperature,
     top_p,
     eps,
-    STRIDES: tl.constexpr,  # for each layer: of image and column in the first four of its terms
+    STRIDES: tl.constexpr,  # for each layer: of image and column in its first four terms, all pixels equally far apart
     LAYERS: tl.constexpr,
     W: tl.constexpr,
     WP: tl.constexpr,  # W and so on, rounded up to powers of two
@@ -158,41 +163,26 @@ def settle_row_kernel(
         for slot in tl.static_range(0, SLOTS):
             slots = slots + (_slice(packed, slot * P + tl.program_id(0), N, K, G),)  # type: ignore[assignment]
 
-    inputs += image * (W * D)
-    guess += image * W
-    drawn += image * W
-    attended += image * (W * D)
-    update += image * (W * D)
-    before += image * (W * D)
-    after += image * (W * D)
-    hidden += image * (W * F)
-    logits += image * (W * S)
     norm_row = image * D if PER_IMAGE else 0
     s = tl.arange(0, SP)[None, :]
-    t = tl.arange(0, WP)
-    settled, edge, count, total = 0, 0, 0, 0  # pixels before `edge` are in the latest generation, `count` % 2 the next
-    while settled < W:
-        end = tl.minimum(settled + window, W)
+    start, last = image * W, image * W + W
+    t = start + tl.arange(0, WP)
+    # Pixels before `edge` are in the latest generation, `count` % 2 is the next.
+    settled, edge, count, total = start, start, 0, 0
+    while settled < last:
+        end = tl.minimum(settled + window, last)
         blocks = (end - settled + M - 1) // M
         latest = drawn + (count + 1) % 2 * batch * W
         passed = count * BARRIERS * P
         for i in tl.static_range(0, LAYERS):
             table, bias1, bias2 = layers[i]
             qs, qt, fs, ft, s1, t1, _, _ = terms[i]
-            qs_b, qs_w, qt_b, qt_w, fs_b, fs_w, ft_b, ft_w = STRIDES[i]
-            if qs is not None:
-                qs += image * qs_b
-            if qt is not None:
-                qt += image * qt_b
-            if fs is not None:
-                fs += image * fs_b
-            if ft is not None:
-                ft += image * ft_b
-            here_cache = cache + (i * batch + image).to(tl.int64) * (W * 3 * D)
+            _, qs_w, _, qt_w, _, fs_w, _, ft_w = STRIDES[i]
+            here_cache = cache + (i * batch).to(tl.int64) * (W * 3 * D)
             for block in tl.range(0, blocks, num_stages=1, disable_licm=True):
                 program, pixel, live, columns = _pixels(zero, settled + block * M, end, M, K)
                 if i == 0:
-                    x = _embed(inputs, embedding, guess, latest, edge, pixel, live, columns, D)
+                    x = _embed(inputs, embedding, guess, latest, start, edge, pixel, live, columns, D)
                 else:
                     x = _read(update, pixel, live, columns, D) + _read(after, pixel, live, columns, D)
                     s2, t2 = terms[i - 1][6], terms[i - 1][7]
@@ -204,8 +194,8 @@ def settle_row_kernel(
                 )  # fmt: skip
             _barrier(counters, passed + (5 * i + 1) * P, P)
             _attend(
-                here_cache, table, attended, settled, end, blocks, tl.program_id(0), packed.dtype.element_ty, W, WP,
-                D, H, CP, M, P, PRECISION,
+                zero, here_cache, table, attended, start, settled, end, blocks, packed.dtype.element_ty, W, WP, D, H,
+                CP, M, P, PRECISION,
             )  # fmt: skip
             _barrier(counters, passed + (5 * i + 2) * P, P)
             for block in tl.range(0, blocks, num_stages=1, disable_licm=True):
@@ -235,7 +225,7 @@ def settle_row_kernel(
         for block in tl.range(0, blocks, num_stages=1, disable_licm=True):
             program, pixel, live, columns = _pixels(zero, settled + block * M, end, M, K)
             if LAYERS == 0:
-                x = _embed(inputs, embedding, guess, latest, edge, pixel, live, columns, D)
+                x = _embed(inputs, embedding, guess, latest, start, edge, pixel, live, columns, D)
             else:
                 x = _read(update, pixel, live, columns, D) + _read(after, pixel, live, columns, D)
                 s2, t2 = terms[LAYERS - 1][6], terms[LAYERS - 1][7]
@@ -253,20 +243,20 @@ def settle_row_kernel(
             rows, live = pixel[:, None], here[:, None]
             found = tl.load(logits + rows * S + s, mask=live & (s < S), other=0.0, cache_modifier=".cg")
             found = tl.where(s < S, found, float("-inf"))
-            uniform = tl.load(uniforms + image * uniforms_b + pixel * uniforms_w, mask=here, other=0.0).to(tl.float32)
+            uniform = tl.load(uniforms + pixel, mask=here, other=0.0).to(tl.float32)
             label = _draw(found, uniform, temperature, top_p, S, ARGMAX, TOP_P).to(tl.int32)
             if given is not None:
-                imposed = tl.load(given + image * given_b + pixel * given_w, mask=here, other=-1).to(tl.int32)
+                imposed = tl.load(given + pixel, mask=here, other=-1).to(tl.int32)
                 label = tl.where(imposed >= 0, imposed, label)
             shifted = found - tl.max(found, 1, keep_dims=True)
             weight = tl.exp(shifted)
             sums = tl.sum(weight, 1)
             of_label = tl.sum(tl.where(s == label[:, None], shifted, 0.0), 1)
             tl.store(drawn + count % 2 * batch * W + pixel, label, mask=here)
-            tl.store(labels + image * W + pixel, label.to(tl.int64), mask=here)
-            tl.store(log_probs + image * W + pixel, of_label - tl.log(sums), mask=here)
+            tl.store(labels + pixel, label.to(tl.int64), mask=here)
+            tl.store(log_probs + pixel, of_label - tl.log(sums), mask=here)
             if probabilities is not None:
-                place = probabilities + (image * W + rows) * S + s
+                place = probabilities + rows * S + s
                 tl.store(place, weight / sums[:, None], mask=live & (s < S))
         _barrier(counters, passed + BARRIERS * P, P)
 
@@ -274,7 +264,7 @@ def settle_row_kernel(
         now = tl.load(drawn + count % 2 * batch * W + t, mask=inside, other=0, cache_modifier=".cg")
         was = tl.load(latest + t, mask=inside & (t < edge), other=0, cache_modifier=".cg")
         was += tl.load(guess + t, mask=inside & (t >= edge), other=0).to(tl.int32)
-        first_changed = tl.min(tl.where(inside & (now != was), t, W))
+        first_changed = tl.min(tl.where(inside & (now != was), t, last))
         total += end - settled
         count += 1
         edge = end

@@ -29,7 +29,7 @@ from coltran_kernels.triton.decode_launch import (
     sizes_of,
 )
 from coltran_kernels.triton.settle import settle_row_kernel
-from coltran_kernels.types import DecoderWeights, RowTerms, Settled
+from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms, Settled
 
 
 def _as_tiles(sizes: Sizes) -> Sizes:
@@ -61,6 +61,11 @@ def choose_plan(sizes: Sizes, device: Device) -> Plan:
     return min(sorted(plans), key=lambda plan: pass_time(plan, sizes, device, max(1, sizes.width // 2)))
 
 
+def _even(tensor: Tensor | None) -> Tensor | None:
+    """The same [B, W, ...] with all pixels equally far apart; a copy only where they are not."""
+    return tensor if tensor is None or tensor.stride(0) == tensor.shape[1] * tensor.stride(1) else tensor.contiguous()
+
+
 def kernel_arguments(
     weights: DecoderWeights,
     terms: RowTerms,
@@ -74,8 +79,12 @@ def kernel_arguments(
     """Every argument of `settle_row_kernel` by name, results and scratch memory included."""
     sizes, given = sizes_of(weights, terms), options["given"]
     batch, width, hidden = terms.inputs.shape
-    arguments = decode_launch.kernel_arguments(weights, terms, uniforms, plan, **options)
-    for name in ("batch", "PAIRS"):
+    rows = tuple(RowLayer._make((*map(_even, layer[:4]), *layer[4:])) for layer in terms.layers)
+    options["given"] = None if given is None else given.contiguous()
+    arguments = decode_launch.kernel_arguments(
+        weights, terms._replace(layers=rows), uniforms.contiguous(), plan, **options
+    )
+    for name in ("batch", "PAIRS", "uniforms_b", "uniforms_w", "given_b", "given_w"):
         del arguments[name]
 
     def scratch(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
