@@ -7,8 +7,9 @@
 The first colours 32 photographs with the networks of the package: by one process with two threads, then by two actors
 of one thread each on a Ray cluster of this machine, both without their first batches; starting the cluster and the
 actors is told apart. It checks that both wrote the same pixels. The overhead is by how much longer the actors take a
-photograph. As other programs may have the cores too, it tells processor time a photograph as well, all of Ray's
-processes included, and for which share of the time the actors had no batch. The second colours so many photographs of
+photograph. As other programs may have the cores too, the actors get the priority of other processes, which Ray would
+lower, and processor time a photograph is told as well, all of Ray's processes included, beside the share of the time
+for which the actors had no batch. The second colours so many photographs of
 12 x 15 pixels with networks of a few weights, and tells the driver's memory after a tenth of them and at the end. Each
 ends with one JSON line.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import tempfile
@@ -82,6 +84,7 @@ def throughput(folder: Path, count: int, batch: int, stage: str) -> dict[str, An
     spent = {"seconds": time.perf_counter() - began, "processor": time.process_time() - work}
     one = {key: value / (count - batch) for key, value in spent.items()}
 
+    os.environ["RAY_worker_niceness"] = str(os.getpriority(os.PRIO_PROCESS, 0))  # noqa: SIM112 (Ray spells it so)
     asked = time.perf_counter()
     arrivals: list[tuple[float, float, float]] = []  # time, seconds that the batch took, processor time until then
     for rows in cluster.results(names, order(folder / "cluster", None, batch, stage), "local", 2, 1):

@@ -187,10 +187,8 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
                 with gr.Accordion("Hints, and drawing a part again", open=True):
                     means = gr.Radio([HINT, CORNER], value=HINT, label="A click on the photograph", elem_id="means")
                     with gr.Row():
-                        x = gr.Number(
-                            None, label="Pixels from the left", precision=0, minimum=0, min_width=80, elem_id="x"
-                        )
-                        y = gr.Number(None, label="and from the top", precision=0, minimum=0, min_width=80, elem_id="y")
+                        x = gr.Number(None, label="x (pixels)", precision=0, minimum=0, min_width=80, elem_id="x")
+                        y = gr.Number(None, label="y (pixels)", precision=0, minimum=0, min_width=80, elem_id="y")
                     swatches = gr.Gallery(
                         label="What the model finds plausible there", columns=6, height=120, allow_preview=False,
                         elem_id="swatches", buttons=[],

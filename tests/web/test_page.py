@@ -27,9 +27,9 @@ LIKE = {"seed": 0, "top_p": 0.9}  # the page's settings
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A photograph of 200 x 150 pixels, in a format that loses nothing."""
+    """A photograph of 600 x 450 pixels, in a format that loses nothing."""
     path = tmp_path / "tulips.png"
-    Image.open(DEMO / "tulips.jpg").convert("RGB").crop((20, 40, 220, 190)).save(path)
+    Image.open(DEMO / "tulips.jpg").convert("RGB").resize((600, 450), box=(20, 40, 220, 190)).save(path)
     return path
 
 
@@ -44,10 +44,13 @@ WATCH = """() => {
 }"""
 
 
-def screenshot(page: Page, name: str) -> None:
-    """Keeps a picture of the page, where SCREENSHOTS names a folder."""
+def screenshot(page: Page, name: str, part: str = "") -> None:
+    """Keeps a picture of the page, or of a part of it, where SCREENSHOTS names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / name, full_page=True)
+        if part:
+            page.locator(part).screenshot(path=Path(folder) / name, type="jpeg")
+        else:
+            page.screenshot(path=Path(folder) / name, full_page=True)
 
 
 def upload(page: Page, photo: Path) -> None:
@@ -121,8 +124,9 @@ def test_a_hint_is_followed(page: Page, photo: Path, pipeline: Pipeline, tmp_pat
     page.click("#hint")
     page.wait_for_timeout(500)
     colour_again(page, "#colour")
-    screenshot(page, "hint.png")
-    expected = likeliest(pipeline(photo, hints=[Hint(100, 75, (0xB0, 0x60, 0x40))], samples=4, **LIKE))
+    screenshot(page, "hint.jpg", "#photo")
+    screenshot(page, "plausible.jpg", "#swatches")
+    expected = likeliest(pipeline(photo, hints=[Hint(300, 225, (0xB0, 0x60, 0x40))], samples=4, **LIKE))
     np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
 
 
@@ -139,7 +143,7 @@ def test_a_part_is_drawn_again(page: Page, photo: Path, pipeline: Pipeline, tmp_
     colour_again(page, "#redraw")
     first = pipeline(photo, samples=4, **LIKE)
     kept = first.labels[int(np.argmax(first.log_prob))]
-    box = Box(50, 75, 151, 136)
+    box = Box(150, 225, 451, 406)
     expected = likeliest(pipeline(photo, kept=kept, redraw=box, samples=4, seed=5, top_p=0.9))
     np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
 
@@ -154,7 +158,7 @@ def test_overlays_show_where_the_model_was_unsure_and_surprised(page: Page, phot
             "seen => !seen.includes(document.querySelector('#photo img').src)", arg=list(seen), timeout=PATIENCE
         )
         seen.add(page.get_attribute("#photo img", "src"))
-        screenshot(page, "unsure.png" if "unsure" in name else "surprising.png")
+        screenshot(page, "unsure.jpg" if "unsure" in name else "surprising.jpg", "#photo")
     assert len(seen) == 3
 
 
