@@ -125,7 +125,6 @@ def test_a_hint_is_followed(page: Page, photo: Path, pipeline: Pipeline, tmp_pat
     page.wait_for_timeout(500)
     colour_again(page, "#colour")
     screenshot(page, "hint.jpg", "#photo")
-    screenshot(page, "plausible.jpg", "#swatches")
     expected = likeliest(pipeline(photo, hints=[Hint(300, 225, (0xB0, 0x60, 0x40))], samples=4, **LIKE))
     np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
 
