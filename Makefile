@@ -122,7 +122,7 @@ tour: $(READY)  ## run docs/tour.ipynb and keep what it shows, after other weigh
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check nbclient ipykernel
 	$(BIN)/jupyter-execute --inplace docs/tour.ipynb
 
-kills: $(READY)  ## kill trainings and folder runs 1,000 times: whole files, and the same result in the end (20 minutes)
+kills: $(READY)  ## kill trainings and folder runs 1,000 times: whole files, and the same result in the end (5 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills 1000
 
 fuzz: $(READY)  ## give 10,000 damaged images, configurations, checkpoints and records to what reads them (5 minutes)
