@@ -33,6 +33,13 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def small_photo(tmp_path: Path, photo: Path) -> Path:
+    """The same of 200 x 150 pixels, which the browser shows with less work while colours are drawn."""
+    Image.open(photo).resize((200, 150)).save(tmp_path / "small.png")
+    return tmp_path / "small.png"
+
+
 WATCH = """() => {
     window.shown = [];
     new MutationObserver(() => {
@@ -190,8 +197,8 @@ def time_until_free(page: Page | None) -> float:
     return time.monotonic() - start
 
 
-def test_stop_ends_the_drawing_and_the_next_one_works(page: Page, photo: Path, crowd: float) -> None:
-    upload(page, photo)
+def test_stop_ends_the_drawing_and_the_next_one_works(page: Page, small_photo: Path, crowd: float) -> None:
+    upload(page, small_photo)
     wait_for_colourings(page)
     wait_until_drawing(page)
     page.click("#stop")
@@ -202,12 +209,12 @@ def test_stop_ends_the_drawing_and_the_next_one_works(page: Page, photo: Path, c
 
 
 def test_someone_who_leaves_frees_their_work_within_a_second(
-    page: Page, photo: Path, server: str, crowd: float, record_property: Note
+    page: Page, small_photo: Path, server: str, crowd: float, record_property: Note
 ) -> None:
     seconds = []
     for _ in range(3):
         page.goto(server)
-        upload(page, photo)
+        upload(page, small_photo)
         wait_for_colourings(page)
         wait_until_drawing(page)
         start = time.monotonic()
