@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
             "downsample_res": 64,
             "resolution": [256, 256],
             "batch_size": 8,
-            "max_train_steps": 1600,
+            "max_train_steps": 2900,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "random_flip": True,
