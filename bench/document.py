@@ -45,7 +45,8 @@ def fill(text: str, name: str, content: str) -> str:
 def headline(result: Mapping[str, Any]) -> str:
     """The ratios to the original's way, by batch size, in one sentence."""
     ratios = [
-        f"{tables.number(m['ratio'])} times at batch {m['batch']} ({tables.number(m['seconds_an_image'])} s an image)"
+        f"{tables.number(m['ratio'])} times at batch {m['batch']} ({tables.number(m['seconds_an_image'])} s an image"
+        f"{'' if m['dtype'] == 'float32' else ', ' + m['dtype']})"
         for m in result["measurements"]
         if m["network"] == "colorizer" and m["implementation"] == "default" and m["ratio"] is not None
     ]

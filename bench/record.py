@@ -100,17 +100,21 @@ def read(path: Path) -> list[dict[str, Any]]:
 def completed(path: Path) -> dict[str, Any] | None:
     """The newest record of `sample_speed`, and what it did not measure from those before it, the later first.
 
-    Only of the same commit, processor and number of threads: a few sizes can be measured again by themselves.
+    Only of the same commit, processor and number of threads: a few sizes, or the other precision, can be measured by
+    themselves.
     """
 
     def where(record: Mapping[str, Any]) -> tuple[Any, ...]:
         described = record["machine"]  # a commit may have had changes on it ("+")
         return (described["commit"] or "").rstrip("+"), described["processor"], described["threads"]
 
+    def what(m: Mapping[str, Any]) -> tuple[Any, ...]:
+        side = m["implementation"] != RECOMPUTING, m["dtype"] != "float32", m["implementation"]
+        return m["network"] != "colorizer", m["network"], m["batch"], *side
+
     records = read(path)
     if not records:
         return None
     same = [m for record in records if where(record) == where(records[-1]) for m in record["measurements"]]
-    found = {(m["network"] != "colorizer", m["network"], m["batch"], m["implementation"]): m for m in same}
-    order = sorted(found, key=lambda key: (*key[:3], key[3] != RECOMPUTING))
-    return records[-1] | {"measurements": [found[key] for key in order]}
+    found = {what(m): m for m in same}
+    return records[-1] | {"measurements": [found[key] for key in sorted(found)]}

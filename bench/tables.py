@@ -43,8 +43,9 @@ def size(count: float | None) -> str:
 
 
 def label(m: Record) -> str:
-    """The implementation of a measurement, and that it is extrapolated if it is."""
-    return m["implementation"] + (", extrapolated" if m["extrapolated_rows"] else "")
+    """The implementation of a measurement, its precision where it is not float32, and whether it is extrapolated."""
+    precision = "" if m["dtype"] == "float32" else f", {m['dtype']}"
+    return m["implementation"] + precision + (", extrapolated" if m["extrapolated_rows"] else "")
 
 
 def extrapolation(record: Record) -> str:
@@ -108,7 +109,7 @@ def stages(record: Record) -> Table:
 def reading(record: Record) -> Table:
     """The sequential part beside the time that reading its weights once a pixel takes."""
     rows = [
-        (str(m["batch"]), m["implementation"], number(m["stages"][stage]), number(over, "x"))
+        (str(m["batch"]), label(m), number(m["stages"][stage]), number(over, "x"))
         for m in record["measurements"]
         for stage, over in m["over_read_time"].items()
     ]
