@@ -209,21 +209,20 @@ def test_records_that_were_interrupted_are_left_out(tmp_path):
     assert [found["number"] for found in record.read(path)] == [0, 1]
 
 
-def test_sizes_measured_again_replace_those_of_the_same_commit_only(tmp_path):
-    def write(commit: str, seconds: dict[int, float]) -> None:
-        measured = [
-            {"network": "colorizer", "batch": batch, "implementation": "default", "seconds_an_image": value}
-            for batch, value in seconds.items()
-        ]
+def test_sizes_measured_again_replace_those_of_the_same_commit_and_precision_only(tmp_path):
+    def write(commit: str, seconds: dict[int, float], dtype: str = "float32") -> None:
+        side = {"network": "colorizer", "implementation": "default", "dtype": dtype}
+        measured = [side | {"batch": batch, "seconds_an_image": value} for batch, value in seconds.items()]
         described = {"commit": commit, "processor": "p", "threads": 2}
         record.append({"interrupted": False, "machine": described, "measurements": measured}, tmp_path / "x.jsonl")
 
     write("old", {1: 9.0, 4: 9.0})
     write("new", {1: 3.0, 8: 2.0})
     write("new+", {1: 1.0})
+    write("new", {1: 0.5}, "bfloat16")
     found = record.completed(tmp_path / "x.jsonl")
     assert found is not None
-    assert [(m["batch"], m["seconds_an_image"]) for m in found["measurements"]] == [(1, 1.0), (8, 2.0)]
+    assert [(m["batch"], m["seconds_an_image"]) for m in found["measurements"]] == [(1, 1.0), (1, 0.5), (8, 2.0)]
 
 
 @pytest.mark.parametrize(
