@@ -11,7 +11,6 @@ processor too, it tells processor time as well. Prints a line for each side and 
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
@@ -58,10 +57,7 @@ def check_same(one: Path, other: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    first, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("photos", type=Path, help="folder of photographs")
     parser.add_argument("--count", type=cli.at_least(1), default=100, help="photographs, the first ones (100)")
     parser.add_argument("--batch", type=cli.at_least(2), default=16, help="drawn together (16)")

@@ -16,7 +16,6 @@ ends with one JSON line.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -35,8 +34,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
 from bench import machine
-from coltran import checkpoint, cluster, networks
-from coltran.cli import at_least
+from coltran import checkpoint, cli, cluster, networks
 from coltran.photo import manifest
 from coltran.pipeline import STAGES
 
@@ -137,16 +135,13 @@ def resident() -> float:
 
 def main() -> int:
     """The program; returns its exit code."""
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--photographs", type=at_least(16), default=32)
-    parser.add_argument("--batch", type=at_least(1), default=4)
+    parser = cli.parser(__doc__)
+    parser.add_argument("--photographs", type=cli.at_least(16), default=32)
+    parser.add_argument("--batch", type=cli.at_least(1), default=4)
     parser.add_argument(
         "--stage", choices=STAGES, default="final", help="the less work, the larger Ray's share (final)"
     )
-    parser.add_argument("--tiny", type=at_least(100), help="measure memory with so many tiny photographs")
+    parser.add_argument("--tiny", type=cli.at_least(100), help="measure memory with so many tiny photographs")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if options.tiny:

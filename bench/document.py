@@ -9,7 +9,6 @@ without a record stays as it is.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Mapping
@@ -75,10 +74,7 @@ def sections(results: Path, images: Path) -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("--results", type=Path, default=record.RESULTS, help="where the records are")
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     options = parser.parse_args(argv)

@@ -20,7 +20,6 @@ read again is in the second-level cache), but for statistics, the bias and what 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import sys
@@ -259,9 +258,7 @@ def kernel_table(target: str) -> tables.Table:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    summary, _, rest = (__doc__ or "").partition("\n")
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=summary, epilog=rest, formatter_class=formatter)
+    parser = cli.parser(__doc__)
     parser.add_argument("--batch", type=cli.at_least(1), nargs="+", default=[1, 20])
     parser.add_argument("--kernels", action="store_true", help="also compile the attention and norm kernels")
     options = parser.parse_args(argv)

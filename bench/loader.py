@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 from bench import machine
 from bench.machine import processor_seconds
-from coltran.cli import at_least
+from coltran import cli
 from coltran.configs.colorizer import get_config
 from coltran.image import list_photos
 from coltran.training.data import train_batches
@@ -95,14 +95,11 @@ def measure(part: str, folder: Path, cache: Path, workers: int = 0, batches: int
 
 def main() -> int:
     """The program; returns its exit code."""
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--photographs", type=at_least(CLASSES), default=1_300_000)
+    parser = cli.parser(__doc__)
+    parser.add_argument("--photographs", type=cli.at_least(CLASSES), default=1_300_000)
     parser.add_argument("--folder", type=Path, default=Path("build/loader"))
-    parser.add_argument("--workers", type=at_least(0), default=1)
-    parser.add_argument("--batches", type=at_least(1), default=100)
+    parser.add_argument("--workers", type=cli.at_least(0), default=1)
+    parser.add_argument("--batches", type=cli.at_least(1), default=100)
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     photos, cache = options.folder / "photographs", options.folder / "cache"

@@ -86,6 +86,14 @@ class Limits(NamedTuple):
     memory_bandwidth: float
 
 
+def large_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
+    """The product whose rate is the limit, to be called, and its floating-point operations."""
+    rows, inner, columns = PRODUCT.get(device.type, PRODUCT["cpu"])
+    a, b = torch.randn(rows, inner).to(device, dtype), torch.randn(inner, columns).to(device, dtype)
+    out = torch.empty(rows, columns, device=device, dtype=dtype)
+    return lambda: torch.mm(a, b, out=out), 2 * rows * inner * columns
+
+
 def measure_limits(device: torch.device, cached_bytes: int = 0, seconds: float = 0.5) -> Limits:
     """Measures for about `seconds` each: the large product, and reading from the cache and from memory.
 
@@ -94,12 +102,10 @@ def measure_limits(device: torch.device, cached_bytes: int = 0, seconds: float =
         cached_bytes: what has to stay in the cache, such as the weights that are read for every pixel.
         seconds: how long to repeat each.
     """
-    rows, inner, columns = product = PRODUCT.get(device.type, PRODUCT["cpu"])
 
     def product_rate(dtype: torch.dtype) -> float:
-        a, b = torch.randn(rows, inner).to(device, dtype), torch.randn(inner, columns).to(device, dtype)
-        out = torch.empty(rows, columns, device=device, dtype=dtype)
-        return 2 * rows * inner * columns / _median_seconds(lambda: torch.mm(a, b, out=out), seconds)
+        multiply, operations = large_product(device, dtype)
+        return operations / _median_seconds(multiply, seconds)
 
     def read_rate(size: int) -> float:
         """Bytes a second of the fastest way that torch has to read once: a sum, or a matrix times a vector."""
@@ -109,7 +115,7 @@ def measure_limits(device: torch.device, cached_bytes: int = 0, seconds: float =
 
     cached = max(cached_bytes, SMALLEST_CACHED)
     rates = {str(dtype).removeprefix("torch."): product_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    return Limits(product, rates, cached, read_rate(cached), read_rate(MEMORY))
+    return Limits(PRODUCT.get(device.type, PRODUCT["cpu"]), rates, cached, read_rate(cached), read_rate(MEMORY))
 
 
 def best(a: Limits, b: Limits) -> Limits:

@@ -45,12 +45,17 @@ def busy(count: int) -> Iterator[None]:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = setting.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--config", type=Path, default=setting.PAPER, help="configuration of the colorizer")
     parser.add_argument("--batch", type=cli.at_least(1), nargs="+", default=[1], help="batch sizes (default: 1)")
     parser.add_argument("--neighbours", type=cli.at_least(1), default=2, help="other programs (default: 2)")
+    parser.add_argument("--threads", type=cli.at_least(1), help="threads that compute (default: torch's choice)")
+    parser.add_argument("--repeats", type=cli.at_least(1), default=3, help="timed rounds (default: 3)")
+    parser.add_argument("--results", type=Path, default=record.RESULTS, help="where the JSON line goes")
     options = parser.parse_args(argv)
-    device, console = setting.prepare(options), tables.console()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device, console = torch.device("cpu"), tables.console()
     model = setting.load_models(options.config, ["colorizer"])["colorizer"]
     network = setting.build(model, device)
     described, found, rows = machine.describe(device), [], []

@@ -81,12 +81,15 @@ def seconds(network: torch.nn.Module, gray: torch.Tensor, precision: str) -> dic
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = setting.parser(__doc__)
+    parser = cli.parser(__doc__)
+    parser.add_argument("--threads", type=cli.at_least(1), help="threads that compute (default: torch's choice)")
     parser.add_argument("--config", type=Path, default=setting.PAPER, help="configuration of the colorizer")
     parser.add_argument("--batch", type=cli.at_least(1), nargs="+", default=[1, 8], help="batch sizes (default: 1 8)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the products")
     options = parser.parse_args(argv)
-    device = setting.prepare(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device("cpu")
     model = setting.load_models(options.config, ["colorizer"])["colorizer"]
     network = setting.build(model, device)
     found = {

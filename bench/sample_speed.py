@@ -28,10 +28,10 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
 from bench import check, counting, machine, plots, record, setting, tables, timing
-from bench.settling import PRETRAINED, gray_photos
 from coltran import checkpoint, cli
 from coltran.devices.choose import require_bfloat16
 from coltran.networks.colorizer import Colorizer
+from coltran.pipeline import PRETRAINED
 from coltran.sampling import Sample
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -80,7 +80,7 @@ class Measuring:
         self.models = setting.load_models(options.config, options.stages)
         self.trained: dict[str, Any] = {}  # networks
         if options.photos:
-            found = {stage: checkpoint.load(PRETRAINED.with_name(stage)).eval() for stage in options.stages}
+            found = {stage: checkpoint.load(PRETRAINED / stage).eval() for stage in options.stages}
             self.trained = {stage: network.to(self.device, self.dtype) for stage, network in found.items()}
             self.models = {stage: network.config for stage, network in self.trained.items()}
         self.settled: dict[int, Sample] = {}  # by fixed point, by batch
@@ -130,10 +130,12 @@ class Measuring:
         """All sides in turn, with the limits after each."""
         images = setting.random_images(batch, self.models[stage], self.device)
         if self.options.photos and stage == "colorizer":
-            images = gray_photos(self.options.photos, batch)[..., None].to(self.device)
+            images = setting.gray_photos(self.options.photos, batch)[..., None].to(self.device)
         sides = setting.sides(network, stage, images, implementations, self.rows[0], self.options.precision)
         if record.FIXED_POINT in implementations:
-            self.settled[batch] = setting.draw(record.FIXED_POINT, network, images[..., 0], seed=0)
+            self.settled[batch] = setting.draw(
+                record.FIXED_POINT, network, images[..., 0], seed=0, precision=self.options.precision
+            )
         for name, run in timing.alternate(sides, self.device, self.options.repeats):
             # The machine is not the same from minute to minute: what counts is the best that it did in all of them.
             self.limits = machine.best(self.limits, machine.measure_limits(self.device, self.step_bytes))

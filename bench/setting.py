@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from bench.recomputing import sample as recompute
 from bench.timing import Run, StageClock
 from coltran import cli, networks
 from coltran.errors import UserError
+from coltran.image import area_resize, list_photos, load_photo, rgb_to_gray
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import ColorUpsampler
 from coltran.sampling import Sample, sample, upsample_color, upsample_space
@@ -34,11 +36,8 @@ SMALL_SIDE = 8  # pixels, of the small images that implementations are asked to 
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """A program's command line: its docstring as the help, and the options that all programs here have."""
-    summary, _, rest = (doc or "").partition("\n")
-    found = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """The command line of a program that times implementations side by side, with the options that all of them have."""
+    found = cli.parser(doc)
     found.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     found.add_argument("--threads", type=cli.at_least(1), help="threads that compute (default: torch's choice)")
     found.add_argument(
@@ -169,6 +168,16 @@ def _place(name: str, network: nn.Module, inputs: Tensor, finished: Marks) -> tu
         finished(stage)
 
     return there, inputs.to(next(there.parameters()).device), done
+
+
+def gray_photos(folder: Path, count: int) -> Tensor:
+    """Photographs evenly spaced among those of a folder, again and again where they are few: gray, [count, 64, 64]."""
+    files = list_photos([folder])
+    if not files:
+        raise UserError(f"There are no photographs in {folder}.")
+    chosen = [files[i * len(files) // count] for i in range(count)]
+    side = [area_resize(rgb_to_gray(load_photo(file).astype(np.int64)).astype(np.uint8), 64) for file in chosen]
+    return torch.from_numpy(np.stack(side))
 
 
 def sides(

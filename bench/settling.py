@@ -15,7 +15,6 @@ native, image by image. Prints tables and one JSON line.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -31,18 +30,18 @@ from torch import Tensor
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
-from bench import machine, plots, tables
+from bench import machine, plots, setting, tables
 from coltran import checkpoint, cli
 from coltran.errors import UserError
-from coltran.image import area_resize, labels_to_colors, list_photos, load_photo, rgb_to_gray
+from coltran.image import labels_to_colors
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import EPS
+from coltran.pipeline import PRETRAINED
 from coltran.sampling import uniforms
 from coltran.sampling.decoding import Rows, decoder_weights
 from coltran.sampling.encoding import encode_gray
 from coltran_kernels import Settled, decode_row, prepare_decoder, reference, settle_row
 
-PRETRAINED = Path(checkpoint.__file__).with_name("pretrained") / "colorizer"
 WINDOWS = (2, 4, 8, 16, 64)
 KNOWN = 0.8  # share of the pixels
 
@@ -56,16 +55,6 @@ class Found(NamedTuple):
     passes: list[list[int]]  # of each row, by image
     computed: float  # pixels for each one kept
     seconds: float
-
-
-def gray_photos(folder: Path, count: int) -> Tensor:
-    """Photographs evenly spaced among those of a folder, again and again where they are few: gray, [count, 64, 64]."""
-    files = list_photos([folder])
-    if not files:
-        raise UserError(f"There are no photographs in {folder}.")
-    chosen = [files[i * len(files) // count] for i in range(count)]
-    side = [area_resize(rgb_to_gray(load_photo(file).astype(np.int64)).astype(np.uint8), 64) for file in chosen]
-    return torch.from_numpy(np.stack(side))
 
 
 def guesses(above: list[Tensor], parallel: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -184,10 +173,7 @@ def draw_plot(found: list[Found], steps: list[list[int]], path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("photos", type=Path, help="folder of photographs")
     parser.add_argument("--images", type=cli.at_least(1), default=8, help="photographs to draw (default: 8)")
     parser.add_argument("--mode", choices=("sample", "argmax"), default="sample")
@@ -196,11 +182,11 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.plot:
         plots.pyplot()  # that it is missing is better known now than in some minutes
-    network = checkpoint.load(PRETRAINED)
+    network = checkpoint.load(PRETRAINED / "colorizer")
     assert isinstance(network, Colorizer)
     draw = {"mode": options.mode, "temperature": 1.0, "top_p": options.top_p}
     with torch.no_grad():
-        found, more = measure(network.eval(), gray_photos(options.photos, options.images), draw)
+        found, more = measure(network.eval(), setting.gray_photos(options.photos, options.images), draw)
     tables.console().print(tables.to_rich(table(found, more["sequential"])))
     if options.plot:
         draw_plot(found, more["steps"], options.plot)

@@ -62,16 +62,13 @@ def time_steps(training: Training, batch: Batch, steps: int) -> tuple[float, flo
 
 def processor_rate(precision: str, seconds: float = 0.5) -> float:
     """Operations of the large product a second of processor time, at its best; all threads together."""
-    rows, inner, columns = machine.PRODUCT["cpu"]
-    kind = getattr(torch, precision)
-    a, b = torch.randn(rows, inner).to(kind), torch.randn(inner, columns).to(kind)
-    out = torch.empty(rows, columns, dtype=kind)
+    multiply, operations = machine.large_product(torch.device("cpu"), getattr(torch, precision))
     times: list[float] = []
     while sum(times) < seconds or len(times) < 4:
         before = time.process_time()
-        torch.mm(a, b, out=out)
+        multiply()
         times.append(time.process_time() - before)
-    return 2 * rows * inner * columns * torch.get_num_threads() / min(times[1:])
+    return operations * torch.get_num_threads() / min(times[1:])
 
 
 def measure(name: str, images: int, precision: str, steps: int, device: torch.device) -> dict[str, Any]:
@@ -107,10 +104,7 @@ def measure(name: str, images: int, precision: str, steps: int, device: torch.de
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    first, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("--config", default="medium_colorizer", help="of coltran/configs (default: %(default)s)")
     parser.add_argument("--batch", type=cli.at_least(1), default=4, help="images (default: 4)")
     parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=list(PRECISIONS))

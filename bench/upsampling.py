@@ -75,10 +75,7 @@ def summary(
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    first, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
     parser.add_argument("--count", type=cli.at_least(1), default=64, help="photographs for the first (default: 64)")
     parser.add_argument("--spatial", type=cli.at_least(1), default=8, help="and for the second upsampler (default: 8)")

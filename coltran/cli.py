@@ -118,6 +118,13 @@ def machine(values: flags.FlagValues) -> torch.device:
     return device({"CPU": "cpu", "GPU": "cuda"}[kind])
 
 
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The command line of a program beside the package: its docstring's first line, the options, the rest of it."""
+    summary, _, rest = (doc or "").partition("\n")
+    form = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=summary, epilog=rest, formatter_class=form)
+
+
 def at_least(lowest: int) -> Callable[[str], int]:
     """An argparse type: whole numbers from `lowest` on."""
 

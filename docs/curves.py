@@ -12,7 +12,6 @@ last quarter of each.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
@@ -92,10 +91,7 @@ def draw(runs: Sequence[tuple[str, Path]], output: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
-    first, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="[NAME=]LOGDIR")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "images" / "training.png")
     arguments = parser.parse_args(argv)

@@ -259,7 +259,7 @@ def test_products_in_bfloat16_are_measured_against_their_own_limit(tmp_path):
 
 @pytest.mark.skipif(native.why_not() is not None, reason="the native kernels are not to be had here")
 def test_the_parts_of_an_images_time_sum_up_to_it(config, capsys):
-    assert parts.main(["--config", str(config), "--batch", "2", "--device", "cpu"]) == 0
+    assert parts.main(["--config", str(config), "--batch", "2"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])["seconds"]["2"]
     assert sum(seconds for kind, seconds in found.items() if kind != "all") == pytest.approx(found["all"])
     assert min(found[kind] for kind in ("products", "row decoding", "attention", "layer norm", "copies")) > 0
