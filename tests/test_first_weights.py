@@ -50,7 +50,7 @@ def test_near_gray_levels_are_alike_and_distant_ones_are_not(section):
     prepare(network, _batches())
     table = network.gray_encoder.embedding if section["name"] == "coltran_core" else network.gray_embedding
     assert _similarity(table.weight, 1) > 0.95
-    assert _similarity(table.weight, 100) < 0.5
+    assert abs(_similarity(table.weight, 100)) < 0.3
 
 
 def test_the_channels_of_an_upsampler_are_told_apart():
@@ -62,7 +62,7 @@ def test_the_channels_of_an_upsampler_are_told_apart():
 def test_preparing_is_decided_by_torchs_generator():
     tables = []
     for _ in range(2):
-        torch.manual_seed(4)
+        torch.manual_seed(3)
         network = networks.build(colorizer_config())
         prepare(network, [{"rgb": torch.zeros(1, 6, 8, 3, dtype=torch.uint8)}])
         tables.append(network.embedding.weight)

@@ -28,7 +28,6 @@ from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 AMPLITUDE = math.sqrt(0.5)  # of the cosines, which gives the features a standard deviation of 1/2
 
 
-@torch.no_grad()
 def smooth_(table: Tensor, points: Tensor) -> None:
     """Fill an embedding table [N, D] with random cosine features of its symbols' coordinates [N, k].
 
@@ -46,7 +45,6 @@ def smooth_embeddings(network: Colorizer) -> None:
     smooth_(network.embedding.weight, labels_to_colors(torch.arange(LABELS)) / 85)
 
 
-@torch.no_grad()
 def start_at_inputs(network: ColorUpsampler | SpatialUpsampler) -> None:
     """Let an upsampler predict, before any training, values near the channel's and the gray level it is given.
 
@@ -78,7 +76,6 @@ def start_at_inputs(network: ColorUpsampler | SpatialUpsampler) -> None:
         attention.bias.copy_(-distance / (torch.logspace(0, 3, heads, base=2)[:, None] * length / 64))
 
 
-@torch.no_grad()
 def start_at_frequencies(head: nn.Linear, counts: Tensor) -> None:
     """Let the bias of logits [..., S] be that of the frequencies of `counts` [S], add-one smoothed."""
     head.bias.copy_(((counts + 1) / (counts + 1).sum()).log())
