@@ -100,9 +100,7 @@ def test_fifty_at_once_are_all_served_in_bounded_memory(
     Image.linear_gradient("L").resize((1000, 1000)).save(photo)
 
     def use(number: int) -> str:
-        visitor = Visitor(server)
-        opened = visitor.open(visitor.upload(photo).json()[0])
-        return visitor.draw() if opened == "done" and number % 5 == 0 else opened
+        return Visitor(server).use(photo, draw=number % 5 == 0)
 
     use(0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -152,14 +150,8 @@ def test_nothing_stays_when_the_program_ends(tmp_path: Path, photo: Path, number
 
 def test_who_finds_the_queue_full_is_told(another: Callable[..., str], photo: Path) -> None:
     crowded = another(queue=1)
-
-    def use(_: int) -> str:
-        visitor = Visitor(crowded)
-        opened = visitor.open(visitor.upload(photo).json()[0])
-        return visitor.draw() if opened == "done" else opened
-
     with ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(use, range(8)))
+        said = list(pool.map(lambda _: Visitor(crowded).use(photo), range(8)))
     assert "done" in said
     refused = [one for one in said if one != "done"]
     assert refused and all("queue" in one.lower() for one in refused)

@@ -50,3 +50,8 @@ class Visitor:
     def draw(self, samples: int = 1) -> str:
         """Draws colourings of it."""
         return self.ask(DRAW, [None, None, samples, *SETTINGS])
+
+    def use(self, photo: Path, *, draw: bool = True) -> str:
+        """Uploads a photograph, opens it and draws one colouring; says how that ended, or what before it did not."""
+        opened = self.open(self.upload(photo).json()[0])
+        return self.draw() if draw and opened == "done" else opened
