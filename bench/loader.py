@@ -8,17 +8,26 @@ the others are hard links to these. Then measures, each in a process of its own:
 index; a start with the index, up to the first batch of the colorizer's training at batch 32; the seconds a photograph
 after it, and the memory of all its processes (their proportional shares) at the first batch and at the last one. As
 other programs may have the cores too, it tells processor time beside the time on the clock. Ends with one JSON line.
+
+    python bench/loader.py --images ../shared/photos/train
+
+measures the images a second and core that the training of `medium_colorizer.py` would get, of this folder and of 24
+photographs of it enlarged to 12 megapixels, decoded each time (`jpeg_draft`) and decoded once (`memory_map` too),
+by the processor time of one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +41,7 @@ if __name__ == "__main__":
 from bench import machine
 from bench.machine import processor_seconds
 from coltran import cli
+from coltran.configs import medium_colorizer
 from coltran.configs.colorizer import get_config
 from coltran.image import list_photos
 from coltran.training.data import train_batches
@@ -39,6 +49,7 @@ from coltran.training.listing import list_folder
 
 CLASSES = 1000
 BATCH = 32
+LARGE = 4000, 3000
 
 
 def make_photographs(folder: Path, count: int) -> None:
@@ -77,6 +88,34 @@ def start_and_read(folder: Path, workers: int, batches: int) -> dict[str, Any]:
     return {"start": start, "a_photograph": a_photograph, "mib_first": before, "mib_last": memory()}
 
 
+def images_a_second(folder: Path, batches: int) -> dict[str, dict[str, float]]:
+    """Decoded and mapped: the first batch's seconds, images a second after it, medians of five rounds in turn."""
+    sources, first, seconds = {}, {}, {}
+    for name in ("decoded", "mapped"):
+        config = medium_colorizer.get_config()
+        config.update(jpeg_draft=True, memory_map=name == "mapped")
+        began = time.process_time()
+        sources[name] = train_batches(config, folder, "coltran_core", workers=0)
+        first[name] = next(sources[name])["rgb"]
+        seconds[name] = time.process_time() - began
+    if not torch.equal(first["decoded"], first["mapped"]):
+        raise SystemExit("Mapped photographs differ from decoded ones.")
+    rates: dict[str, list[float]] = {name: [] for name in sources}
+    for _ in range(5):
+        for name, source in sources.items():
+            began = time.process_time()
+            images = sum(len(batch["rgb"]) for batch in itertools.islice(source, batches))
+            rates[name].append(images / (time.process_time() - began))
+    return {name: {"first": seconds[name], "a_second": statistics.median(rates[name])} for name in sources}
+
+
+def enlarge(photos: Sequence[Path], folder: Path) -> None:
+    """Photographs as JPEGs of 12 megapixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for photo in photos:
+        Image.open(photo).resize(LARGE, Image.Resampling.BICUBIC).save(folder / f"{photo.stem}.jpg", quality=90)
+
+
 PARTS = {
     "list_photos": lambda folder, _, __: len(list_photos([folder])),
     "search": lambda folder, _, __: len(list_folder(folder)),
@@ -93,16 +132,25 @@ def measure(part: str, folder: Path, cache: Path, workers: int = 0, batches: int
     return json.loads(done.stdout)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = cli.parser(__doc__)
     parser.add_argument("--photographs", type=cli.at_least(CLASSES), default=1_300_000)
     parser.add_argument("--folder", type=Path, default=Path("build/loader"))
+    parser.add_argument("--images", type=Path, metavar="DIR", help="measure images a second of these photographs")
     parser.add_argument("--workers", type=cli.at_least(0), default=1)
     parser.add_argument("--batches", type=cli.at_least(1), default=100)
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     photos, cache = options.folder / "photographs", options.folder / "cache"
+    if options.images:
+        os.environ["XDG_CACHE_HOME"] = str(cache)
+        shutil.rmtree(cache, ignore_errors=True)
+        large = options.folder / "large"
+        enlarge(list_folder(options.images)[:24], large)
+        rates = {str(folder): images_a_second(folder, options.batches) for folder in (options.images, large)}
+        print(json.dumps({"machine": machine.describe(torch.device("cpu")), "images": rates}))
+        return 0
     if options.part:
         began, work = time.perf_counter(), processor_seconds()
         found = PARTS[options.part](photos, options.workers, options.batches)

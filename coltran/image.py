@@ -260,6 +260,14 @@ def reading(path: str | Path) -> Iterator[None]:
         raise PhotoError(f"{path} cannot be read as an image: {reason}.") from None
 
 
+@contextlib.contextmanager
+def _opened(path: str | Path, least: int) -> Iterator[Image.Image]:
+    with reading(path), Image.open(path) as image:
+        if least:
+            image.draft(None, (least, least))
+        yield image
+
+
 def load_photo(path: str | Path, *, least: int = 0) -> np.ndarray:
     """Read a photograph in any format that Pillow reads.
 
@@ -274,10 +282,18 @@ def load_photo(path: str | Path, *, least: int = 0) -> np.ndarray:
         PhotoError: the file is missing, not an image, damaged, too large for Pillow's safety limit, or holds
             values of an unknown range.
     """
-    with reading(path), Image.open(path) as image:
-        if least:
-            image.draft(None, (least, least))
+    with _opened(path, least) as image:
         return image_to_rgb(image)
+
+
+def photo_size(path: str | Path, *, least: int = 0) -> tuple[int, int]:
+    """The sides of what `load_photo` gives, in either order, from the beginning of the file alone.
+
+    Raises:
+        PhotoError: the file is missing or not an image.
+    """
+    with _opened(path, least) as image:
+        return image.size
 
 
 def list_photos(paths: Iterable[str | Path]) -> list[Path]:

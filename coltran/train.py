@@ -41,7 +41,6 @@ from coltran.original import bundle
 from coltran.original.load import convert
 from coltran.training.data import Photos, train_batches
 from coltran.training.first_weights import prepare
-from coltran.training.listing import list_folder
 from coltran.training.memory import keep_memory
 from coltran.training.optimizer import build_average
 from coltran.training.report import Board, Report
@@ -113,8 +112,7 @@ def train(
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
     writes = processes.rank() == 0
-    if isinstance(data_dir, (str, Path)):
-        processes.first_alone(partial(list_folder, data_dir))  # of a large one it keeps the list
+    processes.first_alone(partial(train_batches, config, data_dir, name))  # what it keeps of them, the others find
     found = _find_checkpoints(config, logdir, seed)
     if found:
         resume(training, found[-1])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import counting, train_step, upsampling
+from bench import counting, loader, train_step, upsampling
 from coltran import networks
 from coltran.networks.losses import bits
 from coltran.pipeline import Pipeline
@@ -67,3 +67,13 @@ def test_a_perfect_network_makes_no_errors():
 
     for name, difference, distance in upsampling.errors(certain, truth, torch.from_numpy(truth)[None]):
         assert not difference.any() and not distance.any(), name
+
+
+def test_photographs_are_read_decoded_and_mapped(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", "")  # the program sets it
+    monkeypatch.setattr(loader, "LARGE", (40, 30))
+    photos = write_photos(tmp_path / "photos", 2)
+    assert loader.main(["--images", str(photos), "--folder", str(tmp_path), "--batches", "1"]) == 0
+    images = json.loads(capsys.readouterr().out.splitlines()[-1])["images"]
+    assert images.keys() == {str(photos), str(tmp_path / "large")}
+    assert all(way["a_second"] > 0 for ways in images.values() for way in (ways["decoded"], ways["mapped"]))

@@ -42,7 +42,7 @@ def _files(folder: Path) -> set[str]:
 
 
 @contextmanager
-def _full_disk(room: int) -> Iterator[None]:
+def full_disk(room: int) -> Iterator[None]:
     """Inside, no file can grow beyond `room` bytes: writing fails as it does on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
@@ -140,20 +140,20 @@ def test_a_folder_of_something_else_is_not_overwritten(network, tmp_path):
     assert _files(tmp_path) == {"thesis.txt"}
 
 
-def test_a_full_disk_is_an_oserror(network, tmp_path):
-    with _full_disk(10_000), pytest.raises(OSError, match="model.safetensors"):
+def test_afull_disk_is_an_oserror(network, tmp_path):
+    with full_disk(10_000), pytest.raises(OSError, match="model.safetensors"):
         checkpoint.save(network, tmp_path / "saved")
 
 
-def test_a_full_disk_leaves_no_half_checkpoint(network, tmp_path):
-    with _full_disk(10_000), pytest.raises(OSError):
+def test_afull_disk_leaves_no_half_checkpoint(network, tmp_path):
+    with full_disk(10_000), pytest.raises(OSError):
         checkpoint.save(network, tmp_path / "saved")
     assert _files(tmp_path) == set()
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(network, saved):
+def test_afull_disk_leaves_the_old_checkpoint(network, saved):
     changed = networks.build(colorizer_config())
-    with _full_disk(10_000), pytest.raises(OSError):
+    with full_disk(10_000), pytest.raises(OSError):
         checkpoint.save(changed, saved)
     assert _same(checkpoint.load(saved), network)
 

@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from coltran import image
 from coltran.errors import UserError
+from coltran.training.decoded import decode
 from coltran.training.listing import list_folder
 
 Batch = dict[str, Tensor]
@@ -77,6 +78,7 @@ class _TrainingPhotographs(_Photographs):
         # What is left of the shorter side by the smallest crop is not to be enlarged.
         side = math.ceil(max(config["resolution"]) / math.sqrt(self.least_area))
         self.least = side if config.get("jpeg_draft") else 0
+        self.decoded = decode(self.paths, self.least) if config.get("memory_map") else None
         self._epoch = -1
         self._order = np.arange(0)
 
@@ -87,13 +89,18 @@ class _TrainingPhotographs(_Photographs):
             self._epoch = epoch
         return int(self._order[position])
 
+    def _photo(self, index: int) -> np.ndarray:
+        """A photograph, out of the file of those that were decoded once where there is one."""
+        photo = self.decoded[index] if self.decoded else None
+        return image.load_photo(self.paths[index], least=self.least) if photo is None else photo
+
     def __getitem__(self, n: int) -> tuple[dict[str, np.ndarray] | None, list[str]]:
         unreadable: list[str] = []
         first = self._photo_index(n)
         rng = np.random.default_rng([self.seed, _SAMPLE, n])
         for offset in range(len(self.paths)):  # the next photo stands in for one that cannot be read
             try:
-                photo = image.load_photo(self.paths[(first + offset) % len(self.paths)], least=self.least)
+                photo = self._photo((first + offset) % len(self.paths))
             except image.PhotoError as error:
                 unreadable.append(str(error))
                 continue
@@ -174,7 +181,7 @@ def train_batches(
 
     Args:
         config: whole configuration; read are batch_size, resolution, downsample, downsample_res,
-            random_channel, random_flip and random_resized_crop.
+            random_channel, random_flip, random_resized_crop, jpeg_draft and memory_map.
         data_dir: a folder of photographs, searched recursively, or photographs one by one.
         network_name: `model.name`, which says what a batch holds.
         seed: 0 or above; together with the sample number it decides everything random.
