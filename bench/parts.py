@@ -33,7 +33,7 @@ from coltran_kernels.cpu import native
 # Kinds, each with the operations that belong to it; the native kernels by the names of their calls.
 KINDS = {
     "products": ("mkldnn::_linear_pointwise", "aten::addmm", "aten::mm", "aten::bmm"),
-    "row decoding": ("coltran_decode_row",),
+    "row decoding": ("coltran_decode_row", "coltran_settle_row"),
     "attention": ("coltran_axial", "coltran_attend_columns"),
     "layer norm": ("aten::native_layer_norm",),
     "copies": ("aten::copy_", "aten::cat", "aten::stack", "aten::fill_"),

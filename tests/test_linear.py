@@ -165,6 +165,18 @@ def test_a_module_multiplies_in_the_precision_asked_for():
     assert torch.equal(layer(x), before)
 
 
+@needs_bfloat16
+@torch.no_grad()
+def test_what_stays_bfloat16_between_layers_is_what_would_be_rounded_again():
+    layer, after, x = Dense(9, 70), Dense(70, 5), torch.randn(4, 9)
+    with products_in("bfloat16"):
+        wide, narrow = layer(x, relu=True), layer(x, relu=True, narrow=True)
+        assert layer.narrows and narrow.dtype == torch.bfloat16
+        assert torch.equal(narrow.float(), wide)
+        assert torch.equal(after(narrow), after(wide))
+    assert not layer.narrows and layer(x, narrow=True).dtype == torch.float32
+
+
 # What is measured is kept in the user's cache.
 
 

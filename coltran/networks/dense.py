@@ -60,16 +60,21 @@ class Dense(nn.Linear):
 
     in_bfloat16 = False
 
+    @property
+    def narrows(self) -> bool:
+        """Whether it multiplies bfloat16 values: rounding its outputs to them then loses nothing."""
+        return self.in_bfloat16 or _precision.get() == "bfloat16"
+
     def forward(
         self, x: Tensor, *, relu: bool = False, narrow: bool = False, implementation: str | None = None
     ) -> Tensor:
-        """[..., inputs] -> [..., outputs]. In mixed precision x may be bfloat16, and with `narrow` the outputs are."""
+        """[..., inputs] -> [..., outputs]. Where it `narrows`, x may be bfloat16, and with `narrow` the outputs are."""
         if self.in_bfloat16:
             return bfloat16.linear(x, self.weight, self.bias, relu=relu, narrow=narrow)
         if not torch.compiler.is_compiling() and not may_train(x, self.weight, self.bias):
             packed = self._packed(implementation)
-            if packed is not None and x.dtype == torch.float32:
-                return packed.multiply(x, relu)
+            if packed is not None and x.dtype in (torch.float32, TYPES[packed.precision]):
+                return packed.multiply(x, relu, narrow)
         return linear(x, self.weight, self.bias, relu=relu, implementation=implementation)
 
     def _packed(self, implementation: str | None) -> PackedLinear | None:

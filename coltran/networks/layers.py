@@ -207,6 +207,10 @@ class FeedForward(nn.Module):
         self.parts = choose({None: 0, "shift": 1, "affine": 2}, cond_mlp or None, "cond_mlp")
         self.condition = dense(context, self.parts * hidden) if self.parts else None
 
+    def project(self, context: Tensor | None, *, implementation: str | None) -> Tensor | None:
+        """The context [..., E] as `transform` takes it, [..., parts * D]; None if not conditioned."""
+        return None if self.condition is None else self.condition(context, implementation=implementation)
+
     def terms(self, projected: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """(scale, shift) out of the projected context [..., parts * D]: the shift comes first in "affine"."""
         if projected is None or self.parts == 1:
@@ -216,12 +220,12 @@ class FeedForward(nn.Module):
 
     def transform(self, x: Tensor, projected: Tensor | None, *, implementation: str | None) -> Tensor:
         """[..., D] with the projected context [..., parts * D] or None -> [..., D]."""
-        inner = self.inner(x, relu=True, narrow=self.inner.in_bfloat16, implementation=implementation)
+        inner = self.inner(x, relu=True, narrow=self.inner.narrows, implementation=implementation)
         return affine(self.outer(inner, implementation=implementation), *self.terms(projected))
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, implementation: str | None) -> Tensor:
         """[B, H, W, D], context [B, H, W, E] -> [B, H, W, D]."""
-        projected = None if self.condition is None else self.condition(context, implementation=implementation)
+        projected = self.project(context, implementation=implementation)
         return self.transform(x, projected, implementation=implementation)
 
 
@@ -264,6 +268,15 @@ class AxialAttention(nn.Module):
             self.condition = Dense(context, parts * hidden * len(conditioned), bias=False)
             initialize_(self.condition.weight, init, context * heads, context * channels * parts)
 
+    def project(self, context: Tensor | None, *, implementation: str | None) -> Tensor | None:
+        """The context [..., E] as `attend` takes it, [..., parts * D]; bfloat16 if possible; None: not conditioned."""
+        if self.condition is None:
+            return None
+        return self.condition(context, narrow=self._narrows(implementation), implementation=implementation)
+
+    def _narrows(self, implementation: str | None) -> bool:
+        return self.qkv.narrows and takes_bfloat16(self.qkv.weight.device.type, implementation)
+
     def terms(self, projected: Tensor | None) -> dict[str, Tensor]:
         """Scales and shifts [..., h, C] by name ("q_scale", ...), out of the projected context."""
         if projected is None:
@@ -279,10 +292,9 @@ class AxialAttention(nn.Module):
         return q, k, v
 
     def attend(self, x: Tensor, projected: Tensor | None, *, implementation: str | None) -> Tensor:
-        """[B, H, W, D] with the projected context or None -> [B, H, W, D]."""
-        narrow = self.qkv.in_bfloat16 and takes_bfloat16(x.device.type, implementation)
+        """[B, H, W, D] with the projected context (see `project`) or None -> [B, H, W, D]."""
         y = packed_attention(
-            self.qkv(x, narrow=narrow, implementation=implementation),
+            self.qkv(x, narrow=self._narrows(implementation), implementation=implementation),
             None if projected is None else self._acted(projected),
             self.bias,
             axis=self.axis,
@@ -295,10 +307,7 @@ class AxialAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, implementation: str | None) -> Tensor:
         """[B, H, W, D], context [B, H, W, E] -> [B, H, W, D]."""
-        projected = None
-        if self.condition is not None:
-            narrow = self.condition.in_bfloat16 and takes_bfloat16(x.device.type, implementation)
-            projected = self.condition(context, narrow=narrow, implementation=implementation)
+        projected = self.project(context, implementation=implementation)
         return self.attend(x, projected, implementation=implementation)
 
 

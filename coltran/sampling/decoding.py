@@ -59,9 +59,14 @@ def project_context(decoder: OuterDecoder | InnerDecoder, context: Tensor, *, im
     """A context [..., E] through the conditioning projection of every attention and every feed-forward of a decoder."""
 
     def project(module: AxialAttention | FeedForward) -> Tensor | None:
-        return None if module.condition is None else module.condition(context, implementation=implementation)
+        return module.project(context, implementation=implementation)
 
     return [project(module) for module in decoder.attention], [project(module) for module in decoder.feed_forward]
+
+
+def attention_terms(attention: AxialAttention, projected: Tensor | None, like: Tensor) -> dict[str, Tensor]:
+    """`attention.terms` in the precision of `like`."""
+    return attention.terms(None if projected is None else projected.to(like.dtype))
 
 
 def row_terms(
@@ -79,7 +84,7 @@ def row_terms(
     of_attention, of_feed_forward = projected
     layers = []
     for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
-        qkv_scale, qkv_shift = _stack_qkv(attention.terms(of_attention[i]), upper)
+        qkv_scale, qkv_shift = _stack_qkv(attention_terms(attention, of_attention[i], upper), upper)
         ff_scale, ff_shift = feed_forward.terms(of_feed_forward[i])
         (scale1, shift1), (scale2, shift2) = norms[2 * i], norms[2 * i + 1]
         affine = (_per_image(t) for t in (scale1, shift1, scale2, shift2))
@@ -153,7 +158,7 @@ def conditioned_qkv(
     attention: AxialAttention, x: Tensor, projected: Tensor | None, implementation: str | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of x [..., D], conditioned, each [..., h, C]."""
-    terms = attention.terms(projected)
+    terms = attention_terms(attention, projected, x)
     q, k, v = (
         affine(t, terms.get(f"{c}_scale"), terms.get(f"{c}_shift"))
         for c, t in zip("qkv", attention.split(x, implementation=implementation), strict=True)

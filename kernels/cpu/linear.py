@@ -66,8 +66,11 @@ class PackedLinear:
         return F.linear(rows, self.laid_out, self.added)
 
     @torch.no_grad()
-    def multiply(self, x: Tensor, relu: bool = False) -> Tensor:
-        """float32 [..., K] -> float32 [..., N]; with `relu` negative values become zero."""
+    def multiply(self, x: Tensor, relu: bool = False, narrow: bool = False) -> Tensor:
+        """[..., K] -> float32 [..., N]; with `relu` negative values become zero.
+
+        x is float32 or of the product's precision, and so with `narrow` is the result.
+        """
         rows = x.reshape(-1, x.shape[-1]).to(TYPES[self.precision])
         if self.form.endswith("blocks"):
             count = len(rows)
@@ -77,7 +80,7 @@ class PackedLinear:
             y = self.product(rows)
         if relu:
             y.relu_()  # by itself: oneDNN's would make zeros of what is not a number
-        return y.float().view(*x.shape[:-1], len(self.weight))
+        return (y if narrow else y.float()).view(*x.shape[:-1], len(self.weight))
 
 
 def lay_out(weight: Tensor, bias: Tensor | None, precision: str, form: str) -> PackedLinear:
