@@ -25,8 +25,14 @@ demo: $(READY)  ## colour the photographs in coltran/demo, and make the picture 
 	$(BIN)/python -m coltran.colorize coltran/demo -o build/demo --samples 3
 	cp build/demo/contact_sheet.png docs/demo.png
 
-gallery: $(READY)  ## colour the photographs in coltran/demo in several shapes: docs/gallery.md
-	$(BIN)/python docs/gallery.py
+# The first weights, out of the commit that shipped them.
+FIRST := build/d279365/coltran/pretrained
+$(FIRST):
+	mkdir -p build/d279365
+	git archive d279365 coltran/pretrained | tar -x -C build/d279365
+
+gallery: $(READY) $(FIRST)  ## colour the photographs in coltran/demo, also by the first networks: docs/gallery.md
+	$(BIN)/python docs/gallery.py $(FIRST)
 
 hints: $(READY)  ## show hints, scores and parts drawn anew on photographs in coltran/demo: docs/hints.md
 	$(BIN)/python docs/hints.py
@@ -44,14 +50,11 @@ small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PH
 	$(BIN)/python -m coltran.export $(RUNS) -o coltran/pretrained
 	$(BIN)/python docs/curves.py $(addprefix $(RUNS)/,colorizer color_upsampler spatial_upsampler)
 
-# The commit that shipped the first weights; LIMIT photographs of valid, PROTOCOL A or B.
-FIRST := d279365
+# LIMIT photographs of valid, PROTOCOL A or B.
 LIMIT ?= 128
 PROTOCOL ?= B
-frechet: $(READY)  ## measure the networks in the package, and the first ones, on PHOTOS/valid (10 minutes): docs/metrics.md
-	rm -rf build/first && mkdir -p build/first
-	git archive $(FIRST) coltran/pretrained | tar -x -C build/first
-	for weights in build/first/coltran/pretrained coltran/pretrained; do \
+frechet: $(READY) $(FIRST)  ## measure the networks in the package, and the first ones, on PHOTOS/valid (10 minutes): docs/metrics.md
+	for weights in $(FIRST) coltran/pretrained; do \
 	    $(BIN)/python -m coltran.evaluate --metrics --data_dir $(PHOTOS)/valid --checkpoint $$weights --samples 2 \
 	        --limit $(LIMIT) --protocol $(PROTOCOL) --frechet --output build/frechet/$$(echo $$weights | tr / -) || exit; done
 
