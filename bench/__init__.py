@@ -24,6 +24,8 @@ What they are made of:
 setting         What is measured, with which weights and images, by which implementation?
 recomputing     What is the original's way? Its sampling loop, in plain torch on our networks.
 check           Do both ways draw the same image? Asked before anything is timed.
+original        How long does the original program itself take for the same pixels? `sample_speed.py --original`.
+original_draw   How is it called? What runs in its environment.
 counting        How many multiply-adds are there to do?
 timing          How long did each stage take, in how much memory?
 machine         What is this machine, and how fast does torch multiply and read on it?

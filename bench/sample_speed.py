@@ -5,12 +5,17 @@
     python bench/sample_speed.py --batch 1 4 20 --plot
     python bench/sample_speed.py --config coltran/test_configs/colorizer.py --full --implementation all
     python bench/sample_speed.py --fixed-point --photos ../shared/photos/valid --batch 1 4
+    python bench/sample_speed.py --original google-research    beside the original program itself
 
 Both ways of sampling use the same networks with random weights, and before anything is timed they are checked to draw
 the same image. They run in turn, in one process. The original's algorithm takes minutes an image, so by default its
 first row is timed and scaled, a row's cost being constant; what is scaled is labelled as extrapolated. The share of the
 limit is the counted work (bench/counting.py) at the rate that torch's own large matrix product reaches in the same run,
 over the time taken. Ctrl-C ends the measuring; what was measured is shown and written.
+
+--original takes a checkout of the original program (the folder that holds its `coltran`), which runs with a Python that
+has TensorFlow. It draws one image with each network, 5 to 10 minutes at the paper's size, then ours draws it; the two
+are compared pixel by pixel. Of the other options, --config, --stages, --threads, --repeats and --results count.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from torch import nn
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
-from bench import check, counting, machine, plots, record, setting, tables, timing
+from bench import check, counting, machine, original, plots, record, setting, tables, timing
 from coltran import checkpoint, cli
 from coltran.devices.choose import require_bfloat16
 from coltran.networks.colorizer import Colorizer
@@ -61,7 +66,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "networks, which guess no row right",
     )  # fmt: skip
     parser.add_argument("--full", action="store_true", help="time the original's algorithm on all rows")
+    parser.add_argument("--original", type=Path, metavar="DIR", help="compare with the original program in this folder")
+    parser.add_argument(
+        "--tensorflow", default=str(original.TENSORFLOW), metavar="PYTHON",
+        help="interpreter that runs it, with TensorFlow (default: that of `make tf-test`)",
+    )  # fmt: skip
     options = parser.parse_args(argv)
+    if options.original and (options.plot or options.device != "cpu" or options.implementation != [setting.DEFAULT]):
+        parser.error("--original goes with --device cpu, without --implementation and --plot")
     if options.precision == "bfloat16":
         if options.dtype != "float32" or options.device != "cpu":
             parser.error("--precision bfloat16 takes float32 networks on a CPU")
@@ -181,6 +193,8 @@ class Measuring:
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code: 0, or 130 after Ctrl-C."""
     options = parse(argv)
+    if options.original:
+        return original.main(options)
     measuring = Measuring(options)
     console, interrupted = measuring.console, False
     try:
