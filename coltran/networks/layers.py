@@ -178,7 +178,7 @@ class ConditionalNorm(nn.Module):
         if self.project_first:
             context = self.projection(context)
         if self.pixel_weight is not None:  # row by row: sums of few values, as exact as those of the mean
-            context = self.pixel_weight.mT @ context / context.shape[2]
+            context = self.pixel_weight.flatten(1)[:, None] @ context / context.shape[2]
         vector = context.mean((1, 2), keepdim=True)
         if not self.project_first:
             vector = self.projection(vector)
