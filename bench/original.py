@@ -65,7 +65,7 @@ def draw(source: Path, python: str, network: nn.Module, images: Tensor) -> tuple
     """
     program = shutil.which(python)
     if program is None:
-        raise UserError(f"There is no Python at {python}; --tensorflow names one that has TensorFlow.")
+        raise UserError(f"There is no Python at {python}; name one with TensorFlow, or let `make tf-test` build it.")
     layout: dict[str, Any] = to_tf_layout(network, network.state_dict())
     model: dict[str, Any] = network.config  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as place, open(Path(place, "errors"), "w+", encoding="utf-8") as errors:
