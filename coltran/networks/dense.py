@@ -63,7 +63,7 @@ class Dense(nn.Linear):
     @property
     def narrows(self) -> bool:
         """Whether it multiplies bfloat16 values: rounding its outputs to them then loses nothing."""
-        return self.in_bfloat16 or _precision.get() == "bfloat16"
+        return self.in_bfloat16 or (not torch.compiler.is_compiling() and _precision.get() == "bfloat16")
 
     def forward(
         self, x: Tensor, *, relu: bool = False, narrow: bool = False, implementation: str | None = None
