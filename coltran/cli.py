@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from coltran.checkpoint import CheckpointError
+from coltran.configs import OPTIONS
 from coltran.console import LOG, QUIET, is_quiet, speak, version
 from coltran.devices.choose import device, import_xla
 from coltran.errors import UsageError, UserError
@@ -178,6 +179,9 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
         raise SystemExit(0)
     path, argv = _take_config(argv)
     config = load_config(path)
+    with config.unlocked():
+        given = {key for argument in argv for key in re.findall(r"^--?config\.(\w+)", argument)}
+        config.update({key: default for key, default in OPTIONS.items() if key in given and key not in config})
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *argv])
     except (AttributeError, KeyError) as error:

@@ -13,6 +13,7 @@ from absl import flags
 
 from coltran import checkpoint, cli, evaluate, networks, train
 from coltran.checkpoint import CheckpointError
+from coltran.configs import OPTIONS
 from coltran.devices import choose
 from coltran.devices.choose import place
 from coltran.errors import UsageError, UserError
@@ -163,6 +164,13 @@ def test_values_are_overridden():
 
 def test_a_programs_own_flags_are_read():
     assert (_parse(CONFIG).steps, _parse(CONFIG, "--steps=7").steps) == (5, 7)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_of_the_data_can_be_given_though_the_file_names_none(name):
+    assert name not in _parse(CONFIG).config
+    value = type(OPTIONS[name])(1)
+    assert _parse(CONFIG, f"--config.{name}={value}").config[name] == value
 
 
 @pytest.mark.parametrize(
