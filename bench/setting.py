@@ -140,12 +140,13 @@ Marks = Callable[[str], None]
 def draw(name: str, network: nn.Module, gray: Tensor, finished: Marks = lambda stage: None, **options: Any) -> Sample:
     """`coltran.sampling.sample` with an implementation; "xla" on a device of its own, the result where `gray` is.
 
-    With "xla" a stage is finished when the device has done it, since issuing it takes next to no time.
+    With "xla" a stage is finished when the device has done it, since issuing it takes next to no time. Rows are drawn
+    pixel by pixel where not told otherwise: with random weights they settle sooner than any photograph's, so left to
+    itself the sampler might choose what it would not choose in use.
     """
     network, inputs, done = _place(name, network, gray, finished)
     assert isinstance(network, Colorizer)
-    if name == record.FIXED_POINT:
-        options["method"] = "fixed_point"
+    options["method"] = "fixed_point" if name == record.FIXED_POINT else "sequential"
     found = sample(network, inputs, implementation=named(name), finished=done, **options)
     return Sample(*(None if tensor is None else tensor.to(gray.device) for tensor in vars(found).values()))  # type: ignore[arg-type]
 

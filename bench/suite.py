@@ -169,7 +169,7 @@ def test_cached_attention(benchmark: Any, implementation: str, rows: int) -> Non
 
 
 @by_all
-@pytest.mark.parametrize("batch", [1, 8, 20])
+@pytest.mark.parametrize("batch", [1, 8, 20, 32])
 @torch.no_grad()
 def test_decode_row(benchmark: Any, implementation: str, batch: int) -> None:
     network: Any = build(model_config(paper.get_config()), DEVICE)
@@ -184,6 +184,29 @@ def test_decode_row(benchmark: Any, implementation: str, batch: int) -> None:
         return decode_row(weights, terms, uniforms, given=given, implementation=name)[1]
 
     compare_and_time(benchmark, call, implementation, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("form", ["torch", "packed"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("batch", [1, 8, 20, 32])
+@torch.no_grad()
+def test_products_of_a_row(benchmark: Any, batch: int, precision: str, form: str) -> None:
+    """What `decode_row` multiplies for a row, and nothing else, by a library's products: one call each."""
+    if (reason := dense.why_not(precision)) is not None:
+        pytest.skip(reason)
+    network: Any = build(model_config(paper.get_config()), torch.device("cpu"))
+    weights = decoder_weights(network)
+    matrices = [m for layer in weights.layers for m in (layer.qkv, layer.out, layer.ff1, layer.ff2)]
+    matrices = [*matrices[1:], weights.logits]  # the first layer's queries, keys and values come from a table
+    products = [dense.lay_out(matrix, None, precision, form) for matrix in matrices]
+    inputs = [torch.randn(batch, matrix.shape[1]).to(dense.TYPES[precision]) for matrix in matrices]
+
+    def row() -> None:
+        for _ in range(WIDTH):
+            for layer, x in zip(products, inputs, strict=True):
+                layer.product(x)
+
+    time_it(benchmark, row)
 
 
 def plain_norm(x: Tensor, residual: Tensor | None, scale: Tensor, shift: Tensor, eps: float, **_: Any) -> Tensor:
