@@ -39,11 +39,12 @@ hints: $(READY)  ## show hints, scores and parts drawn anew on photographs in co
 
 PHOTOS ?= ../shared/photos
 RUNS ?= build/runs
-small: $(READY)  ## train the small networks on PHOTOS/train, measure them on PHOTOS/valid, put them into the package
+PRECISION ?= float32
+small: $(READY)  ## train the small networks on PHOTOS/train in PRECISION, measure them on PHOTOS/valid, put them into the package
 	@echo "Three trainings: about an hour and a half on two cores of an AMD EPYC (Zen 4), an estimate."
 	for name in colorizer color_upsampler spatial_upsampler; do \
 	    $(BIN)/python -m coltran.train --config=coltran/configs/small_$$name.py --logdir=$(RUNS)/$$name \
-	        --data_dir=$(PHOTOS)/train || exit; done
+	        --data_dir=$(PHOTOS)/train --precision=$(PRECISION) || exit; done
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/colorizer --data_dir $(PHOTOS)/valid --train_dir $(PHOTOS)/train
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/color_upsampler --data_dir $(PHOTOS)/valid
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/spatial_upsampler --data_dir $(PHOTOS)/valid

@@ -16,6 +16,7 @@ album           Are photographs coloured faster together than one at a time?
 large           What does a large photograph cost beyond the networks?
 cluster         What does colouring on a Ray cluster cost beside one process?
 chroma          In which colour space do small colours come closest to a photograph's own?
+rounding        What do products in bfloat16 change in the images?
 upsampling      Which value is best taken out of an upsampler's distributions?
 suite           Which operation or training step became faster or slower, and what would torch's own take? `make bench`.
 

@@ -81,9 +81,10 @@ def draw(runs: Sequence[tuple[str, Path]], output: Path) -> None:
         axes.plot(steps, smoothed(losses), color=color, linewidth=1, label=name if first else None)
         steps, losses = validation(logdir)
         if len(steps):
-            axes.plot(steps, losses, "o", color=color, label=f"{name}, held-out photographs" if first else None)
+            axes.plot(steps, losses, "o", color=color)
+    axes.set_title("lines: in training; points: photographs that were not seen", fontsize=9)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     output.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(output) as temporary:
         figure.savefig(temporary, format="png")

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from bench import check, document, machine, neighbours, parts, record, sample_speed, scaling, setting, timing
+from bench import check, document, machine, neighbours, parts, record, rounding, sample_speed, scaling, setting, timing
 from coltran.errors import UserError
 from coltran_kernels.cpu import native
 from coltran_kernels.cpu.linear import why_not
@@ -180,10 +182,20 @@ def test_a_configuration_that_is_not_there_is_one_sentence(tmp_path):
         _run(tmp_path / "colorizer.py")
 
 
+@pytest.mark.skipif(why_not("bfloat16") is not None, reason=str(why_not("bfloat16")))
+def test_what_bfloat16_changes_is_little_and_told(tmp_path, capsys):
+    Image.new("RGB", (64, 64), "olive").save(tmp_path / "olive.png")
+    rounding.main([str(tmp_path), "--images", "1", "--argmax", "1", "--space", "1"])
+    told = capsys.readouterr().out
+    change = float(re.search(r"in bfloat16 ([+-][\d.]+),", told)[1])
+    assert abs(change) < 0.02
+    assert [line.split(":")[0] for line in told.splitlines()[2:]] == ["colour upsampler", "spatial upsampler"]
+
+
 def test_the_programs_explain_themselves_from_anywhere(tmp_path):
     files = [
         ROOT / "bench" / f"{name}.py"
-        for name in ("sample_speed", "scaling", "gpu", "document", "train_step", "upsampling")
+        for name in ("sample_speed", "scaling", "gpu", "document", "train_step", "upsampling", "rounding")
     ]
     code = """import runpy, sys
 for file in sys.argv[1:]:

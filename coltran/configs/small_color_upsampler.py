@@ -17,11 +17,11 @@ def get_config() -> ConfigDict:
             "resolution": [256, 256],
             "random_channel": True,
             "batch_size": 4,
-            "max_train_steps": 2500,
+            "max_train_steps": 10000,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "random_flip": True,
-            "random_resized_crop": 0.3,  # the least share of a photograph's square that is kept
+            "random_resized_crop": 0.6,  # the least share of a photograph's square that is kept
             "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
             "polyak_decay": 0.99,
             "eval_batch_size": 16,
