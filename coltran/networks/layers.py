@@ -178,7 +178,10 @@ class ConditionalNorm(nn.Module):
         if self.project_first:
             context = self.projection(context)
         if self.pixel_weight is not None:  # row by row: sums of few values, as exact as those of the mean
-            context = self.pixel_weight.flatten(1)[:, None] @ context / context.shape[2]
+            weight = self.pixel_weight.flatten(1)[:, None]
+            if context.shape[1] == 1:  # one row has the weights of all rows
+                weight = weight.mean(0, keepdim=True)
+            context = weight @ context / context.shape[2]
         vector = context.mean((1, 2), keepdim=True)
         if not self.project_first:
             vector = self.projection(vector)
