@@ -41,7 +41,7 @@ PHOTOS ?= ../shared/photos
 RUNS ?= build/runs
 PRECISION ?= float32
 small: $(READY)  ## train the small networks on PHOTOS/train in PRECISION, measure them on PHOTOS/valid, put them into the package
-	@echo "Three trainings: about an hour and a half on two cores of an AMD EPYC (Zen 4), an estimate."
+	@echo "Three trainings: about three hours on two cores of an AMD EPYC (Zen 4), two with PRECISION=bfloat16, estimates."
 	for name in colorizer color_upsampler spatial_upsampler; do \
 	    $(BIN)/python -m coltran.train --config=coltran/configs/small_$$name.py --logdir=$(RUNS)/$$name \
 	        --data_dir=$(PHOTOS)/train --precision=$(PRECISION) || exit; done
