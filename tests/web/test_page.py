@@ -253,6 +253,10 @@ def test_the_page_fits_a_phone(page: Page, photo: Path) -> None:
 
 def test_the_page_works_by_keyboard(page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path) -> None:
     """A photograph is chosen, a colour that the model offers is wished, and the result fetched."""
+    free = pipeline(photo, samples=4, **LIKE)
+    offered = assess(pipeline.colorizer, pipeline.look(photo), free.labels).plausible(100, 75)
+    wished = [likeliest(pipeline(photo, hints=[Hint(100, 75, colour)], samples=4, **LIKE)) for colour, _ in offered]
+    n = next(n for n, found in enumerate(wished) if not np.array_equal(found, likeliest(free)))  # it may have one there
     with page.expect_file_chooser() as choosing:
         page.locator("#upload button").first.press("Enter")
     choosing.value.set_files(photo)
@@ -261,7 +265,7 @@ def test_the_page_works_by_keyboard(page: Page, photo: Path, pipeline: Pipeline,
     page.locator("#y input").press_sequentially("75")
     page.keyboard.press("Enter")
     page.wait_for_selector("#swatches img", timeout=PATIENCE)
-    page.locator("#swatches button").nth(1).press("Enter")
+    page.locator("#swatches button").nth(n).press("Enter")
     page.wait_for_timeout(1000)
     page.locator("#hint").press("Enter")
     page.wait_for_timeout(500)
@@ -271,10 +275,7 @@ def test_the_page_works_by_keyboard(page: Page, photo: Path, pipeline: Pipeline,
     with page.expect_download(timeout=PATIENCE) as found:
         page.locator("#download").press("Enter")
     found.value.save_as(tmp_path / "found.png")
-    free = pipeline(photo, samples=4, **LIKE)
-    colour, _ = assess(pipeline.colorizer, pipeline.look(photo), free.labels).plausible(100, 75)[1]
-    expected = likeliest(pipeline(photo, hints=[Hint(100, 75, colour)], samples=4, **LIKE))
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "found.png").convert("RGB")), expected)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "found.png").convert("RGB")), wished[n])
 
 
 def test_the_settings_work_by_keyboard(page: Page, photo: Path) -> None:
@@ -282,6 +283,9 @@ def test_the_settings_work_by_keyboard(page: Page, photo: Path) -> None:
     wait_for_colourings(page)
     before = page.locator("#gallery img").first.get_attribute("src")
     page.get_by_role("button", name="Settings").press("Enter")
+    page.wait_for_timeout(1000)  # the drawing's end, some moments after its last picture, writes its seed once more
+    page.fill("#seed input", "9")
+    page.wait_for_timeout(1000)
     page.fill("#seed input", "9")
     page.locator("#colour").focus()
     page.keyboard.press("Enter")
