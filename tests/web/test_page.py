@@ -68,6 +68,7 @@ def upload(page: Page, photo: Path) -> None:
 def wait_for_colourings(page: Page, count: int = 4) -> None:
     expect(page.locator("#gallery img")).to_have_count(count, timeout=PATIENCE)
     page.wait_for_selector("#download:not([disabled])", timeout=PATIENCE)
+    page.wait_for_timeout(1500)  # the drawing's end, some moments after its last picture, writes its seed once more
 
 
 def downloaded(page: Page, to: Path) -> np.ndarray:
@@ -283,9 +284,6 @@ def test_the_settings_work_by_keyboard(page: Page, photo: Path) -> None:
     wait_for_colourings(page)
     before = page.locator("#gallery img").first.get_attribute("src")
     page.get_by_role("button", name="Settings").press("Enter")
-    page.wait_for_timeout(1000)  # the drawing's end, some moments after its last picture, writes its seed once more
-    page.fill("#seed input", "9")
-    page.wait_for_timeout(1000)
     page.fill("#seed input", "9")
     page.locator("#colour").focus()
     page.keyboard.press("Enter")
