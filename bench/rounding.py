@@ -26,8 +26,7 @@ if __name__ == "__main__":
 from bench import setting
 from coltran import cli
 from coltran.configs import colorizer as paper
-from coltran.errors import UserError
-from coltran.image import area_resize, center_square, list_photos, load_photo, rgb_to_gray
+from coltran.image import area_resize, center_square, load_photo, rgb_to_gray
 from coltran.networks import Colorizer
 from coltran.networks.dense import products_in
 from coltran.networks.losses import compute_losses
@@ -91,11 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--space", type=cli.at_least(1), default=4, help="of them, to bring to 256 x 256 (default: 4)")
     parser.add_argument("--paper", action="store_true", help="a colorizer of the paper's size with random weights")
     options = parser.parse_args(argv)
-    files = list_photos([options.photos])
-    if not files:
-        raise UserError(f"There are no photographs in {options.photos}.")
-    chosen = [files[i * len(files) // options.images] for i in range(options.images)]
-    squares = [center_square(load_photo(file)) for file in chosen]
+    squares = [center_square(load_photo(file)) for file in setting.spaced_photos(options.photos, options.images)]
 
     def resized(count: int, side: int) -> Tensor:
         return torch.from_numpy(np.stack([area_resize(square, side) for square in squares[:count]]))

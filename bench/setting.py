@@ -171,12 +171,17 @@ def _place(name: str, network: nn.Module, inputs: Tensor, finished: Marks) -> tu
     return there, inputs.to(next(there.parameters()).device), done
 
 
-def gray_photos(folder: Path, count: int) -> Tensor:
-    """Photographs evenly spaced among those of a folder, again and again where they are few: gray, [count, 64, 64]."""
+def spaced_photos(folder: Path, count: int) -> list[Path]:
+    """So many of a folder's photographs, evenly spaced in its order, again and again where they are few."""
     files = list_photos([folder])
     if not files:
         raise UserError(f"There are no photographs in {folder}.")
-    chosen = [files[i * len(files) // count] for i in range(count)]
+    return [files[i * len(files) // count] for i in range(count)]
+
+
+def gray_photos(folder: Path, count: int) -> Tensor:
+    """`spaced_photos` in gray, [count, 64, 64]."""
+    chosen = spaced_photos(folder, count)
     side = [area_resize(rgb_to_gray(load_photo(file).astype(np.int64)).astype(np.uint8), 64) for file in chosen]
     return torch.from_numpy(np.stack(side))
 
