@@ -9,7 +9,8 @@ is settled from each guess with each window, given the true rows above it, and c
 `decode_row` draws. Guesses: the row above; that row one pixel to the right; the parallel head's draw with each pixel's
 own uniform number; joined, what two of the row above, the one above that and the parallel head agree on, else the row
 above; one colour everywhere; and, as a bound on what any guess could do, the row above with the labels themselves at
-four fifths of the pixels. The last column is the time of all rows over that of drawing them pixel by pixel, both
+four fifths of the pixels. All with the influence of changed labels on those right of them, and the first also without.
+The last column is the time of all rows over that of drawing them pixel by pixel, both
 native, image by image. Prints tables and one JSON line.
 """
 
@@ -38,9 +39,9 @@ from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import EPS
 from coltran.pipeline import PRETRAINED
 from coltran.sampling import uniforms
-from coltran.sampling.decoding import Rows, decoder_weights
+from coltran.sampling.decoding import Rows, decoder_weights, mean_terms
 from coltran.sampling.encoding import encode_gray
-from coltran_kernels import Settled, decode_row, prepare_decoder, reference, settle_row
+from coltran_kernels import Settled, decode_row, left_influence, prepare_decoder, reference, settle_row
 
 WINDOWS = (2, 4, 8, 16, 64)
 KNOWN = 0.8  # share of the pixels
@@ -57,12 +58,16 @@ class Found(NamedTuple):
     seconds: float
 
 
+PLAIN = "row above, no influence"
+
+
 def guesses(above: list[Tensor], parallel: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """The guesses of a row [B, W], from the rows above it, the parallel head's draw and, for the last, its labels."""
     last, before = above[-1], above[-2]
     known = torch.rand(labels.shape, generator=torch.Generator().manual_seed(len(above))) < KNOWN
     return {
         "row above": last,
+        PLAIN: last,
         "row above, shifted": torch.cat((last[:, :1], last[:, :-1]), 1),
         "parallel head": parallel,
         "joined": torch.where(parallel == before, parallel, last),
@@ -87,6 +92,7 @@ def measure(network: Colorizer, gray: Tensor, options: dict[str, Any]) -> tuple[
     flat = network.parallel_logits(z).flatten(0, 2), numbers.flatten()
     parallel = reference.draw(*flat, **options).view(numbers.shape)
     rows = Rows(network, z, norm="exact", finished=lambda stage: None, implementation=None)
+    influence = left_influence(weights, mean_terms(network.inner_decoder, z), eps=EPS)
     above: list[Tensor] = []
     results: dict[tuple[str, int], list[tuple[Settled, float, float]]] = {}
     sequential, picture = 0.0, {}
@@ -97,14 +103,16 @@ def measure(network: Colorizer, gray: Tensor, options: dict[str, Any]) -> tuple[
         if row >= 2:
             sequential += seconds
             for name, guess in guesses(above, parallel[:, row], labels).items():
+                used = None if name == PLAIN else influence
                 for window in WINDOWS:
-                    found, seconds = timed(partial(settle_row, *call, guess, window=window, **settings))
+                    run = partial(settle_row, *call, guess, window=window, influence=used, **settings)
+                    found, seconds = timed(run)
                     if not torch.equal(found.labels, labels):
                         raise UserError(f"Row {row} settles on other labels from {name!r}. Nothing is shown.")
                     right = (guess == labels).double().mean().item()
                     results.setdefault((name, window), []).append((found, seconds, right))
             if row == height // 2:
-                picture = {"steps": settling(call, above[-1], labels, options)}
+                picture = {"steps": settling(call, above[-1], labels, influence, options)}
         above.append(labels)
         if row + 1 < height:
             rows.advance(labels)
@@ -120,16 +128,20 @@ def measure(network: Colorizer, gray: Tensor, options: dict[str, Any]) -> tuple[
     ], picture | {"sequential": sequential}
 
 
-def settling(call: tuple[Any, ...], guess: Tensor, labels: Tensor, options: dict[str, Any]) -> list[list[int]]:
+def settling(
+    call: tuple[Any, ...], guess: Tensor, labels: Tensor, influence: Tensor, options: dict[str, Any]
+) -> list[list[int]]:
     """The first image's row as each pass over all of it leaves it, from the guess to the labels."""
     weights, terms, numbers = call
-    steps = [guess]
-    while not torch.equal(steps[-1][0], labels[0]):
-        probabilities = decode_row(weights, terms, numbers, given=steps[-1], return_probabilities=True)[2]
+    steps = [guess[0]]
+    while not torch.equal(steps[-1], labels[0]):
+        given = torch.cat((steps[-1][None], labels[1:]))
+        probabilities = decode_row(weights, terms, numbers, given=given, return_probabilities=True)[2]
         assert probabilities is not None
-        flat = probabilities.flatten(0, 1).log(), numbers.flatten()
-        steps.append(reference.draw(*flat, **options).view(numbers.shape))
-    return [step[0].tolist() for step in steps]
+        logits = probabilities[0].log()
+        drawn = reference.draw(logits, numbers[0], **options)
+        steps.append(reference.expect(logits, drawn, steps[-1], numbers[0], None, influence, **options))
+    return [step.tolist() for step in steps]
 
 
 def table(found: list[Found], sequential: float) -> tables.Table:

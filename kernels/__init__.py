@@ -13,7 +13,7 @@ from coltran_kernels.ops import (
     prepare_decoder,
 )
 from coltran_kernels.packed import packed_attention, takes_bfloat16
-from coltran_kernels.settle import settle_row
+from coltran_kernels.settle import left_influence, settle_row
 from coltran_kernels.shapes import unpack_conditioning
 from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms, Settled
 
@@ -29,6 +29,7 @@ __all__ = [
     "axial_attention",
     "cached_attention",
     "decode_row",
+    "left_influence",
     "linear",
     "pack_linear",
     "packed_attention",

@@ -6,11 +6,21 @@ Slow and obvious on purpose. Sizes: B images of H x W pixels, h heads of C chann
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms, Settled
+from coltran_kernels.types import (
+    INFLUENCE,
+    ROUNDS,
+    DecoderLayer,
+    DecoderWeights,
+    RowLayer,
+    RowTerms,
+    Settled,
+)
 
 
 def relative_bias(table: Tensor) -> Tensor:
@@ -197,6 +207,33 @@ def _of_image(row: RowLayer, image: int) -> RowLayer:
     return RowLayer._make(t if t is None or t.dim() == 1 else t[image] for t in row)
 
 
+def expect(
+    logits: Tensor,  # [N, S] of N pixels side by side, whose labels were taken to be `taken` [N]
+    drawn: Tensor,  # [N], from these logits
+    taken: Tensor,
+    uniform: Tensor,
+    given: Tensor | None,
+    influence: Tensor,
+    **options: Any,
+) -> Tensor:
+    """Labels [N] to go on with: `drawn`, but drawn again with the influence of labels to the left that have changed.
+
+    `influence` [S, S] is what a label to the left, the first axis, adds to the logits; options of `draw`.
+    """
+    expected = drawn
+    for _ in range(ROUNDS):
+        moved = logits.clone()
+        again = torch.zeros_like(drawn, dtype=torch.bool)
+        for distance, share in enumerate(INFLUENCE, 1):
+            new, old = expected[:-distance], taken[:-distance]
+            moved[distance:] += share * (influence[new] - influence[old])
+            again[distance:] |= new != old
+        if given is not None:
+            again &= given < 0
+        expected = torch.where(again, draw(moved, uniform, **options), drawn)
+    return expected
+
+
 def settle_row(
     weights: DecoderWeights,
     terms: RowTerms,
@@ -204,6 +241,7 @@ def settle_row(
     guess: Tensor,
     *,
     window: int,
+    influence: Tensor | None,
     given: Tensor | None,
     mode: str,
     temperature: float,
@@ -217,6 +255,9 @@ def settle_row(
     `decode_row`, and so are the keys and values of columns < settled. A pass draws the next `window` pixels as if
     `labels` were right. Up to the first label that it changes, that one included, every label before a pixel was right
     already, so what was drawn is what `decode_row` draws. A pass settles at least one pixel, so W passes are enough.
+
+    Any guess will do for the pixels behind that label. With `influence` it is what they are expected to be, now that
+    labels to their left have changed.
     """
     batch, width, hidden = terms.inputs.shape
     labels = guess.clone() if given is None else torch.where(given >= 0, given, guess)
@@ -237,11 +278,17 @@ def settle_row(
                 x = _pass_layer(x, settled, layer, row, keys, values, eps)
             x = add_layer_norm(x, None, weights.norm_weight, weights.norm_bias, eps)
             logits[b, here] = F.linear(x, weights.logits, weights.logits_bias)
-            drawn = draw(logits[b, here], uniforms[b, here], mode=mode, temperature=temperature, top_p=top_p)
+            options: dict[str, Any] = {"mode": mode, "temperature": temperature, "top_p": top_p}
+            drawn, taken = draw(logits[b, here], uniforms[b, here], **options), labels[b, here].clone()
             if given is not None:
                 drawn = torch.where(given[b, here] >= 0, given[b, here], drawn)
-            changed = (drawn != labels[b, here]).nonzero()
+            changed = (drawn != taken).nonzero()
             labels[b, here] = drawn
+            if influence is not None:
+                imposed = None if given is None else given[b, here]
+                labels[b, here] = expect(
+                    logits[b, here], drawn, taken, uniforms[b, here], imposed, influence, **options
+                )
             passes[b] += 1
             computed[b] += here.stop - here.start
             settled = settled + int(changed[0]) + 1 if len(changed) else here.stop

@@ -144,10 +144,10 @@ Result room_for(coltran::Row &row) {
 }
 
 // By fixed point; `target` null: by way of the C interface and OpenMP.
-Result settle(coltran::Row row, const Target *target, int threads, int64_t window) {
+Result settle(coltran::Row row, const Target *target, int threads, int64_t window, const float *influence) {
     Result result = room_for(row);
     std::vector<int64_t> passes((size_t)row.batch), computed((size_t)row.batch);
-    const coltran::Settle call{&row, window < row.width ? window : row.width, passes.data(), computed.data()};
+    const coltran::Settle call{&row, window < row.width ? window : row.width, influence, passes.data(), computed.data()};
     const auto workspace = poisoned(coltran::settle_workspace(call, threads));
     row.workspace = workspace.get();
     if (target) {
@@ -214,6 +214,7 @@ void check_decoder(const Case &c, bool openmp) {
     row.uniforms = uniforms.data(), row.given = c.imposed ? given.data() : nullptr, row.argmax = c.argmax;
     row.temperature = c.temperature, row.top_p = c.top_p, row.eps = 1e-3f;
 
+    const float *influence = numbers(c.labels * c.labels);
     const std::vector<Target> all = targets();
     Result expected = decode(row, &all[0], 1);
     auto compare = [&](const Result &result) {
@@ -226,10 +227,12 @@ void check_decoder(const Case &c, bool openmp) {
         if (c.narrow) expected = decode(row, &target, 1);
         for (int threads : {1, 2, 3}) {
             compare(decode(row, &target, threads));
-            for (int64_t window : {1, 3, 64}) compare(settle(row, &target, threads, window));
+            for (int64_t window : {1, 3, 64})
+                for (const float *of_left : {(const float *)nullptr, influence})
+                    compare(settle(row, &target, threads, window, of_left));
         }
     }
-    if (openmp) compare(decode(row, nullptr, 2)), compare(settle(row, nullptr, 2, 3));
+    if (openmp) compare(decode(row, nullptr, 2)), compare(settle(row, nullptr, 2, 3, influence));
     for (size_t i = 0; i < pixels; ++i) {
         expect(expected.labels[i] >= 0 && expected.labels[i] < c.labels, "labels in their range");
         if (c.imposed && given[i] >= 0) expect(expected.labels[i] == given[i], "given labels kept");

@@ -22,11 +22,13 @@ class Case(NamedTuple):
     right: float  # share of the guess that is right
     window: int
     imposed: float  # share of the pixels that are given
+    influence: bool = False
 
     def __str__(self) -> str:
         sizes = "-".join(map(str, self.sizes))
         options = " ".join(f"{name}={value}" for name, value in self.options.items())
-        return f"{self.seed}: {sizes} {self.switches} {options} right={self.right} window={self.window}"
+        more = " influence" if self.influence else ""
+        return f"{self.seed}: {sizes} {self.switches} {options} right={self.right} window={self.window}{more}"
 
 
 def random_case(seed: int, widest: int = 40) -> Case:
@@ -52,6 +54,7 @@ def random_case(seed: int, widest: int = 40) -> Case:
         choose.choice((0.0, 0.3, 0.6, 0.9, 1.0)),
         choose.choice((1, 2, 3, 8, 16, 64)),
         choose.choice((0.0, 0.0, 0.2, 1.0)),
+        choose.choice((False, True)),
     )
 
 
@@ -72,9 +75,11 @@ def check_case(case: Case, implementation: str, tolerance: float = 1e-4, **more:
     uniforms, *_ = away_from_boundaries(weights, terms, uniforms, settings)
     expected = reference.decode_row(as_double(weights), as_double(terms), uniforms.double(), **settings)
     guess = torch.where(torch.rand(batch, width) < case.right, expected[0], torch.randint(labels, (batch, width)))
+    influence = 2 * torch.randn(labels, labels) if case.influence else None  # none that helps: the row is the same
     found = settle_row(
-        weights, terms, uniforms, guess, window=case.window, implementation=implementation, **settings, **more
-    )
+        weights, terms, uniforms, guess, window=case.window, influence=influence, implementation=implementation,
+        **settings, **more,
+    )  # fmt: skip
     assert torch.equal(found.labels, expected[0])
     assert expected[2] is not None and found.probabilities is not None
     torch.testing.assert_close(found.log_probs.double(), expected[1], rtol=0, atol=tolerance)

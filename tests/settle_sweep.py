@@ -55,9 +55,9 @@ def test_small_networks_in_the_interpreter(case: Case):
 def test_the_papers_size_fits_in_bfloat16(target: str, plan: Plan, batch: int):
     with torch.device("meta"):
         row = random_row(batch, 64, 512, 512, 4, 512, 2, dtype=torch.bfloat16)
-        guess = torch.zeros(batch, 64, dtype=torch.int64)
+        guess, influence = torch.zeros(batch, 64, dtype=torch.int64), torch.zeros(512, 512)
         options = SETTINGS | {"top_p": 0.9, "return_probabilities": False}
-        arguments = settle_launch.kernel_arguments(*row, guess, plan, window=64, **options)
+        arguments = settle_launch.kernel_arguments(*row, guess, plan, window=64, influence=influence, **options)
     kernel, arguments = "coltran_kernels.triton.settle:settle_row_kernel", arguments | {"PRECISION": PRECISION}
     compiled = compile_ahead(kernel, arguments, target=target, **launch_options(plan))
     assert compiled.spill_bytes == 0 and compiled.fits

@@ -9,7 +9,13 @@ from decoder_of_tests import SETTINGS, SWITCHES, as_double, away_from_boundaries
 from settle_cases import Case, check_case, random_cases
 from torch import Tensor
 
-from coltran_kernels import DecoderWeights, RowTerms, decode_row, settle_row
+from bench.setting import gray_photos
+from coltran import checkpoint
+from coltran.pipeline import PRETRAINED
+from coltran.sampling import uniforms as random_numbers
+from coltran.sampling.decoding import Rows, decoder_weights
+from coltran.sampling.encoding import encode_gray
+from coltran_kernels import DecoderWeights, RowLayer, RowTerms, decode_row, left_influence, reference, settle_row
 from coltran_kernels.cpu import decode, linear, native, settle
 
 
@@ -40,12 +46,64 @@ def test_natively_a_row_is_to_the_bit_the_one_drawn_pixel_by_pixel(precision: st
         torch.manual_seed(seed)
         weights, terms, uniforms = random_row(2, 21, 24, 40, 3, 70, 1 + seed % 3)
         packed, guess, settings = decode.pack(weights, precision), torch.randint(70, (2, 21)), SETTINGS | {"top_p": 0.9}
+        influence = torch.randn(70, 70) if seed % 2 else None
         for target in range(len(native.targets())):
             expected = decode.decode_row(packed, terms, uniforms, target=target, **settings)
             for window, threads in ((1, 1), (4, 1), (7, 2), (21, 3)):
-                more = {"window": window, "threads": threads, "target": target}
+                more = {"window": window, "influence": influence, "threads": threads, "target": target}
                 found = settle.settle_row(packed, terms, uniforms, guess, **more, **settings)
                 assert all(torch.equal(a, b) for a, b in zip(expected, found[:3], strict=True))
+
+
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES.keys())
+@pytest.mark.parametrize("changed", [{}, {"mode": "argmax"}, {"temperature": 0.7, "top_p": 0.8}], ids=str)
+def test_the_native_kernel_takes_the_passes_of_the_specification(switches, changed):
+    if (reason := native.why_not()) is not None:
+        pytest.skip(reason)
+    weights, terms, uniforms = random_row(3, 19, 24, 40, 3, 70, 2, **switches)
+    given = torch.where(torch.rand(3, 19) < 0.2, torch.randint(70, (3, 19)), -1)
+    guess, influence = torch.randint(70, (3, 19)), 2 * torch.randn(70, 70)
+    for window, options in ((4, {}), (19, {}), (19, {"given": given})):
+        options = SETTINGS | changed | options | {"window": window, "influence": influence}
+        expected = reference.settle_row(weights, terms, uniforms, guess, **options)
+        for threads in (1, 3):
+            found = settle.settle_row(decode.pack(weights), terms, uniforms, guess, threads=threads, **options)
+            assert torch.equal(found.passes, expected.passes) and torch.equal(found.computed, expected.computed)
+
+
+def test_influence_is_what_the_network_says_of_two_pixels_that_are_conditioned_alike():
+    weights, terms, _ = random_row(1, 5, 16, 12, 2, 20, 2, dtype=torch.float64)
+    alike = RowTerms(
+        terms.inputs.mean(1, keepdim=True).expand(1, 5, -1),
+        tuple(
+            RowLayer(*(t.mean(1, keepdim=True).expand(1, 5, -1) if t.dim() == 3 else t for t in layer))
+            for layer in terms.layers
+        ),
+    )
+    found = left_influence(weights, terms)
+    for label in range(20):
+        given = torch.tensor([[label, -1, -1, -1, -1]])
+        uniforms = torch.zeros(1, 5, dtype=torch.float64)
+        probabilities = reference.decode_row(weights, alike, uniforms, **SETTINGS | {"given": given})[2]
+        assert probabilities is not None
+        torch.testing.assert_close(found[label], probabilities[0, 1].log())
+
+
+@torch.no_grad()
+def test_influence_saves_passes_on_a_photograph():
+    network = checkpoint.load(PRETRAINED / "colorizer")
+    gray = gray_photos(PRETRAINED.parent / "demo", 1)
+    weights, numbers, above = decoder_weights(network), random_numbers(0, [0], 64, 64), torch.zeros(1, 64).long()
+    z = encode_gray(network, gray)
+    rows = Rows(network, z, norm="exact", finished=lambda stage: None, implementation=None)
+    influence, passes = left_influence(weights, rows.terms), [0, 0]
+    for row in range(16):
+        for i, given in enumerate((None, influence)):
+            found = settle_row(weights, rows.terms, numbers[:, row], above, window=64, influence=given)
+            passes[i] += int(found.passes)
+        above = found.labels
+        rows.advance(above)
+    assert passes[1] < passes[0]
 
 
 def drawn(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor) -> Tensor:

@@ -43,22 +43,30 @@ def test_every_size_and_option_settles_on_the_sequential_labels(case: Case):
     check_case(case, implementation="triton")
 
 
-def settled_as_specified(row: Any, plan: Plan, window: int, **changed: Any) -> None:
+def settled_as_specified(row: Any, plan: Plan, window: int, influenced: bool = True, **changed: Any) -> None:
     weights, terms, uniforms = row
     options = SETTINGS | changed
     expected = reference.decode_row(weights, terms, uniforms, **options)
     wrong = torch.rand(uniforms.shape) < 0.3
     guess = torch.where(wrong, 0, expected[0])
-    plain = reference.settle_row(weights, terms, uniforms, guess, window=window, **options)
-    found = settle_launch.settle_row(weights, terms, uniforms, guess, window=window, plan=plan, **options)
+    labels = weights.embedding.shape[0]
+    more = {"window": window, "influence": 2 * torch.randn(labels, labels) if influenced else None}
+    plain = reference.settle_row(weights, terms, uniforms, guess, **more, **options)
+    found = settle_launch.settle_row(weights, terms, uniforms, guess, plan=plan, **more, **options)
     assert torch.equal(found.labels, expected[0])
     torch.testing.assert_close(found.log_probs, expected[1], rtol=0, atol=1e-4)
     torch.testing.assert_close(found.probabilities, expected[2], rtol=0, atol=1e-4)
     assert torch.equal(found.passes, plain.passes) and torch.equal(found.computed, plain.computed)
 
 
-def test_it_takes_the_passes_of_the_specification():
-    settled_as_specified(random_row(2, 17, 32, 24, 2, 40, 2), ONE, window=17)
+@pytest.mark.parametrize("influenced", [False, True])
+def test_it_takes_the_passes_of_the_specification(influenced: bool):
+    settled_as_specified(random_row(2, 17, 32, 24, 2, 40, 2), ONE, 17, influenced)
+
+
+def test_of_a_given_label_only_its_own_value_is_expected():
+    given = torch.where(torch.rand(2, 9) < 0.4, torch.randint(40, (2, 9)), -1)
+    settled_as_specified(random_row(2, 9, 32, 24, 2, 40, 1), ONE, window=9, mode="argmax", given=given)
 
 
 @pytest.mark.parametrize("resident", [False, True])

@@ -92,6 +92,16 @@ def row_terms(
     return RowTerms(inputs, tuple(layers))
 
 
+def mean_terms(decoder: InnerDecoder, z: Tensor, *, implementation: str | None = None) -> RowTerms:
+    """What would condition the middle row if all gray contexts were the mean of z [B, H, W, D], with nothing above."""
+    _, height, width, _ = z.shape
+    z_row = z.mean((0, 1, 2)).expand(1, width, -1)
+    upper = torch.zeros_like(decoder.position.column)[None]
+    projected = project_context(decoder, torch.cat((z_row, upper), -1), implementation=implementation)
+    norms = [module.affine(z) for module in decoder.norms]
+    return row_terms(decoder, decoder.position.row[height // 2], z_row, upper, projected, norms)
+
+
 # Pixels whose gray context the outer decoder projects at once: rows are handed out one by one, but what conditions them
 # is known from the start, and the product of one row of one image is a tenth slower.
 TOGETHER = 256

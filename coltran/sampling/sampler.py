@@ -23,13 +23,13 @@ from coltran.networks.colorizer import Colorizer
 from coltran.networks.dense import with_precision
 from coltran.networks.layers import EPS, choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
-from coltran.sampling.decoding import Rows, decoder_weights
+from coltran.sampling.decoding import Rows, decoder_weights, mean_terms
 from coltran.sampling.decoding_graphs import GraphRows
 from coltran.sampling.encoding import encode_distinct, encode_gray, estimate_values
 from coltran.sampling.estimates import ESTIMATES
 from coltran.sampling.threads import Threads
 from coltran.sampling.ways import RowDrawer
-from coltran_kernels import prepare_decoder
+from coltran_kernels import left_influence, prepare_decoder
 
 AfterRow = Callable[[Tensor, Tensor], "Tensor | None"]
 
@@ -146,9 +146,13 @@ def sample(
     rows = (GraphRows if in_graphs else Rows)(colorizer, z, norm=norm, finished=finished, implementation=implementation)
     weights = decoder_weights(colorizer)
     prepared = None if in_graphs else prepare_decoder(weights, precision=precision, implementation=implementation)
+    influence = None
+    if method == "fixed_point" and width > 1 and not in_graphs:
+        terms = mean_terms(colorizer.inner_decoder, z, implementation=implementation)
+        influence = left_influence(weights, terms, eps=EPS, implementation=implementation)
     drawer = RowDrawer(
-        weights, prepared, method=method, implementation=implementation, mode=mode, temperature=temperature,
-        top_p=top_p, return_probabilities=return_probabilities, eps=EPS,
+        weights, prepared, method=method, influence=influence, implementation=implementation, mode=mode,
+        temperature=temperature, top_p=top_p, return_probabilities=return_probabilities, eps=EPS,
     )  # fmt: skip
     labels, log_prob, probabilities = list[Tensor](), list[Tensor](), list[Tensor]()
     passes, computed = list[Tensor](), list[Tensor]()

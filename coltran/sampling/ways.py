@@ -32,12 +32,14 @@ class RowDrawer:
         prepared: PreparedDecoder | None,
         *,
         method: str | None,
+        influence: Tensor | None = None,
         implementation: str | None,
         **options: Any,
     ) -> None:
-        """`method` as of `coltran.sampling.sample`; `options` and the others as of `decode_row`."""
+        """`method` as of `coltran.sampling.sample`; `influence` of `settle_row`; the others of `decode_row`."""
         ways = {"sequential": self._sequential, "fixed_point": self._fixed_point}
         self.way = None if method is None else choose(ways, method, "method")
+        self.influence = influence
         self.weights, self.prepared, self.implementation, self.options = weights, prepared, implementation, options
         self.seconds: dict[Callable[..., Settled], list[float]] = {self._sequential: [], self._fixed_point: []}
 
@@ -74,6 +76,6 @@ class RowDrawer:
         guess = torch.zeros_like(uniforms, dtype=torch.int64) if above is None else above
         window = WINDOW_ON_CPU if uniforms.device.type == "cpu" else WINDOW
         return settle_row(
-            self.weights, terms, uniforms, guess, window=window, given=given, prepared=self.prepared,
-            implementation=self.implementation, **self.options,
+            self.weights, terms, uniforms, guess, window=window, influence=self.influence, given=given,
+            prepared=self.prepared, implementation=self.implementation, **self.options,
         )  # fmt: skip

@@ -70,28 +70,30 @@ inline int64_t first_largest(const float *x, int64_t n) {
     return 0;  // all NaN
 }
 
+// The label of one pixel by its logits, of which p holds the exponentials at temperature 1 and `total` their sum.
+inline int64_t label_by(const Row &row, int64_t pixel, const float *logits, float *p, float total) {
+    const int64_t n = row.labels;
+    if (row.argmax) return first_largest(logits, n);
+    if (row.temperature != 1.0f) {
+        memcpy(p, logits, (size_t)n * sizeof(float));
+        total = exponentials(p, n, row.temperature);
+    }
+    for (int64_t i = 0; i < n; ++i) p[i] /= total;
+    for (int64_t i = n; i < coltran::round_up(n, 16); ++i) p[i] = 0;
+    if (row.top_p < 1.0f) keep_nucleus(p, n, row.top_p);
+    return invert(p, n, row.uniforms[pixel]);
+}
+
 // Draws pixel j of one image and reports it; `p` is scratch of round_up(S, 16) values.
 inline void draw(const Row &row, int64_t image, int64_t j, const float *logits, float *p) {
     const int64_t n = row.labels, pixel = image * row.width + j;
-    const size_t size = (size_t)n * sizeof(float);
-    memcpy(p, logits, size);
+    memcpy(p, logits, (size_t)n * sizeof(float));
     const float total = exponentials(p, n, 1.0f);
     if (row.probabilities) {
         for (int64_t i = 0; i < n; ++i) row.probabilities[pixel * n + i] = p[i] / total;
     }
     int64_t label = row.given ? row.given[pixel] : -1;
-    if (label < 0 && row.argmax) label = first_largest(logits, n);
-    if (label < 0) {
-        float sum = total;
-        if (row.temperature != 1.0f) {
-            memcpy(p, logits, size);
-            sum = exponentials(p, n, row.temperature);
-        }
-        for (int64_t i = 0; i < n; ++i) p[i] /= sum;
-        for (int64_t i = n; i < coltran::round_up(n, 16); ++i) p[i] = 0;
-        if (row.top_p < 1.0f) keep_nucleus(p, n, row.top_p);
-        label = invert(p, n, row.uniforms[pixel]);
-    }
+    if (label < 0) label = label_by(row, pixel, logits, p, total);
     row.drawn[pixel] = label;
     row.log_prob[pixel] = logits[label] - largest(logits, n) - logf(total);
 }

@@ -9,6 +9,9 @@
 //         a = softmax(q k^T / sqrt(C) + bias) v; x = norm(x + a Wout); x = norm(x + feed-forward)
 //         q, k, v of the next layer, keep k and v; or, in the last one, logits, and draw
 //
+// Before a pixel is embedded, the label that it is taken to have is found: what the last pass drew, or, if that changed
+// a label to its left, what its logits give with that label's influence.
+//
 // What a pixel gives is, to the bit, what row.cpp gives: the same sums in the same order, whatever the number of pixels.
 // Nothing is allocated; all memory is Row::workspace.
 #include "settle.h"
@@ -30,16 +33,19 @@ using coltran::stride_of;
 
 struct Settler {
     const Row &row;
+    const float *const influence;
     const int64_t window;
     const int thread, threads;
     int64_t stage = 0;                 // the next
     int64_t image = 0, settled = 0;    // where the pass begins
+    int64_t edge = 0, from = 0;        // where the last one ended and began
     const int64_t hidden, wide, ff, labels;  // strides from pixel to pixel
-    float *x, *y, *attended, *qkv, *inner, *logits, *caches, *scores, *probabilities;
+    float *x, *y, *attended, *qkv, *inner, *logits, *caches, *scores, *probabilities, *again;
+    int32_t *now, *before;  // [W], what pixels are taken to be, in this pass and the last; pixel j at j
     int32_t *changed;  // of the present pass: how many pixels lie from the first changed one on to the end of the window
 
     Settler(const Settle &s, int thread, int threads)
-        : row(*s.row), window(s.window), thread(thread), threads(threads), hidden(stride_of(row.hidden)),
+        : row(*s.row), influence(s.influence), window(s.window), thread(thread), threads(threads), hidden(stride_of(row.hidden)),
           wide(stride_of(3 * row.hidden)), ff(stride_of(row.ff)), labels(stride_of(row.labels)) {
         float *next = row.workspace + settle_counters(row, threads);
         changed = (int32_t *)(next - round_up(row.batch * row.width, 16));
@@ -47,8 +53,10 @@ struct Settler {
         x = take(window * hidden), y = take(window * hidden), attended = take(window * hidden);
         qkv = take(window * wide), inner = take(window * ff), logits = take(window * labels);
         caches = take(2 * row.layers * row.width * row.hidden);
-        take(thread * scratch_size(row));
+        now = (int32_t *)take(round_up(row.width, 16)), before = (int32_t *)take(round_up(row.width, 16));
+        take(thread * settle_scratch(row));
         scores = take(round_up(row.width, 16)), probabilities = take(round_up(row.labels, 16));
+        again = take(round_up(row.labels, 16));
     }
 
     // All of `count` pixels, in parts that the threads claim; a part is of consecutive ones.
@@ -89,7 +97,31 @@ struct Settler {
                    (size_t)row.hidden * sizeof(float));
     }
 
-    void embed(int64_t i) const {
+    // What pixel j is expected to be after so many rounds, from what the last pass drew: see `expect` in reference.py.
+    int64_t expected(int64_t j, int rounds) const {
+        const int64_t pixel = image * row.width + j, n = row.labels;
+        if (!rounds || j < settled || j >= edge || (row.given && row.given[pixel] >= 0)) return row.drawn[pixel];
+        int64_t left[coltran::INFLUENCES];
+        bool changed = false;
+        for (int64_t k = 0; k < coltran::INFLUENCES; ++k) {
+            left[k] = j - k > from ? expected(j - k - 1, rounds - 1) : -1;
+            changed = changed || (left[k] >= 0 && left[k] != before[j - k - 1]);
+        }
+        if (!changed) return row.drawn[pixel];
+        memcpy(again, logits + (j - from) * labels, (size_t)n * sizeof(float));
+        for (int64_t k = 0; k < coltran::INFLUENCES; ++k) {
+            if (left[k] < 0) continue;
+            const float *more = influence + left[k] * n, *less = influence + before[j - k - 1] * n;
+            for (int64_t c = 0; c < n; ++c) again[c] += coltran::INFLUENCE[k] * (more[c] - less[c]);
+        }
+        memcpy(probabilities, again, (size_t)n * sizeof(float));
+        return label_by(row, pixel, again, probabilities, exponentials(probabilities, n, 1.0f));
+    }
+
+    int64_t taken(int64_t j) const { return expected(j, influence ? coltran::ROUNDS : 0); }
+
+    // The i-th pixel, behind one that is taken to be `label`.
+    void embed(int64_t i, int64_t label) const {
         const int64_t depth = row.hidden, j = settled + i;
         float *to = x + i * hidden, *first = qkv + i * wide;
         memcpy(to, at(row.inputs, i), (size_t)depth * sizeof(float));
@@ -97,7 +129,6 @@ struct Settler {
         if (j == 0) {
             memcpy(first, of_row, (size_t)(3 * depth) * sizeof(float));
         } else {
-            const int64_t label = row.drawn[image * row.width + j - 1];
             condition(to, nullptr, row.embedding + label * depth, depth);
             memcpy(first, row.table + label * 3 * depth, (size_t)(3 * depth) * sizeof(float));
             condition(first, at(row.layer[0].qkv_scale, i), of_row, 3 * depth);
@@ -148,9 +179,8 @@ struct Settler {
         dense(px, hidden, row.logits, depth, row.logits_bias, logits + part.from * labels, labels, row.labels, count);
         int64_t first = window;
         for (int64_t i = part.from; i < part.to; ++i) {
-            const int64_t before = row.drawn[image * row.width + settled + i];
             draw(row, image, settled + i, logits + i * labels, probabilities);
-            if (row.drawn[image * row.width + settled + i] != before && i < first) first = i;
+            if (row.drawn[image * row.width + settled + i] != now[settled + i] && i < first) first = i;
         }
         int32_t most = __atomic_load_n(changed, __ATOMIC_RELAXED);
         while (window - first > most && !__atomic_compare_exchange_n(changed, &most, (int32_t)(window - first), false,
@@ -162,15 +192,22 @@ struct Settler {
     void run(const Settle &s) {
         for (image = 0; image < row.batch; ++image) {
             int64_t passes = 0, computed = 0;
-            for (settled = 0; settled < row.width; ++passes, ++changed) {
+            for (settled = edge = 0; settled < row.width; ++passes, ++changed) {
                 const int64_t left = row.width - settled, count = left < window ? left : window;
                 share(count, [&](Part part) {
-                    for (int64_t i = part.from; i < part.to; ++i) embed(i);
+                    int64_t left = settled + part.from ? taken(settled + part.from - 1) : 0;
+                    for (int64_t i = part.from; i < part.to; ++i) {
+                        embed(i, left);
+                        now[settled + i] = (int32_t)(left = taken(settled + i));
+                    }
                 });
                 for (int64_t index = 0; index < row.layers; ++index)
                     share(count, [&](Part part) { layer(index, part); });
                 const int64_t first = window - __atomic_load_n(changed, __ATOMIC_RELAXED);
-                settled += first < count ? first + 1 : count, computed += count;
+                from = settled, edge = settled + count, computed += count;
+                settled += first < count ? first + 1 : count;
+                int32_t *const last = before;
+                before = now, now = last;
             }
             if (thread == 0) s.passes[image] = passes, s.computed[image] = computed;
         }

@@ -6,16 +6,25 @@
 
 namespace coltran {
 
+// As in types.py.
+static constexpr float INFLUENCE[] = {0.4f, 0.15f};
+static constexpr int64_t INFLUENCES = 2;
+static constexpr int ROUNDS = 2;
+
 // Mirrored in structures.py. `row->drawn` holds the guess, and then the labels.
 struct Settle {
     const Row *row;
     int64_t window;
+    const float *influence;  // [S, S] or null
     int64_t *passes, *computed;  // [B]
 };
 
-// The buffers of one image: activations of `window` pixels, keys and values of the row.
+// Of each thread, beside what a draw needs: logits of a pixel that is drawn again.
+static constexpr int64_t settle_scratch(const Row &r) { return scratch_size(r) + round_up(r.labels, 16); }
+
+// The buffers of one image: activations of `window` pixels, keys and values of the row, what it is taken to be.
 static constexpr int64_t settle_buffers(const Row &r, int64_t window) {
-    return window * (3 * stride_of(r.hidden) + stride_of(3 * r.hidden) + stride_of(r.ff) + stride_of(r.labels)) +
+    return 2 * round_up(r.width, 16) + window * (3 * stride_of(r.hidden) + stride_of(3 * r.hidden) + stride_of(r.ff) + stride_of(r.labels)) +
            2 * r.layers * r.width * r.hidden;
 }
 
@@ -30,7 +39,7 @@ static constexpr int64_t settle_counters(const Row &r, int64_t threads) {
 }
 
 static constexpr int64_t settle_workspace(const Settle &s, int64_t threads) {
-    return settle_counters(*s.row, threads) + settle_buffers(*s.row, s.window) + threads * scratch_size(*s.row);
+    return settle_counters(*s.row, threads) + settle_buffers(*s.row, s.window) + threads * settle_scratch(*s.row);
 }
 
 // One thread's part of a row: every thread of the team calls it once.

@@ -22,6 +22,7 @@ def settle_row(
     guess: Tensor,
     *,
     window: int,
+    influence: Tensor | None,
     threads: int | None = None,
     target: int = -1,
     **options: Any,
@@ -34,9 +35,11 @@ def settle_row(
     window = min(window, width)
     threads = threads or min(window, useful_threads(packed, window, packed.logits.numel()))
     passes, computed = torch.empty(2, batch, dtype=torch.int64)
+    influence = None if influence is None else influence.float().contiguous()
     settle = structures.Settle(
-        row=ctypes.pointer(described.row), window=window, passes=passes.data_ptr(), computed=computed.data_ptr()
-    )
+        row=ctypes.pointer(described.row), window=window, influence=None if influence is None else influence.data_ptr(),
+        passes=passes.data_ptr(), computed=computed.data_ptr(),
+    )  # fmt: skip
     library = native.load()
     workspace = torch.empty(library.coltran_settle_workspace(settle, threads))
     described.row.workspace = workspace.data_ptr()

@@ -35,7 +35,11 @@ class Row(Structure):
 
 
 class Settle(Structure):
-    _fields_ = [("row", POINTER(Row)), ("window", c_int64), *((name, c_void_p) for name in ("passes", "computed"))]
+    _fields_ = [
+        ("row", POINTER(Row)),
+        ("window", c_int64),
+        *((name, c_void_p) for name in ("influence", "passes", "computed")),
+    ]
 
 
 class Column(Structure):

@@ -10,7 +10,8 @@ other. A pass computes the pixels settled .. end - 1, M at a time, in the stages
     x    = norm(y + x);  h = relu(x W1^T + b1)                               stage 4, over columns of W1
     y    = (h W2^T + b2) * scale + shift; then x = norm(y + x)               stage 5, over columns of W2
 
-then the logits over columns, and the draw over R pixels each, with a barrier after every stage: 5 L + 2 a pass. Here
+then the logits over columns, and the draw over R pixels each, with a barrier after every stage: 5 L + 2 a pass. Who
+draws a pixel with `influence` needs the labels to its left, and draws those as well, so that no stage is added. Here
 pixels fill the tensor cores' tiles. Products, slices of the weights and memory ordering are those of `decode`.
 
 Each program finds by itself which label a pass changed first, from the same numbers, so nothing is reported to the
@@ -49,15 +50,18 @@ def _keep(pointer, x, pixel, live, columns, SIZE: tl.constexpr, mine):
 
 
 @triton.jit
+def _taken(guess, latest, pixel, there, edge):
+    """What pixels are taken to be, int32, 0 where not `there`: as the last pass left them, from `edge` on the guess."""
+    label = tl.load(latest + pixel, mask=there & (pixel < edge), other=0, cache_modifier=".cg")
+    return label + tl.load(guess + pixel, mask=there & (pixel >= edge), other=0).to(tl.int32)
+
+
+@triton.jit
 def _embed(inputs, embedding, guess, latest, start, edge, pixel, live, columns, D: tl.constexpr):
-    """inputs + the embedding of the label before, x [M, K]: the latest drawn one, or the guess where none was drawn."""
+    """inputs + the embedding of the label before, x [M, K]."""
     inside = _inside(live, columns, D)
     x = tl.load(inputs + pixel * D + columns, mask=inside, other=0.0).to(tl.float32)
-    before = pixel - 1
-    there = live & (pixel > start)
-    label = tl.load(latest + before, mask=there & (before < edge), other=0, cache_modifier=".cg")
-    guessed = tl.load(guess + before, mask=there & (before >= edge), other=0).to(tl.int32)
-    place = embedding + (label + guessed) * D + columns
+    place = embedding + _taken(guess, latest, pixel - 1, live & (pixel > start), edge) * D + columns
     return x + tl.load(place, mask=inside & (pixel > start), other=0.0).to(tl.float32)
 
 
@@ -107,12 +111,13 @@ def settle_row_kernel(
     uniforms,  # [B, W]
     guess,  # [B, W]
     given,  # [B, W] or None
+    influence,  # [S, S] or None
     labels,  # [B, W], result
     log_probs,  # [B, W], result
     probabilities,  # [B, W, S], result, or None
     passes,  # [B], result
     computed,  # [B], result
-    drawn,  # [2, B, W] int32
+    drawn,  # [2, B, W] int32, what pixels are taken to be in the next pass
     cache,  # [L, B, W, 3D] float32
     attended,  # [B, W, D] float32
     update,  # [B, W, D]
@@ -147,6 +152,8 @@ def settle_row_kernel(
     RESIDENT: tl.constexpr,
     STAGES: tl.constexpr,  # slices in flight when weights are streamed
     PRECISION: tl.constexpr,  # of products of float32
+    INFLUENCE: tl.constexpr,  # as in types.py
+    ROUNDS: tl.constexpr,
 ):
     image = tl.program_id(1)
     batch = tl.num_programs(1)
@@ -237,34 +244,59 @@ def settle_row_kernel(
             )  # fmt: skip
         _barrier(counters, passed + (5 * LAYERS + 1) * P, P)
 
-        for first in tl.range(settled + tl.program_id(0) * R, end, P * R, num_stages=1):
-            pixel = first + tl.arange(0, R)
-            here = pixel < end
+        # With `influence` the first of R pixels are drawn for the sake of the others alone: they are other programs'.
+        AHEAD: tl.constexpr = 0 if influence is None else ROUNDS * len(INFLUENCE)
+        for first in tl.range(settled + tl.program_id(0) * (R - AHEAD), end, P * (R - AHEAD), num_stages=1):
+            r = tl.arange(0, R)
+            pixel = first - AHEAD + r
+            here = (pixel >= settled) & (pixel < end)
             rows, live = pixel[:, None], here[:, None]
-            found = tl.load(logits + rows * S + s, mask=live & (s < S), other=0.0, cache_modifier=".cg")
+            inside = live & (s < S)
+            found = tl.load(logits + rows * S + s, mask=inside, other=0.0, cache_modifier=".cg")
             found = tl.where(s < S, found, float("-inf"))
             uniform = tl.load(uniforms + pixel, mask=here, other=0.0).to(tl.float32)
             label = _draw(found, uniform, temperature, top_p, S, ARGMAX, TOP_P).to(tl.int32)
             if given is not None:
                 imposed = tl.load(given + pixel, mask=here, other=-1).to(tl.int32)
                 label = tl.where(imposed >= 0, imposed, label)
+            mine = here & (r >= AHEAD)
             shifted = found - tl.max(found, 1, keep_dims=True)
             weight = tl.exp(shifted)
             sums = tl.sum(weight, 1)
             of_label = tl.sum(tl.where(s == label[:, None], shifted, 0.0), 1)
-            tl.store(drawn + count % 2 * batch * W + pixel, label, mask=here)
-            tl.store(labels + pixel, label.to(tl.int64), mask=here)
-            tl.store(log_probs + pixel, of_label - tl.log(sums), mask=here)
+            tl.store(labels + pixel, label.to(tl.int64), mask=mine)
+            tl.store(log_probs + pixel, of_label - tl.log(sums), mask=mine)
             if probabilities is not None:
                 place = probabilities + rows * S + s
-                tl.store(place, weight / sums[:, None], mask=live & (s < S))
+                tl.store(place, weight / sums[:, None], mask=mine[:, None] & inside)
+            expected = label
+            if influence is not None:  # see `expect` in reference.py
+                for turn in tl.static_range(0, ROUNDS):  # noqa: B007 (a `_` above has another type)
+                    # Read again, so that nothing is kept in registers over the draws.
+                    moved = tl.load(logits + rows * S + s, mask=inside, other=0.0, cache_modifier=".cg")
+                    moved = tl.where(s < S, moved, float("-inf"))
+                    again = pixel < 0
+                    for k in tl.static_range(0, len(INFLUENCE)):
+                        left = pixel - k - 1
+                        there = here & (left >= settled) & (r > k)
+                        old = _taken(guess, latest, left, there, edge)
+                        new = tl.sum(tl.where(r[None, :] + k + 1 == r[:, None], expected[None, :], 0), 1)
+                        there &= new != old
+                        mask = there[:, None] & (s < S)
+                        more = tl.load(influence + new[:, None] * S + s, mask=mask, other=0.0)
+                        more -= tl.load(influence + old[:, None] * S + s, mask=mask, other=0.0)
+                        moved += INFLUENCE[k] * more
+                        again |= there
+                    drawn_again = _draw(moved, uniform, temperature, top_p, S, ARGMAX, TOP_P).to(tl.int32)
+                    if given is not None:
+                        again &= imposed < 0
+                    expected = tl.where(again, drawn_again, label)
+            tl.store(drawn + count % 2 * batch * W + pixel, expected, mask=mine)
         _barrier(counters, passed + BARRIERS * P, P)
 
         inside = (t >= settled) & (t < end)
-        now = tl.load(drawn + count % 2 * batch * W + t, mask=inside, other=0, cache_modifier=".cg")
-        was = tl.load(latest + t, mask=inside & (t < edge), other=0, cache_modifier=".cg")
-        was += tl.load(guess + t, mask=inside & (t >= edge), other=0).to(tl.int32)
-        first_changed = tl.min(tl.where(inside & (now != was), t, last))
+        now = tl.load(labels + t, mask=inside, other=0, cache_modifier=".cg").to(tl.int32)
+        first_changed = tl.min(tl.where(inside & (now != _taken(guess, latest, t, inside, edge)), t, last))
         total += end - settled
         count += 1
         edge = end

@@ -29,7 +29,7 @@ from coltran_kernels.triton.decode_launch import (
     sizes_of,
 )
 from coltran_kernels.triton.settle import settle_row_kernel
-from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms, Settled
+from coltran_kernels.types import INFLUENCE, ROUNDS, DecoderWeights, RowLayer, RowTerms, Settled
 
 
 def _as_tiles(sizes: Sizes) -> Sizes:
@@ -74,6 +74,7 @@ def kernel_arguments(
     plan: Plan,
     *,
     window: int,
+    influence: Tensor | None,
     **options: Any,
 ) -> dict[str, Any]:
     """Every argument of `settle_row_kernel` by name, results and scratch memory included."""
@@ -90,6 +91,8 @@ def kernel_arguments(
     def scratch(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=uniforms.device)
 
+    # With influence four of them are drawn for the sake of the others; of 16 together registers spill.
+    drawn_together = 8 if influence is not None else min(16, triton.next_power_of_2(triton.cdiv(width, plan.programs)))
     guess = guess if given is None else torch.where(given >= 0, given, guess)
     return arguments | {
         "guess": guess.clamp(0, sizes.labels - 1).contiguous(),
@@ -103,10 +106,13 @@ def kernel_arguments(
         "hidden": scratch(batch, width, sizes.feed_forward),
         "logits": scratch(batch, width, sizes.labels),
         "counters": torch.zeros(batch + 1, dtype=torch.int32, device=uniforms.device),
+        "influence": None if influence is None else influence.float().contiguous(),
         "window": min(window, width),
         "WP": max(16, arguments["WP"]),
         "CP": max(16, arguments["CP"]),
-        "R": max(1, min(16, triton.next_power_of_2(triton.cdiv(width, plan.programs)))),
+        "R": drawn_together,
+        "INFLUENCE": INFLUENCE,
+        "ROUNDS": ROUNDS,
     }
 
 
@@ -127,6 +133,7 @@ def settle_row(
     guess: Tensor,
     *,
     window: int,
+    influence: Tensor | None = None,
     plan: Plan | None = None,
     **options: Any,
 ) -> Settled:
@@ -136,6 +143,6 @@ def settle_row(
     """
     if plan is None:
         plan = choose_plan(sizes_of(weights, terms), decode_launch.device_of(terms.inputs))
-    arguments = kernel_arguments(weights, terms, uniforms, guess, plan, window=window, **options)
+    arguments = kernel_arguments(weights, terms, uniforms, guess, plan, window=window, influence=influence, **options)
     settle_row_kernel[(plan.programs, uniforms.shape[0])](**arguments, **launch_options(plan))
     return Settled(*(arguments[name] for name in ("labels", "log_probs", "probabilities", "passes", "computed")))

@@ -90,7 +90,7 @@ def test_decode_row_and_settle_row(device, switches, changed, imposing):
     assert torch.equal(found[0].cpu(), right[0])
     torch.testing.assert_close([t.cpu() for t in found[1:]], list(right[1:]), rtol=0, atol=1e-5)
     guess = torch.where(torch.rand(3, 7) < 0.5, right[0], torch.randint(50, (3, 7)))
-    plain = reference.settle_row(weights, terms, uniforms, guess, window=7, **settings)
+    plain = reference.settle_row(weights, terms, uniforms, guess, window=7, influence=None, **settings)
     call = to((weights, terms, uniforms, guess), device)
     settled = settle_row(*call, window=1, **settings | {"given": to(given, device)})  # the window makes no difference
     assert torch.equal(settled.labels.cpu(), right[0]) and torch.equal(settled.passes.cpu(), plain.passes)
