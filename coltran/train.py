@@ -88,7 +88,8 @@ def train(
         config: whole configuration.
         logdir: where checkpoints and summaries go; made where missing.
         data_dir: folder of photographs, or photographs one by one.
-        pretrain_dir: a training that has no checkpoint yet starts from the weights in there, ours or the original's.
+        pretrain_dir: a training that has no checkpoint yet starts from the weights in there, ours or the original's, of
+            the same network or of one of half the width.
         tensorboard: write summaries for TensorBoard as well, to `logdir`/train_summaries.
         seed: decides the first weights, the order, crops and channels of the photographs, and dropout.
         steps_per_summaries: steps between lines of `train.jsonl`.
@@ -117,7 +118,7 @@ def train(
     if found:
         resume(training, found[-1])
     elif pretrain_dir is not None:
-        restored = restore(config, pretrain_dir, training.place.device)
+        restored = restore(config, pretrain_dir, training.place.device, widening=True)
         training.network.load_state_dict(restored.network.state_dict())
         training.average = build_average(config, training.network)
         if writes:
@@ -178,7 +179,12 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
         ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
-    flags.DEFINE_string("pretrain_dir", None, "weights to start from, in a log directory", flag_values=values)
+    flags.DEFINE_string(
+        "pretrain_dir",
+        None,
+        "weights to start from, in a log directory: of the same network or of one of half the width",
+        flag_values=values,
+    )
     flags.DEFINE_enum(
         "precision",
         None,

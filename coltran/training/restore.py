@@ -16,6 +16,7 @@ from coltran.errors import UserError
 from coltran.networks.layers import plain
 from coltran.original import bundle
 from coltran.original.load import load_tf_network
+from coltran.training.widening import narrow_section, widened
 
 # Keys of a `model` section that change nothing in a trained network.
 _WITHOUT_EFFECT = ("dropout", "resolution", "cond_ln_init", "cond_att_init")
@@ -39,10 +40,11 @@ def newest(logdir: str | Path) -> Path | None:
     return bundle.latest(directory)
 
 
-def restore(config: Mapping[str, Any], logdir: str | Path, device: torch.device) -> Restored:
+def restore(config: Mapping[str, Any], logdir: str | Path, device: torch.device, *, widening: bool = False) -> Restored:
     """The network of a whole configuration with the newest weights in `logdir`.
 
-    Of a checkpoint of the original, the moving averages where `config.polyak_decay` is set, as it does itself.
+    Of a checkpoint of the original, the moving averages where `config.polyak_decay` is set, as it does itself. With
+    `widening` the network there may have half the width throughout, and is made wider (`widening.widened`).
 
     Raises:
         CheckpointError: there is none, or it is damaged, or (the original's) a tensor does not fit.
@@ -57,7 +59,9 @@ def restore(config: Mapping[str, Any], logdir: str | Path, device: torch.device)
         return Restored(network.to(device), step or 0, path)
     network = checkpoint.load(path)
     there = plain(network.config)  # type: ignore[arg-type]
-    if differences := list(_differences(there, section)):
+    if widening and not any(_differences(there, narrow_section(section))):
+        network = widened(network, section)
+    elif differences := list(_differences(there, section)):
         raise UserError(f"{path} is of another network than the configuration: {', '.join(differences)}.")
     return Restored(network.to(device), checkpoint.load_step(path) or 0, path)
 
