@@ -25,6 +25,7 @@ from coltran.photo.recolour import luminance
 from coltran.pipeline import Pipeline
 
 THEME = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # nothing to fetch
+COLOURINGS = "Colourings, likeliest first (bits a pixel)"
 HINT, CORNER = "puts a hint there", "marks a corner of the part to draw again"
 PHOTO, UNSURE, SURPRISING = "the photograph", "where the model was unsure", "what surprises it in this colouring"
 SWATCH = 64  # pixels a side
@@ -85,9 +86,9 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
 
         return call
 
-    def opened(path: str | None) -> tuple[Sitting | None, Update, Update, list[Any], Update, Update]:
+    def opened(path: str | None) -> tuple[Sitting | None, Update, Update, Update, Update, Update]:
         now = None if path is None else at.open_photo(path, most_pixels)
-        return now, None if now is None else now.small, PHOTO, [], None, None
+        return now, None if now is None else now.small, PHOTO, gr.Gallery([], label=COLOURINGS), None, None
 
     stops: dict[str, threading.Event] = {}  # of those who draw now, by session
 
@@ -110,11 +111,12 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         stopped = stops[str(request.session_hash)] = threading.Event()
         try:
             for picture in at.draw(pipeline, now, stopped, redraw=redraw, **options):
-                yield now, picture, gr.skip(), gr.skip(), gr.skip(), options["seed"]
-            gallery = [(one, f"{bits:.2f} bits") for one, bits in zip(at.colourings(now), now.bits, strict=True)]
-            yield now, marked(now, now.small), gallery, *chosen(now), options["seed"]
+                yield now, picture, gr.skip(), gr.skip(), gr.skip()
+            found = [(one, f"{bits:.2f} bits") for one, bits in zip(at.colourings(now), now.bits, strict=True)]
+            gallery = gr.Gallery(found, label=f"Colourings of seed {options['seed']} (bits a pixel)")
+            yield now, marked(now, now.small), gallery, *chosen(now)
         except Stopped:
-            yield now, marked(now, now.small), gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            yield now, marked(now, now.small), gr.skip(), gr.skip(), gr.skip()
         except (UserError, PhotoError) as error:
             raise _said(error) from error
         finally:
@@ -215,8 +217,8 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
                 view = gr.Radio([PHOTO, UNSURE, SURPRISING], value=PHOTO, label="Show", elem_id="view")
                 photo = gr.Image(label="Click for hints", interactive=False, elem_id="photo", format="jpeg", buttons=[])
                 gallery = gr.Gallery(
-                    label="Colourings, likeliest first (bits a pixel)", columns=4, height="auto", format="jpeg",
-                    elem_id="gallery", allow_preview=False, buttons=[],
+                    label=COLOURINGS, columns=4, height="auto", format="jpeg", elem_id="gallery", allow_preview=False,
+                    buttons=[],
                 )  # fmt: skip
                 slider = gr.ImageSlider(
                     label="Gray and coloured", elem_id="slider", format="jpeg", buttons=["fullscreen"]
@@ -224,7 +226,7 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
                 download = gr.DownloadButton("Download at full size", interactive=False, elem_id="download")
 
         settings = [samples, particles, temperature, top_p, seed, fresh]
-        results = [now, photo, gallery, slider, download, seed]
+        results = [now, photo, gallery, slider, download]  # no setting: an event's end writes its outputs once more
         opening = upload.change(guarded(opened), upload, [now, photo, view, gallery, x, y], **busy)
         opening.success(drawn, [now, anew, *settings], results, **busy)
         colour.click(drawn, [now, anew, *settings], results, **busy)

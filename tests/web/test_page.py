@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -51,6 +52,17 @@ WATCH = """() => {
 }"""
 
 
+# Types a seed the moment that a drawing's last pictures are shown, before the page hears that it has ended.
+TYPE_AT_THE_END = """() => new MutationObserver((_, watch) => {
+    if (document.querySelector("#gallery img")) {
+        watch.disconnect();
+        const seed = document.querySelector("#seed input");
+        seed.value = 5;
+        seed.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+}).observe(document.body, {subtree: true, childList: true})"""
+
+
 def screenshot(page: Page, name: str, part: str = "") -> None:
     """Keeps a picture of the page, or of a part of it, where SCREENSHOTS names a folder."""
     if folder := os.environ.get("SCREENSHOTS"):
@@ -65,10 +77,14 @@ def upload(page: Page, photo: Path) -> None:
     page.wait_for_selector("#photo img", timeout=PATIENCE)
 
 
+def open_settings(page: Page) -> None:
+    page.get_by_role("button", name="Settings").press("Enter")
+    page.wait_for_timeout(500)  # what is typed within 25 ms of a field's appearance, gradio sets back
+
+
 def wait_for_colourings(page: Page, count: int = 4) -> None:
     expect(page.locator("#gallery img")).to_have_count(count, timeout=PATIENCE)
     page.wait_for_selector("#download:not([disabled])", timeout=PATIENCE)
-    page.wait_for_timeout(1500)  # the drawing's end, some moments after its last picture, writes its seed once more
 
 
 def downloaded(page: Page, to: Path) -> np.ndarray:
@@ -145,7 +161,7 @@ def test_a_part_is_drawn_again(page: Page, photo: Path, pipeline: Pipeline, tmp_
     page.wait_for_timeout(700)
     click_photo(page, 0.75, 0.9)
     page.wait_for_timeout(700)
-    page.get_by_text("Settings").click()
+    open_settings(page)
     page.fill("#seed input", "5")
     colour_again(page, "#redraw")
     first = pipeline(photo, samples=4, **LIKE)
@@ -169,6 +185,32 @@ def test_overlays_show_where_the_model_was_unsure_and_surprised(page: Page, phot
     assert len(seen) == 3
 
 
+def test_a_seed_typed_before_a_drawing_has_ended_is_that_of_the_next(
+    page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    open_settings(page)
+    page.evaluate(TYPE_AT_THE_END)
+    upload(page, photo)
+    wait_for_colourings(page)
+    colour_again(page, "#colour")
+    expected = likeliest(pipeline(photo, samples=4, seed=5, top_p=0.9))
+    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
+
+
+def test_a_new_seed_is_said_with_its_colourings_and_leaves_the_setting(
+    page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    open_settings(page)
+    page.get_by_label("A new seed every time").check()
+    upload(page, photo)
+    wait_for_colourings(page)
+    said = re.search(r"of seed (\d+)", page.locator("#gallery").inner_text())
+    assert said is not None
+    expected = likeliest(pipeline(photo, samples=4, seed=int(said[1]), top_p=0.9))
+    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
+    expect(page.locator("#seed input")).to_have_value("0")
+
+
 def drawing() -> bool:
     return any(thread.name.startswith("drawing") for thread in threading.enumerate())
 
@@ -178,7 +220,7 @@ def in_order(seconds: list[float]) -> str:
 
 
 def wait_until_drawing(page: Page) -> None:
-    page.get_by_text("Settings").click()
+    open_settings(page)
     page.fill("#samples input[type=number]", "32")
     page.click("#colour")
     for _ in range(600):
@@ -283,7 +325,7 @@ def test_the_settings_work_by_keyboard(page: Page, photo: Path) -> None:
     upload(page, photo)
     wait_for_colourings(page)
     before = page.locator("#gallery img").first.get_attribute("src")
-    page.get_by_role("button", name="Settings").press("Enter")
+    open_settings(page)
     page.fill("#seed input", "9")
     page.locator("#colour").focus()
     page.keyboard.press("Enter")
