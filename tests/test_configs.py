@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from coltran import networks
+from coltran.training.widening import narrow_section
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -156,12 +157,14 @@ def test_a_flag_reads_the_file_and_overrides_a_nested_key(name: str) -> None:
 
 def test_the_medium_colorizer_is_the_small_one_but_for_its_size() -> None:
     small, medium = (flatten(get_config(f"configs/{size}_colorizer").to_dict()) for size in ("small", "medium"))
-    sizes = {f"model.{part}{key}": size for part in ("encoder.", "decoder.") for key, size in
-             (("hidden_size", 128), ("ff_size", 256))}  # fmt: skip
     layers = {"encoder.num_encoder_layers": 3, "decoder.num_outer_layers": 2, "decoder.num_inner_layers": 2}
-    training = {"batch_size": 8, "max_train_steps": 20000, "random_flip": True, "random_resized_crop": 0.3}
-    changes = sizes | {"model.hidden_size": 128} | {f"model.{key}": n for key, n in layers.items()} | training
-    assert medium == small | changes
+    training = {"max_train_steps": 20000, "random_resized_crop": 0.3, "optimizer.learning_rate": 1e-3}
+    assert medium == small | {f"model.{key}": n for key, n in layers.items()} | training
+
+
+def test_the_narrow_colorizer_is_half_as_wide_as_the_small_one() -> None:
+    narrow, small = (get_config(f"configs/{size}_colorizer").to_dict()["model"] for size in ("narrow", "small"))
+    assert narrow == narrow_section(small)
 
 
 @pytest.mark.parametrize("name", ["colorizer", "color_upsampler", "spatial_upsampler"])
