@@ -10,8 +10,8 @@ is settled from each guess with each window, given the true rows above it, and c
 own uniform number; joined, what two of the row above, the one above that and the parallel head agree on, else the row
 above; one colour everywhere; and, as a bound on what any guess could do, the row above with the labels themselves at
 four fifths of the pixels. All with the influence of changed labels on those right of them, and the first also without.
-The last column is the time of all rows over that of drawing them pixel by pixel, both
-native, image by image. Prints tables and one JSON line.
+The last column is the time of all rows over that of drawing them pixel by pixel, both native: by fixed point image by
+image, pixel by pixel up to eight images together. Prints tables and one JSON line.
 """
 
 from __future__ import annotations
