@@ -280,12 +280,12 @@ def settle_row(
             logits[b, here] = F.linear(x, weights.logits, weights.logits_bias)
             options: dict[str, Any] = {"mode": mode, "temperature": temperature, "top_p": top_p}
             drawn, taken = draw(logits[b, here], uniforms[b, here], **options), labels[b, here].clone()
-            if given is not None:
-                drawn = torch.where(given[b, here] >= 0, given[b, here], drawn)
+            imposed = None if given is None else given[b, here]
+            if imposed is not None:
+                drawn = torch.where(imposed >= 0, imposed, drawn)
             changed = (drawn != taken).nonzero()
             labels[b, here] = drawn
             if influence is not None:
-                imposed = None if given is None else given[b, here]
                 labels[b, here] = expect(
                     logits[b, here], drawn, taken, uniforms[b, here], imposed, influence, **options
                 )

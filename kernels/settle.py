@@ -111,7 +111,8 @@ def left_influence(
     the log-probabilities of the second are the result.
 
     Args:
-        weights, terms, eps, implementation: of `decode_row`; terms of any pixels.
+        weights, terms, eps, implementation: of `decode_row`, of rows of at least two pixels; terms of any
+            pixels.
 
     Returns:
         [S, S], natural, the first axis for the label to the left.

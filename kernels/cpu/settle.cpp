@@ -45,8 +45,8 @@ struct Settler {
     int32_t *changed;  // of the present pass: how many pixels lie from the first changed one on to the end of the window
 
     Settler(const Settle &s, int thread, int threads)
-        : row(*s.row), influence(s.influence), window(s.window), thread(thread), threads(threads), hidden(stride_of(row.hidden)),
-          wide(stride_of(3 * row.hidden)), ff(stride_of(row.ff)), labels(stride_of(row.labels)) {
+        : row(*s.row), influence(s.influence), window(s.window), thread(thread), threads(threads),
+          hidden(stride_of(row.hidden)), wide(stride_of(3 * row.hidden)), ff(stride_of(row.ff)), labels(stride_of(row.labels)) {
         float *next = row.workspace + settle_counters(row, threads);
         changed = (int32_t *)(next - round_up(row.batch * row.width, 16));
         auto take = [&next](int64_t count) { return (next += count) - count; };
@@ -195,10 +195,11 @@ struct Settler {
             for (settled = edge = 0; settled < row.width; ++passes, ++changed) {
                 const int64_t left = row.width - settled, count = left < window ? left : window;
                 share(count, [&](Part part) {
-                    int64_t left = settled + part.from ? taken(settled + part.from - 1) : 0;
+                    int64_t label = settled + part.from ? taken(settled + part.from - 1) : 0;
                     for (int64_t i = part.from; i < part.to; ++i) {
-                        embed(i, left);
-                        now[settled + i] = (int32_t)(left = taken(settled + i));
+                        embed(i, label);
+                        label = taken(settled + i);
+                        now[settled + i] = (int32_t)label;
                     }
                 });
                 for (int64_t index = 0; index < row.layers; ++index)

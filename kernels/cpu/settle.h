@@ -24,8 +24,8 @@ static constexpr int64_t settle_scratch(const Row &r) { return scratch_size(r) +
 
 // The buffers of one image: activations of `window` pixels, keys and values of the row, what it is taken to be.
 static constexpr int64_t settle_buffers(const Row &r, int64_t window) {
-    return 2 * round_up(r.width, 16) + window * (3 * stride_of(r.hidden) + stride_of(3 * r.hidden) + stride_of(r.ff) + stride_of(r.labels)) +
-           2 * r.layers * r.width * r.hidden;
+    return window * (3 * stride_of(r.hidden) + stride_of(3 * r.hidden) + stride_of(r.ff) + stride_of(r.labels)) +
+           2 * r.layers * r.width * r.hidden + 2 * round_up(r.width, 16);
 }
 
 // A pass embeds, and goes through each layer, in one stage each.
