@@ -155,13 +155,6 @@ def test_a_flag_reads_the_file_and_overrides_a_nested_key(name: str) -> None:
     assert flatten(values["config"].value.to_dict()) == expected
 
 
-def test_the_medium_colorizer_is_the_small_one_but_for_its_size() -> None:
-    small, medium = (flatten(get_config(f"configs/{size}_colorizer").to_dict()) for size in ("small", "medium"))
-    layers = {"encoder.num_encoder_layers": 3, "decoder.num_outer_layers": 2, "decoder.num_inner_layers": 2}
-    training = {"max_train_steps": 20000, "random_resized_crop": 0.3, "optimizer.learning_rate": 1e-3}
-    assert medium == small | {f"model.{key}": n for key, n in layers.items()} | training
-
-
 def test_the_narrow_colorizer_is_half_as_wide_as_the_small_one() -> None:
     narrow, small = (get_config(f"configs/{size}_colorizer").to_dict()["model"] for size in ("narrow", "small"))
     assert narrow == narrow_section(small)

@@ -1,38 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A colour upsampler for photographs of many kinds: two layers of 128 channels.
+"""A colour upsampler for photographs of many kinds: the small one's network.
 
 python -m coltran.train --config=coltran/configs/medium_color_upsampler.py --logdir=DIR --data_dir=PHOTOS
 """
 
 from ml_collections import ConfigDict
 
+from coltran.configs import small_color_upsampler
+
 
 def get_config() -> ConfigDict:
-    """0.6 M parameters; mirrored and smaller crops."""
-    return ConfigDict(
-        {
-            "dataset": "custom",
-            "downsample": True,
-            "downsample_res": 64,
-            "resolution": [256, 256],
-            "random_channel": True,
-            "batch_size": 4,
-            "max_train_steps": 10000,
-            "save_checkpoint_secs": 300,
-            "num_epochs": -1,
-            "random_flip": True,
-            "random_resized_crop": 0.3,  # the least share of a photograph's square that is kept
-            "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
-            "polyak_decay": 0.995,
-            "eval_batch_size": 16,
-            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 50},
-            "model": {
-                "name": "color_upsampler",
-                "hidden_size": 128,
-                "ff_size": 256,
-                "num_heads": 4,
-                "num_encoder_layers": 2,
-                "resolution": [64, 64],
-            },
-        }
-    )
+    """0.6 M parameters; the small colour upsampler's options, smaller crops and a longer average."""
+    config = small_color_upsampler.get_config()
+    config.max_train_steps = 10000
+    config.random_resized_crop = 0.3
+    config.polyak_decay = 0.995
+    return config

@@ -1,67 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A colorizer for photographs of many kinds: the network of `colorizer.py` at a quarter of its width.
+"""A colorizer for photographs of many kinds: the small one with more layers.
 
 python -m coltran.train --config=coltran/configs/medium_colorizer.py --logdir=DIR --data_dir=PHOTOS
 """
 
 from ml_collections import ConfigDict
 
+from coltran.configs import small_colorizer
+
 
 def get_config() -> ConfigDict:
-    """3.4 M parameters; the options of the paper's colorizer, mirrored and smaller crops besides."""
-    return ConfigDict(
-        {
-            "dataset": "custom",
-            "downsample": True,
-            "downsample_res": 64,
-            "resolution": [256, 256],
-            "batch_size": 8,
-            "max_train_steps": 20000,
-            "save_checkpoint_secs": 300,
-            "num_epochs": -1,
-            "random_flip": True,
-            "random_resized_crop": 0.3,  # the least share of a photograph's square that is kept
-            "prepare_photographs": 512,  # coltran.training.first_weights: what the first frequencies are counted on
-            "polyak_decay": 0.995,
-            "eval_batch_size": 16,
-            "loss_factor": 0.99,
-            "encoder_loss_factor": 0.01,
-            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 50},
-            "model": {
-                "name": "coltran_core",
-                "hidden_size": 128,
-                "stage": "encoder_decoder",
-                "resolution": [64, 64],
-                "encoder": {
-                    "ff_size": 256,
-                    "hidden_size": 128,
-                    "num_heads": 4,
-                    "num_encoder_layers": 3,
-                    "dropout": 0.0,
-                },
-                "decoder": {
-                    "ff_size": 256,
-                    "hidden_size": 128,
-                    "resolution": [64, 64],
-                    "num_heads": 4,
-                    "num_inner_layers": 2,
-                    "num_outer_layers": 2,
-                    "dropout": 0.0,
-                    "skip": True,
-                    "cond_mlp": "affine",
-                    "cond_mlp_act": "identity",
-                    "cond_ln_act": "identity",
-                    "cond_ln": True,
-                    "cond_ln_seq": "sc",
-                    "cond_ln_sp_ave": "learnable",
-                    "cond_ln_init": "glorot_uniform",
-                    "cond_att_init": "glorot_uniform",
-                    "cond_att_v": True,
-                    "cond_att_q": True,
-                    "cond_att_k": True,
-                    "cond_att_scale": True,
-                    "cond_att_act": "identity",
-                },
-            },
-        }
-    )
+    """3.4 M parameters; the small colorizer's options, more steps and smaller crops."""
+    config = small_colorizer.get_config()
+    config.max_train_steps = 20000
+    config.random_resized_crop = 0.3
+    config.optimizer.learning_rate = 1e-3
+    config.model.encoder.num_encoder_layers = 3
+    config.model.decoder.num_inner_layers = 2
+    config.model.decoder.num_outer_layers = 2
+    return config

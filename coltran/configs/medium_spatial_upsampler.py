@@ -6,33 +6,17 @@ python -m coltran.train --config=coltran/configs/medium_spatial_upsampler.py --l
 
 from ml_collections import ConfigDict
 
+from coltran.configs import small_spatial_upsampler
+
 
 def get_config() -> ConfigDict:
-    """0.8 M parameters; mirrored and smaller crops."""
-    return ConfigDict(
-        {
-            "dataset": "custom",
-            "downsample": True,
-            "downsample_res": 64,
-            "resolution": [256, 256],
-            "random_channel": True,
-            "batch_size": 1,
-            "max_train_steps": 5000,
-            "save_checkpoint_secs": 300,
-            "num_epochs": -1,
-            "random_flip": True,
-            "random_resized_crop": 0.3,  # the least share of a photograph's square that is kept
-            "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
-            "polyak_decay": 0.995,
-            "eval_batch_size": 1,
-            "optimizer": {"type": "rmsprop", "learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 50},
-            "model": {
-                "name": "spatial_upsampler",
-                "hidden_size": 128,
-                "ff_size": 256,
-                "num_heads": 4,
-                "num_encoder_layers": 2,
-                "resolution": [256, 256],
-            },
-        }
-    )
+    """0.8 M parameters; the small spatial upsampler's options, more steps, smaller crops and a longer average."""
+    config = small_spatial_upsampler.get_config()
+    config.max_train_steps = 5000
+    config.random_resized_crop = 0.3
+    config.polyak_decay = 0.995
+    config.model.hidden_size = 128
+    config.model.ff_size = 256
+    config.model.num_heads = 4
+    config.model.num_encoder_layers = 2
+    return config
