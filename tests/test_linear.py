@@ -11,11 +11,12 @@ import torch
 
 from coltran.networks.dense import Dense, products_in
 from coltran_kernels import linear, pack_linear, reference
-from coltran_kernels.cpu import choice
+from coltran_kernels.cpu import choice, trained
 from coltran_kernels.cpu import linear as dense
 
 PRECISIONS = [p for p in dense.TYPES if dense.why_not(p) is None]
 FORMS = [f for f in dense.FORMS if torch.backends.mkldnn.is_available() or f.startswith("torch")]
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 needs_bfloat16 = pytest.mark.skipif("bfloat16" not in PRECISIONS, reason=str(dense.why_not("bfloat16")))
 
 
@@ -235,3 +236,51 @@ def test_the_measurement_finds_a_form_that_keeps_rows_apart(precision):
     x, weight, _ = _operands(70, 30, 40)
     layer = _layer(weight, None, found, precision)
     assert torch.equal(layer.multiply(x)[:9], layer.multiply(x[:9]))
+
+
+@needs_onednn
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(("rows", "outputs", "depth"), [((1030,), 33, 47), ((2, 512), 16, 1), ((3, 400), 1, 20)])
+def test_onednns_way_has_the_gradients_of_float64(rows, outputs, depth, relu):
+    x = torch.randn(*rows, 2 * depth)[..., ::2].requires_grad_()
+    weight, bias = torch.randn(outputs, depth, requires_grad=True), torch.randn(outputs, requires_grad=True)
+    y, grad = trained.linear(x, weight, bias, relu), torch.randn(*rows, outputs)
+    of_x, of_weight, of_bias = torch.autograd.grad(y, (x, weight, bias), grad)
+    flat_x, flat_y, flat_grad = (t.detach().flatten(0, -2) for t in (x, y, grad))
+    _assert_near(flat_y, flat_x, weight.detach(), bias.detach(), relu)
+    of_sums = (flat_grad * (flat_y > 0) if relu else flat_grad).double()
+    near = {"rtol": 1e-5, "atol": 1e-4}
+    torch.testing.assert_close(of_x.double().flatten(0, -2), of_sums @ weight.double(), **near)
+    torch.testing.assert_close(of_weight.double(), of_sums.T @ flat_x.double(), **near)
+    torch.testing.assert_close(of_bias.double(), of_sums.sum(0), **near)
+
+
+@needs_onednn
+def test_onednns_way_computes_only_the_gradients_that_are_wanted():
+    x, weight = torch.randn(1024, 5), torch.randn(3, 5)
+    for operands in ((x.clone().requires_grad_(), weight), (x, weight.clone().requires_grad_())):
+        y = trained.linear(*operands, None, False)
+        y.sum().backward()
+        assert [t.grad is not None for t in operands] == [t.requires_grad for t in operands]
+
+
+@needs_onednn
+def test_what_is_not_a_number_stays_so_in_training():
+    x = torch.full((1024, 2), float("nan"), requires_grad=True)
+    assert trained.linear(x, torch.randn(3, 2), None, True).isnan().all()
+
+
+@needs_onednn
+@pytest.mark.parametrize("way", trained.WAYS)
+def test_the_measured_way_serves_many_rows_with_a_gradient_alone(way, monkeypatch):
+    monkeypatch.setattr(choice, "chosen", lambda *_: way)
+    weight, bias = torch.randn(3, 2, requires_grad=True), torch.randn(3)
+    many, few = torch.randn(1024, 2), torch.randn(1023, 2)
+    assert trained.serves(many, weight, bias) == (way == "oneDNN")
+    assert not trained.serves(few, weight, bias)
+    assert not trained.serves(many, weight.detach(), bias)
+    assert not trained.serves(many.double(), weight, bias)
+
+
+def test_the_measurement_finds_a_way_to_train():
+    assert trained._measure() in trained.WAYS

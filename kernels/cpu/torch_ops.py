@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coltran_kernels.cpu import axial, native
+from coltran_kernels import reference
+from coltran_kernels.cpu import axial, native, trained
 from coltran_kernels.cpu.attention import attend
 from coltran_kernels.elementwise import affine
 from coltran_kernels.operators import may_train
@@ -36,6 +37,11 @@ def axial_attention(
     q, k, v = affine(q, q_scale, q_shift), affine(k, k_scale, k_shift), affine(v, v_scale, v_shift)
     train = may_train(q, k, v, bias)
     return attend(q, None, None, k, None, None, v, None, None, bias, axis, causal, train)[0]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    """See `coltran_kernels.linear`."""
+    return (trained if trained.serves(x, weight, bias) else reference).linear(x, weight, bias, relu)
 
 
 def add_layer_norm(
