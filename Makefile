@@ -40,14 +40,15 @@ hints: $(READY)  ## show hints, scores and parts drawn anew on photographs in co
 PHOTOS ?= ../shared/photos
 RUNS ?= build/runs
 PRECISION ?= float32
-# The colorizer starts from one of half its width, which learns the most of it in less time.
+# Two of the networks start from ones of half their width, which learn the most of it in less time.
 TRAIN = $(BIN)/python -m coltran.train --data_dir=$(PHOTOS)/train --precision=$(PRECISION)
 small: $(READY)  ## train the small networks on PHOTOS/train in PRECISION, measure them on PHOTOS/valid, put them into the package
-	@echo "Four trainings: about four and a half hours on two cores of an AMD EPYC (Zen 4), three with PRECISION=bfloat16, estimates."
-	$(TRAIN) --config=coltran/configs/narrow_colorizer.py --logdir=$(RUNS)/narrow
-	$(TRAIN) --config=coltran/configs/small_colorizer.py --logdir=$(RUNS)/colorizer --pretrain_dir=$(RUNS)/narrow
+	@echo "Five trainings: about six hours on two cores of an AMD EPYC (Zen 4), four with PRECISION=bfloat16, estimates."
+	$(TRAIN) --config=coltran/configs/narrow_colorizer.py --logdir=$(RUNS)/narrow_colorizer
+	$(TRAIN) --config=coltran/configs/small_colorizer.py --logdir=$(RUNS)/colorizer --pretrain_dir=$(RUNS)/narrow_colorizer
 	$(TRAIN) --config=coltran/configs/small_color_upsampler.py --logdir=$(RUNS)/color_upsampler
-	$(TRAIN) --config=coltran/configs/small_spatial_upsampler.py --logdir=$(RUNS)/spatial_upsampler
+	$(TRAIN) --config=coltran/configs/narrow_spatial_upsampler.py --logdir=$(RUNS)/narrow_spatial_upsampler
+	$(TRAIN) --config=coltran/configs/small_spatial_upsampler.py --logdir=$(RUNS)/spatial_upsampler --pretrain_dir=$(RUNS)/narrow_spatial_upsampler
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/colorizer --data_dir $(PHOTOS)/valid --train_dir $(PHOTOS)/train
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/color_upsampler --data_dir $(PHOTOS)/valid
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/spatial_upsampler --data_dir $(PHOTOS)/valid

@@ -22,7 +22,7 @@ import numpy as np
 import coltran
 from coltran.image import area_resize, list_photos, load_photo
 from coltran.photo.overlay import shrink
-from coltran.photo.recolour import luminance, recolour
+from coltran.photo.recolour import luminance, recolour, without_specks
 
 Space = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
@@ -120,7 +120,9 @@ def by_every_way(photo: np.ndarray, small: np.ndarray) -> dict[str, float]:
             large = enlarge(np.ascontiguousarray(chroma), np.ascontiguousarray(lightness / scale).astype(np.float32))
             rgb = back(np.concatenate((lightness[..., None], large), -1))
             found[f"{space}, {name}"] = distance(np.rint(255 * rgb).astype(np.uint8), photo)
-    return found | {"recolour": distance(recolour(luminance(photo), small), photo)}
+    luma = luminance(photo)
+    found["recolour"] = distance(recolour(luma, small), photo)
+    return found | {"recolour, without specks": distance(recolour(luma, without_specks(small)), photo)}
 
 
 def drawn(pipeline: coltran.Pipeline, photo: np.ndarray) -> dict[str, np.ndarray]:

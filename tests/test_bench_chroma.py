@@ -21,7 +21,7 @@ def test_every_way_is_measured_in_a_column_for_each_source(tmp_path, monkeypatch
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["photographs"] == 2 and list(found["ab"]) == columns
     ways = {f"{space}, {way}" for space in chroma.SPACES for way in chroma.ENLARGEMENTS}
-    assert all(set(of) == ways | {"gray", "recolour"} for of in found["ab"].values())
+    assert all(set(of) == ways | {"gray", "recolour", "recolour, without specks"} for of in found["ab"].values())
 
 
 @pytest.mark.parametrize("space", chroma.SPACES)

@@ -155,8 +155,9 @@ def test_a_flag_reads_the_file_and_overrides_a_nested_key(name: str) -> None:
     assert flatten(values["config"].value.to_dict()) == expected
 
 
-def test_the_narrow_colorizer_is_half_as_wide_as_the_small_one() -> None:
-    narrow, small = (get_config(f"configs/{size}_colorizer").to_dict()["model"] for size in ("narrow", "small"))
+@pytest.mark.parametrize("name", ["colorizer", "spatial_upsampler"])
+def test_a_narrow_network_is_half_as_wide_as_the_small_one(name: str) -> None:
+    narrow, small = (get_config(f"configs/{size}_{name}").to_dict()["model"] for size in ("narrow", "small"))
     assert narrow == narrow_section(small)
 
 

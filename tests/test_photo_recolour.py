@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from coltran.photo import recolour as module
-from coltran.photo.recolour import luminance, recolour
+from coltran.photo.recolour import luminance, recolour, without_specks
 
 
 def _random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -56,3 +56,23 @@ def test_a_photograph_smaller_than_the_networks_gets_the_mean_colour_of_each_are
     small[1::2] = (100, 100, 200)
     r, g, b = (int(value) for value in recolour(np.full((1, 1), 120, np.float32), small)[0, 0])
     assert (r - g, b - g) == (50, 50)
+
+
+def test_a_speck_takes_the_chroma_around_it_and_keeps_its_luma():
+    drawn = np.full((9, 12, 3), (150, 160, 200), np.uint8)
+    drawn[4, 5:7] = (150, 160, 20)
+    found = without_specks(drawn)
+    np.testing.assert_allclose(luminance(found), luminance(drawn), atol=0.5)
+    np.testing.assert_allclose(np.diff(found, axis=-1), np.broadcast_to([10, 40], (9, 12, 2)), atol=1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (31, 17)])
+def test_what_is_no_speck_stays_as_it_was_drawn(shape):
+    drawn = np.random.default_rng(0).integers(90, 106, (*shape, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(without_specks(drawn), drawn)
+
+
+def test_an_edge_between_two_colours_is_no_speck():
+    drawn = np.full((20, 20, 3), (200, 60, 60), np.uint8)
+    drawn[:, 9:] = (60, 60, 200)
+    np.testing.assert_array_equal(without_specks(drawn), drawn)

@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config = small_spatial_upsampler.get_config()
     config.max_train_steps = 5000
     config.random_resized_crop = 0.3
+    config.optimizer.learning_rate = 1e-3
     config.polyak_decay = 0.995
     config.model.hidden_size = 128
     config.model.ff_size = 256

@@ -22,7 +22,7 @@ from coltran.page.live import live
 from coltran.photo import files
 from coltran.photo.hints import Box, Hint, Wishes
 from coltran.photo.overlay import heat, paint, shrink
-from coltran.photo.recolour import luminance, recolour
+from coltran.photo.recolour import luminance, recolour, without_specks
 from coltran.photo.results import write_colouring
 from coltran.photo.sheets import sheet_of
 from coltran.pipeline import Pipeline
@@ -134,7 +134,9 @@ def draw(
     )
     order = np.argsort(-np.array(found.log_prob), kind="stable").tolist()
     best = found.choose(order)
-    sitting.labels, sitting.images, sitting.bits = best.labels, best.images, [-one for one in best.log_prob]
+    sitting.labels, sitting.bits = best.labels, [-one for one in best.log_prob]
+    final = pipeline.stages[-1] == "final"
+    sitting.images = [without_specks(image) for image in best.images] if final else best.images
     sitting.options = options | {"size": "original", "samples_of_seed": order}
     sitting.chosen = 0
 

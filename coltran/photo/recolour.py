@@ -18,6 +18,7 @@ import numpy as np
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 TINY = np.float32(1e-3)  # keeps black and white from dividing by zero
+FAR = 32  # levels; at 256 x 256 one true colour in two thousand is as far from those around it
 STRIP = 1 << 16  # pixels that are worked on at once, so that memory does not grow with the photograph
 
 
@@ -30,6 +31,25 @@ def luminance(photo: np.ndarray) -> np.ndarray:
     for top in range(0, len(photo), rows):
         luma[top : top + rows] = photo[top : top + rows] @ LUMA
     return luma
+
+
+def without_specks(drawn: np.ndarray) -> np.ndarray:
+    """Colours in which a pixel whose chroma is far from that around it has the chroma around it.
+
+    An upsampler gives each channel's value by itself, so now and then one of them is far off.
+
+    Args:
+        drawn: uint8 [h, w, 3], by the spatial upsampler: at 64 x 64 true colours vary as much.
+
+    Returns:
+        uint8 [h, w, 3]: where one of the three differences is more than `FAR` levels from the median of 5 x 5 pixels,
+        those medians on the pixel's luma; elsewhere as drawn.
+    """
+    luma = (drawn @ LUMA)[..., None]
+    chroma = drawn - luma
+    around = cv2.medianBlur(chroma, 5)
+    far = np.abs(chroma - around).max(axis=-1, keepdims=True) > FAR
+    return np.where(far, np.clip(np.rint(luma + around), 0, 255).astype(np.uint8), drawn)
 
 
 def recolour(luma: np.ndarray, small: np.ndarray, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
