@@ -40,11 +40,11 @@ class RMSprop(torch.optim.Optimizer):
         epsilon: float = 1e-7,
     ) -> None:
         if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, not {learning_rate}.")
+            raise ValueError(f"learning_rate must be above 0, not {learning_rate}")
         if not 0 <= rho < 1:
-            raise ValueError(f"rho must lie in [0, 1), not {rho}.")
+            raise ValueError(f"rho must lie in [0, 1), not {rho}")
         if not epsilon > 0:
-            raise ValueError(f"epsilon must be above 0, not {epsilon}.")
+            raise ValueError(f"epsilon must be above 0, not {epsilon}")
         super().__init__(params, {"learning_rate": learning_rate, "rho": rho, "epsilon": epsilon})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -120,10 +120,10 @@ def rate_factor(config: Mapping[str, Any], step: int) -> float:
     options = config.get("optimizer") or {}
     name, warmup = options.get("schedule", "constant"), options.get("warmup_steps", 0)
     if name not in SCHEDULES:
-        raise ValueError(f"config.optimizer.schedule must be one of {', '.join(SCHEDULES)}, not {name!r}.")
+        raise ValueError(f"config.optimizer.schedule must be one of {', '.join(SCHEDULES)}, not {name!r}")
     last = options.get("decay_steps", 0) or config["max_train_steps"]
     if warmup < 0 or (name != "constant" and last <= warmup):
-        raise ValueError(f"config.optimizer: warmup_steps {warmup} must lie from 0 to below decay_steps {last}.")
+        raise ValueError(f"config.optimizer: warmup_steps {warmup} must lie from 0 to below decay_steps {last}")
     if step < warmup:
         return (step + 1) / warmup
     return SCHEDULES[name](min(1.0, (step - warmup) / (last - warmup))) if name != "constant" else 1.0
@@ -159,12 +159,12 @@ def build_optimizer(config: Mapping[str, Any], params: Iterable[Any]) -> torch.o
     if [key for key in _OF_SCHEDULE if options.pop(key, None) is not None]:
         rate_factor(config, 0)
     if kind not in _OPTIMIZERS:
-        raise ValueError(f"config.optimizer.type must be one of {', '.join(_OPTIMIZERS)}, not {kind!r}.")
+        raise ValueError(f"config.optimizer.type must be one of {', '.join(_OPTIMIZERS)}, not {kind!r}")
     try:
         return _OPTIMIZERS[kind](params, **options)
     except TypeError as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        raise ValueError(f"config.optimizer: {kind} cannot be built with {given} ({error}).") from error
+        raise ValueError(f"config.optimizer: {kind} cannot be built with {given} ({error})") from error
 
 
 class MovingAverage:
@@ -177,7 +177,7 @@ class MovingAverage:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         if not 0 < decay < 1:
-            raise ValueError(f"config.polyak_decay must lie in (0, 1), or be 0 for none, not {decay}.")
+            raise ValueError(f"config.polyak_decay must lie in (0, 1), or be 0 for none, not {decay}")
         self.decay = decay
         self._weights = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.averages = {name: p.detach().clone() for name, p in self._weights.items()}

@@ -90,7 +90,7 @@ def start(
         optimizer = build_optimizer(config, network.parameters())
         average = build_average(config, network)
     except (ValueError, KeyError, TypeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"The configuration cannot be trained: {reason}.") from error
     if where.bfloat16:
         use_bfloat16(network)
