@@ -111,7 +111,7 @@ def distance(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def by_every_way(photo: np.ndarray, small: np.ndarray) -> dict[str, float]:
-    """The distance by colour space and enlargement, and by `recolour`, for one photograph and its small colours."""
+    """The distance by colour space and enlargement, and by `recolour`, for a photograph and its small colours."""
     found = {"gray": distance(np.repeat(np.rint(luminance(photo))[..., None], 3, -1).astype(np.uint8), photo)}
     for space, (into, back) in SPACES.items():
         lightness, chroma = into(photo / 255)[..., 0], into(small / 255)[..., 1:]
@@ -121,8 +121,10 @@ def by_every_way(photo: np.ndarray, small: np.ndarray) -> dict[str, float]:
             rgb = back(np.concatenate((lightness[..., None], large), -1))
             found[f"{space}, {name}"] = distance(np.rint(255 * rgb).astype(np.uint8), photo)
     luma = luminance(photo)
-    found["recolour"] = distance(recolour(luma, small), photo)
-    return found | {"recolour, without specks": distance(recolour(luma, without_specks(small)), photo)}
+    return found | {
+        "recolour": distance(recolour(luma, small), photo),
+        "recolour, without specks": distance(recolour(luma, without_specks(small)), photo),
+    }
 
 
 def drawn(pipeline: coltran.Pipeline, photo: np.ndarray) -> dict[str, np.ndarray]:

@@ -33,7 +33,7 @@ from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.original import download
 from coltran.photo import squares
 from coltran.photo.hints import Box, Hint, Wishes
-from coltran.photo.recolour import luminance, recolour, without_specks
+from coltran.photo.recolour import for_photographs, luminance, recolour
 from coltran.photo.view import View, look
 from coltran.sampling import upsample_color, upsample_space
 from coltran.sampling.estimates import ESTIMATES
@@ -238,9 +238,8 @@ class Pipeline:
                 log_prob = [float(total) / log(2) / strip.given.numel() for total in strip.log_prob]
                 if size == "original":
                     luma = luminance(strip.view.photo)
-                    if stage == "final":
-                        colours = [without_specks(image) for image in colours]
-                    colours = [recolour(luma, image, strip.view.photo.dtype.type) for image in colours]
+                    kind = strip.view.photo.dtype.type
+                    colours = [recolour(luma, image, kind) for image in for_photographs(colours, stage)]
                     gray = np.rint(luma).astype(np.uint8)
                 else:
                     gray = strip.view.gray_high if stage == "final" else strip.view.gray_low

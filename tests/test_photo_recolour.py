@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from coltran.photo import recolour as module
-from coltran.photo.recolour import luminance, recolour, without_specks
+from coltran.photo.recolour import for_photographs, luminance, recolour, without_specks
 
 
 def _random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -76,3 +76,10 @@ def test_an_edge_between_two_colours_is_no_speck():
     drawn = np.full((20, 20, 3), (200, 60, 60), np.uint8)
     drawn[:, 9:] = (60, 60, 200)
     np.testing.assert_array_equal(without_specks(drawn), drawn)
+
+
+def test_specks_of_the_final_colours_alone_are_kept_from_a_photograph():
+    drawn = [_random(64, 64)]
+    np.testing.assert_array_equal(for_photographs(drawn, "final"), [without_specks(drawn[0])])
+    for stage in ("coarse", "color"):
+        np.testing.assert_array_equal(for_photographs(drawn, stage), drawn)

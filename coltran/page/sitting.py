@@ -22,7 +22,7 @@ from coltran.page.live import live
 from coltran.photo import files
 from coltran.photo.hints import Box, Hint, Wishes
 from coltran.photo.overlay import heat, paint, shrink
-from coltran.photo.recolour import luminance, recolour, without_specks
+from coltran.photo.recolour import for_photographs, luminance, recolour
 from coltran.photo.results import write_colouring
 from coltran.photo.sheets import sheet_of
 from coltran.pipeline import Pipeline
@@ -135,8 +135,7 @@ def draw(
     order = np.argsort(-np.array(found.log_prob), kind="stable").tolist()
     best = found.choose(order)
     sitting.labels, sitting.bits = best.labels, [-one for one in best.log_prob]
-    final = pipeline.stages[-1] == "final"
-    sitting.images = [without_specks(image) for image in best.images] if final else best.images
+    sitting.images = for_photographs(best.images, pipeline.stages[-1])
     sitting.options = options | {"size": "original", "samples_of_seed": order}
     sitting.chosen = 0
 

@@ -12,6 +12,7 @@ docs/photographs.md has the measurements behind the choice of the space and of t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -50,6 +51,11 @@ def without_specks(drawn: np.ndarray) -> np.ndarray:
     around = cv2.medianBlur(chroma, 5)
     far = np.abs(chroma - around).max(axis=-1, keepdims=True) > FAR
     return np.where(far, np.clip(np.rint(luma + around), 0, 255).astype(np.uint8), drawn)
+
+
+def for_photographs(drawn: Sequence[np.ndarray], stage: str) -> list[np.ndarray]:
+    """Colours that the networks drew up to a stage, uint8 [h, w, 3] each, as they are put on whole photographs."""
+    return [without_specks(image) for image in drawn] if stage == "final" else list(drawn)
 
 
 def recolour(luma: np.ndarray, small: np.ndarray, dtype: type[np.unsignedinteger] = np.uint8) -> np.ndarray:
