@@ -42,6 +42,7 @@ from coltran_kernels import (
     reference,
 )
 from coltran_kernels.cpu import linear as dense
+from coltran_kernels.cpu import trained
 from coltran_kernels.ops import IMPLEMENTATIONS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -163,6 +164,23 @@ def test_dense(benchmark: Any, rows: int, outputs: int, precision: str, form: st
     layer = dense.lay_out(weight, None, precision, form)
     benchmark.extra_info["gflop"] = 2e-9 * rows * outputs * HIDDEN
     time_it(benchmark, lambda: layer.multiply(x))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.parametrize("way", trained.WAYS)
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(16384, 128, 384), (4096, 512, 512), (4096, 512, 1536)])
+def test_dense_in_training(benchmark: Any, rows: int, inputs: int, outputs: int, way: str) -> None:
+    """Forward and both gradients, by torch or by oneDNN where that serves."""
+    operands = [torch.randn(shape, requires_grad=True) for shape in ((rows, inputs), (outputs, inputs), (outputs,))]
+    grad = torch.randn(rows, outputs)
+
+    def gradients(linear: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(linear(*operands, False), operands, grad)
+
+    linear_of = trained.linear if way == "oneDNN" else reference.linear
+    torch.testing.assert_close(gradients(linear_of), gradients(reference.linear), rtol=1e-4, atol=1e-3)
+    benchmark.extra_info["gflop"] = 6e-9 * rows * inputs * outputs
+    time_it(benchmark, lambda: gradients(linear_of))
 
 
 @by_all

@@ -199,7 +199,7 @@ def linear(
         weight: [N, K].
         bias: [N] or None.
         relu: take max(y, 0).
-        implementation: all of them take torch's product, but "cpu" oneDNN's for a gradient where that is faster.
+        implementation: all take torch's product, but for a gradient "cpu" oneDNN's where faster, differentiable once.
 
     Returns:
         [..., N].

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from coltran_kernels.cpu import choice
+from coltran_kernels.cpu import choice, native
 from coltran_kernels.operators import may_train
 
 WAYS = ("torch", "oneDNN")
@@ -80,9 +80,7 @@ def _measure() -> str:
 
 def serves(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether `linear` takes these tensors, and gains something over torch's."""
-    if torch.compiler.is_compiling() or not may_train(x, weight, bias):
-        return False
-    if any(t is not None and (t.device.type != "cpu" or t.dtype != torch.float32) for t in (x, weight, bias)):
+    if torch.compiler.is_compiling() or not may_train(x, weight, bias) or native.unsuited(x, weight, bias):
         return False
     if x.shape[:-1].numel() < FEWEST or weight.numel() == 0:
         return False
