@@ -5,7 +5,7 @@
 //     attend      softmax(q k^T + bias) v for one query of one head
 //     condition   scale and shift
 //     normalise   layer norm with scale and shift
-//     exp_all     e^x over an array
+//     exponentials  e^x over an array, and their sum
 //
 // Everything has internal linkage: the linker must never take code compiled for one instruction set for another.
 // An output's sum runs over the inputs in order whatever the number of images, so that no image can tell its batch.
@@ -45,19 +45,25 @@ typedef uint32_t Pairs __attribute__((vector_size(LANES * sizeof(float)), aligne
 inline Vector load(const float *p) { return *(const Vector *)p; }
 inline void store(float *p, Vector v) { *(Vector *)p = v; }
 
-// The sum of N neighbouring floats, halves first.
-template <int N>
-float sum(const float *p) {
+// N neighbouring floats made one by `both`, halves first.
+template <int N, typename Both>
+float folded(const float *p, Both both) {
     if constexpr (N == 1) {
         return *p;
     } else {
         typedef float Half __attribute__((vector_size(N / 2 * sizeof(float)), aligned(alignof(float)), may_alias));
-        const Half folded = *(const Half *)p + *(const Half *)(p + N / 2);
-        return sum<N / 2>((const float *)&folded);
+        const Half half = both(*(const Half *)p, *(const Half *)(p + N / 2));
+        return folded<N / 2>((const float *)&half, both);
     }
 }
 
-inline float sum(Vector v) { return sum<LANES>((const float *)&v); }
+inline float sum(Vector v) {
+    return folded<LANES>((const float *)&v, [](auto a, auto b) { return a + b; });
+}
+
+inline float largest(Vector v) {
+    return folded<LANES>((const float *)&v, [](auto a, auto b) { return a > b ? a : b; });
+}
 
 // What a product reads of a panel and of an image at once: a float of each, or a pair of neighbouring bfloat16 values,
 // the first in the low half. Products of pairs are exact, the second is added first, as the processors' units do.
@@ -141,10 +147,19 @@ inline void two_products(const float *x, const float *panel, int64_t depth, cons
     two_tiles(x, panel, depth * PANEL, depth, bias, y);
 }
 
-// n floats, at most DEPTH, rounded to bfloat16: pairs, the last filled up with zero.
+// Its bfloat16 in the low half: to nearest, ties to even; what is not a number stays so.
+inline uint32_t rounded(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
+    return number ? (bits + 0x7fffu + (bits >> 16 & 1)) >> 16 : bits >> 16 | 0x40u;
+}
+
+// n floats rounded to bfloat16: pairs of neighbours, up to the end of the last vector, filled with zeros. `pairs` may
+// be where x is.
 inline void to_pairs(const float *x, int64_t n, uint32_t *pairs) {
     constexpr int64_t STEP = 2 * LANES;
-    float filled[DEPTH];
+    float filled[STEP];
     const int64_t whole = n / STEP * STEP, rest = n - whole;
     memcpy(filled, x + whole, (size_t)rest * sizeof(float));
     memset(filled + rest, 0, (size_t)(STEP - rest) * sizeof(float));
@@ -153,17 +168,26 @@ inline void to_pairs(const float *x, int64_t n, uint32_t *pairs) {
 #if defined(__AVX512BF16__)
         store((float *)(pairs + i / 2), (Vector)_mm512_cvtne2ps_pbh((__m512)load(from + LANES), (__m512)load(from)));
 #else
-        for (int64_t j = 0; j < STEP; j += 2) {
-            uint32_t halves[2];
-            memcpy(halves, from + j, sizeof(halves));
-            for (uint32_t &bits : halves) {  // to nearest, ties to even; what is not a number stays so
-                const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
-                bits = number ? (bits + 0x7fffu + (bits >> 16 & 1)) >> 16 : bits >> 16 | 0x40u;
-            }
-            pairs[(i + j) / 2] = halves[0] | halves[1] << 16;
-        }
+        float both[STEP];
+        memcpy(both, from, sizeof both);
+        for (int64_t j = 0; j < STEP; j += 2) pairs[(i + j) / 2] = rounded(both[j]) | rounded(both[j + 1]) << 16;
 #endif
     }
+}
+
+// Pairs of a number of `first` and the one of `second` below it, up to the end of the last vector.
+inline void to_pairs_of_rows(const float *first, const float *second, int64_t n, uint32_t *pairs) {
+#if defined(__AVX512BF16__)
+    alignas(64) uint16_t order[2 * LANES];
+    for (int i = 0; i < LANES; ++i) order[2 * i] = (uint16_t)i, order[2 * i + 1] = (uint16_t)(LANES + i);
+    const __m512i mixed = _mm512_load_si512(order);
+    for (int64_t i = 0; i < n; i += LANES) {
+        const __m512bh both = _mm512_cvtne2ps_pbh((__m512)load(second + i), (__m512)load(first + i));
+        store((float *)(pairs + i), (Vector)_mm512_permutexvar_epi16(mixed, (__m512i)both));
+    }
+#else
+    for (int64_t i = 0; i < n; ++i) pairs[i] = rounded(first[i]) | rounded(second[i]) << 16;
+#endif
 }
 
 // The same two for panels of pairs, [ceil(K / 2)][PANEL][2]: the inputs are rounded DEPTH at a time.
@@ -210,25 +234,21 @@ inline void multiply(const float *x, int64_t x_stride, const void *weights, bool
         multiply_with((const float *)weights + first * depth);
 }
 
-// x becomes e^x for x <= 0, to 2 units in the last place; 0 below -87, where the result would not be a normal number.
-// Goes on to the end of the last vector: x has room for round_up(n, 16) values.
-inline void exp_all(float *x, int64_t n) {
-    for (int64_t i = 0; i < n; i += LANES) {
-        const Vector given = load(x + i), lowest = Vector{} - 87.0f;
-        const Vector clamped = given < lowest ? lowest : given;
-        // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
-        const Vector shifted = clamped * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
-        const Vector r = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
-        Vector p = Vector{} + 1.9875691500e-4f;
-        p = p * r + 1.3981999507e-3f;
-        p = p * r + 8.3334519073e-3f;
-        p = p * r + 4.1665795894e-2f;
-        p = p * r + 1.6666665459e-1f;
-        p = p * r + 5.0000001201e-1f;
-        p = p * r * r + r + 1.0f;
-        const Vector power = (Vector)(((Bits)shifted + 127) << 23);
-        store(x + i, given < lowest ? Vector{} : p * power);
-    }
+// e^x for x <= 0, to 2 units in the last place; 0 below -87, where the result would not be a normal number.
+inline Vector exp_of(Vector x) {
+    const Vector lowest = Vector{} - 87.0f, clamped = x < lowest ? lowest : x;
+    // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low bits.
+    const Vector shifted = clamped * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
+    const Vector r = (clamped - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    Vector p = Vector{} + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const Vector power = (Vector)(((Bits)shifted + 127) << 23);
+    return x < lowest ? Vector{} : p * power;
 }
 
 inline float largest(const float *x, int64_t n) {
@@ -238,19 +258,19 @@ inline float largest(const float *x, int64_t n) {
     return most;
 }
 
-// x becomes e^((x - max) / temperature); returns the sum.
+// x becomes e^((x - max) / temperature), and zeros up to the end of the last vector, for which it has room; returns the
+// sum.
 inline float exponentials(float *x, int64_t n, float temperature) {
-    const float most = largest(x, n);
-    if (temperature == 1.0f) {
-        for (int64_t i = 0; i < n; ++i) x[i] -= most;
-    } else {
-        for (int64_t i = 0; i < n; ++i) x[i] = (x[i] - most) / temperature;
+    for (int64_t i = n; i % LANES; ++i) x[i] = -INFINITY;
+    Vector most = load(x), total{};
+    for (int64_t i = LANES; i < n; i += LANES) most = load(x + i) > most ? load(x + i) : most;
+    const float subtracted = largest(most);
+    for (int64_t i = 0; i < n; i += LANES) {
+        const Vector below = load(x + i) - subtracted, power = exp_of(temperature == 1.0f ? below : below / temperature);
+        store(x + i, power);
+        total += power;
     }
-    exp_all(x, n);
-    float total = 0;
-#pragma omp simd reduction(+ : total)
-    for (int64_t i = 0; i < n; ++i) total += x[i];
-    return total;
+    return sum(total);
 }
 
 inline float dot(const float *a, const float *b, int64_t n) {

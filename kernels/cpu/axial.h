@@ -51,10 +51,13 @@ constexpr int64_t GROUP = 8;
 static constexpr int64_t groups_of(const Axial &a) { return (a.lines + GROUP - 1) / GROUP; }
 
 // One thread's: queries, keys, values and gradients of the output in rows, keys and values turned round, attention and
-// its gradient, the sums of a block, and the gradient of the bias' table.
+// its gradient, the sums of a block, and the gradient of the bias' table. Of bfloat16 operands also rows in pairs.
 static constexpr int64_t backward_scratch(const Axial &a) {
     const int64_t positions = stride_of(a.length), channels = stride_of(a.channels);
-    return (4 * a.length + QUERIES) * channels + 2 * (a.channels + a.length) * positions + round_up(2 * a.length, 16);
+    const int64_t rows = (4 * a.length + 1 + QUERIES) * channels, turned = 2 * a.channels * positions;
+    const int64_t squares = 2 * positions * (a.narrow ? QUERIES : a.length);
+    const int64_t pairs = a.narrow ? (3 * channels + 2 * positions) * ((a.length + 1) / 2) : 0;
+    return rows + turned + squares + pairs + round_up(2 * a.length, 16);
 }
 
 using AttendLine = void (*)(const Axial &, int64_t task, int thread);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // How attention reads its operands, and writes their gradients, one line of one head at a time: float32 or bfloat16 in
-// memory, float32 in its arithmetic.
+// memory, and so in its products, float32 in all else.
 #pragma once
+
+#include <type_traits>
 
 #include "arithmetic.h"
 #include "axial.h"
@@ -27,12 +29,27 @@ inline float widened(Bfloat16 x) {
 
 inline void put(float x, float &to) { to = x; }
 
-// Rounds to the nearest, half to even; what is not a number stays so.
-inline void put(float x, Bfloat16 &to) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    to.bits = (uint16_t)(x == x ? rounded : 0x7fc0);
+inline void put(float x, Bfloat16 &to) { to.bits = (uint16_t)rounded(x); }
+
+// What products read at once: a float, or a pair of bfloat16 values. Either takes the room of a float.
+template <typename T>
+using Input = std::conditional_t<std::is_same_v<T, float>, float, uint32_t>;
+
+// Numbers in one.
+template <typename T>
+constexpr int64_t NUMBERS = std::is_same_v<T, float> ? 1 : 2;
+
+// How many n numbers make.
+template <typename T>
+constexpr int64_t inputs_of(int64_t n) {
+    return (n + NUMBERS<T> - 1) / NUMBERS<T>;
+}
+
+// A row of n numbers, in its place.
+template <typename T>
+Input<T> *to_inputs(float *row, int64_t n) {
+    if constexpr (NUMBERS<T> == 2) to_pairs(row, n, (uint32_t *)row);
+    return (Input<T> *)row;
 }
 
 // One line of one head of a tensor; positions lie `step` elements apart. Null: the tensor is absent.
@@ -58,16 +75,21 @@ struct Operand {
         : x(x, image, line, head), scale(scale, image, line, head), shift(shift, image, line, head),
           channels(a.channels) {}
 
-    // Channels [from, from + n) of a position, conditioned.
+    // Channels [from, from + n) of a position, conditioned. Positions lie too far apart for the processor to see where
+    // the next will be read, so it is told.
     void read(int64_t position, int64_t from, int64_t n, float *to) const {
+        constexpr int64_t AHEAD = 8;
         const T *values = x.at(position) + from;
+        __builtin_prefetch(values + AHEAD * x.step);
         for (int64_t i = 0; i < n; ++i) to[i] = widened(values[i]);
         if (scale.data) {
             const T *factors = scale.at(position) + from;
+            __builtin_prefetch(factors + AHEAD * scale.step);
             for (int64_t i = 0; i < n; ++i) to[i] *= widened(factors[i]);
         }
         if (shift.data) {
             const T *terms = shift.at(position) + from;
+            __builtin_prefetch(terms + AHEAD * shift.step);
             for (int64_t i = 0; i < n; ++i) to[i] += widened(terms[i]);
         }
     }
