@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from coltran import networks
 from coltran.networks.colorizer import Colorizer
-from coltran.networks.layers import shift_down, shift_right
+from coltran.networks.layers import Dropout, draw_dropout, shift_down, shift_right
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from tests.tiny import colorizer_config, upsampler_config
 
@@ -142,6 +142,20 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(network(rgb).logits, network(rgb).logits)
     network.eval()
     assert torch.equal(network(rgb).logits, network(rgb).logits)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.75])
+def test_dropout_of_an_image_is_drawn_from_its_own_generator(p):
+    layer, x = Dropout(p), torch.ones(2, 33, 35, 7)  # of which no image has a multiple of four numbers
+    draw_dropout(layer, [torch.Generator().manual_seed(seed) for seed in (1, 2)])
+    both = layer(x)
+    draw_dropout(layer, [torch.Generator().manual_seed(2)])
+    assert torch.equal(layer(x[1:]), both[1:]) and not torch.equal(both[0], both[1])
+    assert sorted(both.unique().tolist()) == pytest.approx([0, 1 / (1 - p)], rel=1e-4)
+    deviation = (p / (1 - p) / x.numel()) ** 0.5
+    assert abs(both.mean().item() - 1) < 4 * deviation
+    pairs = (both[:, :, 1:] - 1) * (both[:, :, :-1] - 1)
+    assert abs(pairs.mean().item()) < 4 * p / (1 - p) / pairs.numel() ** 0.5  # neighbours know nothing of each other
 
 
 def test_building_does_not_change_the_configuration():

@@ -76,12 +76,16 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, ...] -> [B, ...]."""
-        if not self.generators or not self.training or not self.p:
+        if not self.generators or not self.training or self.p in (0, 1):
             return super().forward(x)
-        kept = torch.empty_like(x)
-        for images, generator in zip(kept.chunk(len(self.generators)), self.generators, strict=True):
-            images.bernoulli_(1 - self.p, generator=generator)
-        return x * kept / (1 - self.p)
+        # Four numbers of 16 bits for one call of the generator: drawing them singly takes a tenth of a step on a CPU.
+        images = x.numel() // len(self.generators)
+        drawn = torch.empty(len(self.generators), -(-images // 4), dtype=torch.int64, device=x.device)
+        for image, generator in zip(drawn, self.generators, strict=True):
+            image.random_(-(2**63), None, generator=generator)
+        dropped = round(self.p * 2**16)
+        kept = drawn.view(torch.int16)[:, :images] >= dropped - 2**15
+        return x * (kept.reshape(x.shape).to(x.dtype) / (1 - dropped / 2**16))
 
 
 def draw_dropout(network: nn.Module, generators: Sequence[torch.Generator]) -> None:
