@@ -135,14 +135,16 @@ void line_of(const AxialGradients &b, int64_t image, int64_t line, int64_t head,
     const Operand<T> dq(a, b.q, b.q_scale, b.q_shift, image, line, head);
     const Operand<T> dk(a, b.k, b.k_scale, b.k_shift, image, line, head);
     const Operand<T> dv(a, b.v, b.v_scale, b.v_shift, image, line, head);
-    // Each first as rows of floats, then as it is multiplied; the row of zeros after the last is the next one's first.
-    const In *rows_of[3];
-    const auto read = [&](const Operand<T> &operand, float *rows, int index) {
+    // Each as rows of floats first, of which the one after the last is used as well, then as it is multiplied.
+    const auto read = [&](const Operand<T> &operand, float *rows, In *room) -> const In * {
         operand.read_rows(0, length, rows, row);
-        if (index < 3) rows_of[index] = to_rows<T>(rows, row, length, channels, pairs + index * positions * row);
+        const In *over_positions = room ? to_rows<T>(rows, row, length, channels, room) : nullptr;
         for (int64_t t = 0; t < length; ++t) to_inputs<T>(rows + t * row, channels);
+        return over_positions;
     };
-    read(of_q, q, 0), read(of_k, k, 1), read(of_v, v, 3), read(of_g, g, 2);
+    const In *q_rows = read(of_q, q, pairs), *k_rows = read(of_k, k, pairs + positions * row);
+    read(of_v, v, nullptr);
+    const In *g_rows = read(of_g, g, pairs + 2 * positions * row);
     turn((const In *)k, row, length, depth, keys, wide), turn((const In *)v, row, length, depth, values, wide);
     In *whole_p = PAIRS ? pairs + 3 * positions * row : (In *)p;
     In *whole_ds = PAIRS ? whole_p + positions * wide : (In *)ds;
@@ -165,17 +167,17 @@ void line_of(const AxialGradients &b, int64_t image, int64_t line, int64_t head,
         to_rows<T>(s, wide, rows, seen, whole_p + from / NUMBERS<T> * wide);
         to_rows<T>(dp, wide, rows, seen, whole_ds + from / NUMBERS<T> * wide);
         for (int64_t i = 0; i < rows; ++i) to_inputs<T>(dp + i * wide, seen);
-        product(rows, (const In *)dp, wide, 1, rows_of[1], row, inputs_of<T>(seen), channels, sums, row);
+        product(rows, (const In *)dp, wide, 1, k_rows, row, inputs_of<T>(seen), channels, sums, row);
         write(of_q, dq, from, rows, sums, row, scale);
     }
     for (int64_t block = 0; block < blocks; ++block) {  // of keys
         const auto [from, to] = part(block);
         const int64_t rows = to - from, first = a.causal ? from / NUMBERS<T> : 0;
-        product(rows, whole_ds + first * wide + from, 1, wide, rows_of[0] + first * row, row, positions - first,
-                channels, sums, row);
+        product(rows, whole_ds + first * wide + from, 1, wide, q_rows + first * row, row, positions - first, channels,
+                sums, row);
         write(of_k, dk, from, rows, sums, row, scale);
-        product(rows, whole_p + first * wide + from, 1, wide, rows_of[2] + first * row, row, positions - first,
-                channels, sums, row);
+        product(rows, whole_p + first * wide + from, 1, wide, g_rows + first * row, row, positions - first, channels,
+                sums, row);
         write(of_v, dv, from, rows, sums, row, 1.0f);
     }
 }
