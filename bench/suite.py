@@ -38,8 +38,10 @@ from coltran_kernels import (
     axial_attention,
     cached_attention,
     decode_row,
+    packed_attention,
     prepare_decoder,
     reference,
+    takes_bfloat16,
 )
 from coltran_kernels.cpu import linear as dense
 from coltran_kernels.cpu import trained
@@ -139,6 +141,27 @@ def test_axial_attention(
         return torch.autograd.grad(out.square().sum(), (q, k, v, bias)) if train else (out,)
 
     compare_and_time(benchmark, call, implementation, tolerance=1e-3)
+
+
+@pytest.mark.skipif(not takes_bfloat16(DEVICE.type), reason="nothing multiplies bfloat16 inside attention here")
+@pytest.mark.parametrize(("batch", "length", "heads", "channels"), [(2, 256, 2, 32), (1, 256, 4, 128), (8, 64, 4, 32)])
+@pytest.mark.parametrize("train", [False, True], ids=["forward", "and-backward"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_packed_attention(
+    benchmark: Any, precision: str, train: bool, batch: int, length: int, heads: int, channels: int
+) -> None:
+    qkv = random(batch, length, length, 3 * heads * channels).to(getattr(torch, precision)).requires_grad_(train)
+    bias = random(heads, 2 * length).requires_grad_(train)
+
+    def call(name: str) -> tuple[Tensor, ...]:
+        operand = qkv.float() if name == "reference" else qkv
+        out = packed_attention(
+            operand, None, bias, axis="row", causal=False, conditioned="", scaled=False, implementation=name
+        )
+        found = torch.autograd.grad(out.float().sum(), (qkv, bias)) if train else (out,)
+        return tuple(t.float() for t in found)
+
+    compare_and_time(benchmark, call, "cpu", tolerance=1e-3 if precision == "float32" else 2**-6)
 
 
 @by_all
