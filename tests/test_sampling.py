@@ -178,6 +178,13 @@ def test_color_upsampler_takes_the_most_probable_values_of_each_channel():
     assert torch.equal(upsample_color(network, coarse, gray), expected.to(torch.uint8))
 
 
+@pytest.mark.parametrize("shape", [(1, 6, 8), (1, 8, 6, 3), (2, 6, 8, 3), (1, 6, 8, 3, 1)])
+def test_upsampling_says_which_sizes_it_takes(shape):
+    network = ColorUpsampler(upsampler_config("color_upsampler"))
+    with pytest.raises(ValueError, match=r"takes gray \[B, 6, 8\] and \[B, 6, 8, 3\], got \[1, 6, 8\]"):
+        upsample_color(network, torch.zeros(shape, dtype=torch.int64), torch.zeros(1, 6, 8, dtype=torch.int64))
+
+
 def test_a_named_seed_comes_of_seed_and_file_name_alone():
     assert named_seed(1, "/album/p.png") == named_seed(1, "s3://other/p.png") == named_seed(1, "p.png")
     assert len({named_seed(seed, name) for seed in (1, 11) for name in ("p.png", "1/q.png", "P.png")}) == 6

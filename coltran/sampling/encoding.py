@@ -80,7 +80,14 @@ def estimate_values(
 
     One channel of one image at a time; the grayscale half of the input is made once for all channels, and the logits
     exist for one block at a time.
+
+    Raises:
+        ValueError: images of another size than the network's, or not the same ones.
     """
+    height, width = network.config.get("resolution", [64, 64])
+    if channels.dim() != 4 or channels.shape[:3] != gray.shape or gray.shape[1:] != (height, width):
+        found = f"{list(gray.shape)} and {list(channels.shape)}"
+        raise ValueError(f"this upsampler takes gray [B, {height}, {width}] and [B, {height}, {width}, 3], got {found}")
     if channels.device.type == "xla" and implementation in (None, "xla"):
         return _in_graphs(network, channels, gray, estimate, implementation)
     of_channel, of_gray = network.tables()

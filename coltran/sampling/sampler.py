@@ -124,7 +124,7 @@ def sample(
         finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
             for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
         precision: "float32", or "bfloat16" for products of values rounded to it, on a CPU that has units for them: the
-            dense layers and the row decoder's, with sums, norms, attention and the draw in float32.
+            dense layers', the encoder's attention's and the row decoder's; all else, the sums too, is float32.
         implementation: passed to the kernels.
 
     Raises:
@@ -215,7 +215,7 @@ def upsample_color(
         uint8 [B, 64, 64, 3].
 
     Raises:
-        ValueError: an unknown estimate.
+        ValueError: an unknown estimate, or images of another size than the network's.
     """
     chosen = choose(ESTIMATES, estimate, "estimate")
     return estimate_values(network, to_bits(coarse, 8, 3), gray, chosen, implementation=implementation)
