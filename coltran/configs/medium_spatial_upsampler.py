@@ -10,12 +10,12 @@ from coltran.configs import small_spatial_upsampler
 
 
 def get_config() -> ConfigDict:
-    """0.8 M parameters; the small spatial upsampler's options, more steps, smaller crops and a longer average."""
+    """0.8 M parameters; the small spatial upsampler's options, more steps and smaller crops."""
     config = small_spatial_upsampler.get_config()
+    config.batch_size = 1
     config.max_train_steps = 5000
     config.random_resized_crop = 0.3
     config.optimizer.learning_rate = 1e-3
-    config.polyak_decay = 0.995
     config.model.hidden_size = 128
     config.model.ff_size = 256
     config.model.num_heads = 4

@@ -10,11 +10,13 @@ from coltran.configs import small_spatial_upsampler
 
 
 def get_config() -> ConfigDict:
-    """0.1 M parameters; the small spatial upsampler's options, more steps and smaller crops."""
+    """0.1 M parameters; the small spatial upsampler's options, smaller crops and a shorter average."""
     config = small_spatial_upsampler.get_config()
+    config.batch_size = 1
     config.max_train_steps = 3600
     config.random_resized_crop = 0.6
     config.optimizer.learning_rate = 1e-3
+    config.polyak_decay = 0.98
     config.model.hidden_size = 32
     config.model.ff_size = 64
     return config

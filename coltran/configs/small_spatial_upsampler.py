@@ -19,14 +19,14 @@ def get_config() -> ConfigDict:
             "downsample_res": 64,
             "resolution": [256, 256],
             "random_channel": True,
-            "batch_size": 1,
-            "max_train_steps": 2000,
+            "batch_size": 2,
+            "max_train_steps": 3900,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "random_flip": True,
             "random_resized_crop": 0.7,  # the least share of a photograph's square that is kept
             "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
-            "polyak_decay": 0.98,
+            "polyak_decay": 0.995,
             "eval_batch_size": 1,
             "optimizer": {"type": "rmsprop", "learning_rate": 5e-4, "schedule": "linear", "warmup_steps": 50},
             "model": {
