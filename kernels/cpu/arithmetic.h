@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of one thread, for the instruction set that the including file is compiled for.
 //
-//     product     y = x W^T + bias, weights in panels of float32 or bfloat16, images blocked in registers
-//     attend      softmax(q k^T + bias) v for one query of one head
-//     condition   scale and shift
-//     normalise   layer norm with scale and shift
+//     product       y = x W^T + bias, weights in panels of float32 or bfloat16, images blocked in registers
+//     attend        softmax(q k^T + bias) v for one query of one head
+//     condition     scale and shift
+//     normalise     layer norm with scale and shift
 //     exponentials  e^x over an array, and their sum
 //
 // Everything has internal linkage: the linker must never take code compiled for one instruction set for another.
