@@ -30,6 +30,13 @@ def _leaves(length: int, channels: int, axis: str, conditioned: str, scaled: boo
     return {name: torch.randn(shape).bfloat16().double() for name, shape in shapes.items()}
 
 
+def _with_gradients(out: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The output and all gradients, each by the name of its operand."""
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(out.dtype)
+    found = torch.autograd.grad(out, list(leaves.values()), weights)
+    return {"out": out.detach()} | dict(zip(leaves, found, strict=True))
+
+
 def _results(leaves: dict[str, Tensor], dtype: torch.dtype, implementation: str | None, **options) -> dict[str, Tensor]:
     """The output and all gradients, each by the name of its operand."""
     typed = {
@@ -37,10 +44,7 @@ def _results(leaves: dict[str, Tensor], dtype: torch.dtype, implementation: str 
         for name, t in leaves.items()
     }
     out = packed_attention(**{"projected": None} | typed, **options, implementation=implementation)
-    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(dtype)
-    return {"out": out.detach()} | dict(
-        zip(typed, torch.autograd.grad(out, list(typed.values()), weights), strict=True)
-    )
+    return _with_gradients(out, typed)
 
 
 CASES = [  # length, channels, axis, causal, conditioned, with scales
@@ -104,11 +108,7 @@ def _specified(leaves: dict[str, Tensor], axis: str, causal: bool, conditioned: 
     if causal:
         mask = mask.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), float("-inf"))
     attended = _InPairs.apply(*lines, mask).permute([order.index(i) for i in range(5)])
-    out = attended.flatten(-2)
-    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(out.dtype)
-    return {"out": out.detach()} | dict(
-        zip(typed, torch.autograd.grad(out, list(typed.values()), weights), strict=True)
-    )
+    return _with_gradients(attended.flatten(-2), typed)
 
 
 @needs_native
