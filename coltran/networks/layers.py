@@ -79,12 +79,12 @@ class Dropout(nn.Dropout):
         if not self.generators or not self.training or self.p in (0, 1):
             return super().forward(x)
         # Four numbers of 16 bits for one call of the generator: drawing them singly takes a tenth of a step on a CPU.
-        images = x.numel() // len(self.generators)
-        drawn = torch.empty(len(self.generators), -(-images // 4), dtype=torch.int64, device=x.device)
+        count = x.numel() // len(self.generators)  # of an image
+        drawn = torch.empty(len(self.generators), -(-count // 4), dtype=torch.int64, device=x.device)
         for image, generator in zip(drawn, self.generators, strict=True):
             image.random_(-(2**63), None, generator=generator)
         dropped = round(self.p * 2**16)
-        kept = drawn.view(torch.int16)[:, :images] >= dropped - 2**15
+        kept = drawn.view(torch.int16)[:, :count] >= dropped - 2**15
         return x * (kept.reshape(x.shape).to(x.dtype) / (1 - dropped / 2**16))
 
 
@@ -128,6 +128,11 @@ class PositionEmbedding(nn.Module):
         super().__init__()
         self.row = nn.Parameter(torch.randn(height, hidden) * hidden**-0.5)
         self.column = nn.Parameter(torch.randn(width, hidden) * hidden**-0.5)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images that it fits."""
+        return len(self.row), len(self.column)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H, W, D] -> [B, H, W, D]."""

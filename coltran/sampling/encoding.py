@@ -84,7 +84,7 @@ def estimate_values(
     Raises:
         ValueError: images of another size than the network's, or not the same ones.
     """
-    height, width = network.config.get("resolution", [64, 64])
+    height, width = network.encoder.position.size
     if channels.dim() != 4 or channels.shape[:3] != gray.shape or gray.shape[1:] != (height, width):
         found = f"{list(gray.shape)} and {list(channels.shape)}"
         raise ValueError(f"this upsampler takes gray [B, {height}, {width}] and [B, {height}, {width}, 3], got {found}")

@@ -133,7 +133,7 @@ def sample(
     """
     choose({"exact": True, "rowcontext": True}, norm, "norm")
     batch, height, width = gray.shape
-    expected = (colorizer.outer_decoder.position.row.shape[0], colorizer.outer_decoder.position.column.shape[0])
+    expected = colorizer.outer_decoder.position.size
     if (height, width) != expected:
         raise ValueError(f"this colorizer works at {expected[0]} x {expected[1]} pixels, got {height} x {width}")
     indices = range(batch) if image_index is None else [int(i) for i in image_index]

@@ -45,25 +45,19 @@ typedef uint32_t Pairs __attribute__((vector_size(LANES * sizeof(float)), aligne
 inline Vector load(const float *p) { return *(const Vector *)p; }
 inline void store(float *p, Vector v) { *(Vector *)p = v; }
 
-// N neighbouring floats made one by `both`, halves first.
-template <int N, typename Both>
-float folded(const float *p, Both both) {
+// The sum of N neighbouring floats, halves first.
+template <int N>
+float sum(const float *p) {
     if constexpr (N == 1) {
         return *p;
     } else {
         typedef float Half __attribute__((vector_size(N / 2 * sizeof(float)), aligned(alignof(float)), may_alias));
-        const Half half = both(*(const Half *)p, *(const Half *)(p + N / 2));
-        return folded<N / 2>((const float *)&half, both);
+        const Half folded = *(const Half *)p + *(const Half *)(p + N / 2);
+        return sum<N / 2>((const float *)&folded);
     }
 }
 
-inline float sum(Vector v) {
-    return folded<LANES>((const float *)&v, [](auto a, auto b) { return a + b; });
-}
-
-inline float largest(Vector v) {
-    return folded<LANES>((const float *)&v, [](auto a, auto b) { return a > b ? a : b; });
-}
+inline float sum(Vector v) { return sum<LANES>((const float *)&v); }
 
 // What a product reads of a panel and of an image at once: a float of each, or a pair of neighbouring bfloat16 values,
 // the first in the low half. Products of pairs are exact, the second is added first, as the processors' units do.
@@ -262,11 +256,10 @@ inline float largest(const float *x, int64_t n) {
 // sum.
 inline float exponentials(float *x, int64_t n, float temperature) {
     for (int64_t i = n; i % LANES; ++i) x[i] = -INFINITY;
-    Vector most = load(x), total{};
-    for (int64_t i = LANES; i < n; i += LANES) most = load(x + i) > most ? load(x + i) : most;
-    const float subtracted = largest(most);
+    const float most = largest(x, n);
+    Vector total{};
     for (int64_t i = 0; i < n; i += LANES) {
-        const Vector below = load(x + i) - subtracted, power = exp_of(temperature == 1.0f ? below : below / temperature);
+        const Vector below = load(x + i) - most, power = exp_of(temperature == 1.0f ? below : below / temperature);
         store(x + i, power);
         total += power;
     }

@@ -47,18 +47,6 @@ void lay_out(const Operand<T> &rows, int64_t length, Input<T> *to) {
     }
 }
 
-// Scores of query `i` -> unnormalised attention over the first `seen` positions, zeros up to `length`; the sum.
-float softmax(float *scores, const float *bias, float scale, int64_t seen, int64_t length) {
-    if (bias) {
-        for (int64_t t = 0; t < seen; ++t) scores[t] = scores[t] * scale + bias[t];
-    } else {
-        for (int64_t t = 0; t < seen; ++t) scores[t] *= scale;
-    }
-    const float total = exponentials(scores, seen, 1.0f);
-    for (int64_t t = seen; t < length; ++t) scores[t] = 0;
-    return total;
-}
-
 template <typename T>
 void attend(const Axial &a, int64_t task, int thread) {
     const int64_t head = task % a.heads, line = task / a.heads % a.lines, image = task / a.heads / a.lines;

@@ -89,16 +89,11 @@ void write(const Operand<T> &operand, const Operand<T> &gradients, int64_t first
 
 // Scores s and dP of query `i`, its first `seen` keys -> attention and dS, zeros up to `length`; adds dS to the table.
 void through_softmax(float *s, float *dp, const float *bias, float *table, float scale, int64_t seen, int64_t length) {
-    if (bias) {
-        for (int64_t t = 0; t < seen; ++t) s[t] = s[t] * scale + bias[t];
-    } else {
-        for (int64_t t = 0; t < seen; ++t) s[t] *= scale;
-    }
-    const float factor = 1.0f / exponentials(s, seen, 1.0f);
+    const float factor = 1.0f / softmax(s, bias, scale, seen, length);
     for (int64_t t = 0; t < seen; ++t) s[t] *= factor;
     const float mean = dot(s, dp, seen);
     for (int64_t t = 0; t < seen; ++t) dp[t] = s[t] * (dp[t] - mean);
-    for (int64_t t = seen; t < length; ++t) s[t] = dp[t] = 0;
+    for (int64_t t = seen; t < length; ++t) dp[t] = 0;
     for (int64_t t = 0; t < seen; ++t) table[t] += dp[t];
 }
 
@@ -121,12 +116,12 @@ void line_of(const AxialGradients &b, int64_t image, int64_t line, int64_t head,
     using In = Input<T>;
     constexpr bool PAIRS = NUMBERS<T> == 2;
     constexpr int64_t BLOCK = PAIRS ? QUERIES : IMAGES;  // a pair of queries must not be in two blocks
+    const int64_t kept = PAIRS ? QUERIES : b.forward.length;  // of pairs a block's floats, else all queries'
     const Axial &a = b.forward;
     const int64_t length = a.length, channels = a.channels, row = stride_of(channels), wide = stride_of(length);
     const int64_t positions = inputs_of<T>(length), depth = inputs_of<T>(channels);
     float *q = workspace, *k = q + length * row, *v = k + length * row, *g = v + length * row;
-    float *p = g + (length + 1) * row, *ds = p + (PAIRS ? QUERIES : length) * wide;
-    float *sums = ds + (PAIRS ? QUERIES : length) * wide;
+    float *p = g + (length + 1) * row, *ds = p + kept * wide, *sums = ds + kept * wide;
     In *keys = (In *)(sums + QUERIES * row), *values = keys + depth * wide, *pairs = values + depth * wide;
     const Operand<T> of_q(a, a.q, a.q_scale, a.q_shift, image, line, head);
     const Operand<T> of_k(a, a.k, a.k_scale, a.k_shift, image, line, head);
@@ -158,7 +153,8 @@ void line_of(const AxialGradients &b, int64_t image, int64_t line, int64_t head,
     for (int64_t block = 0; block < blocks; ++block) {  // of queries
         const auto [from, to] = part(block);
         const int64_t rows = to - from, seen = a.causal ? to : length;
-        float *s = PAIRS ? p : p + from * wide, *dp = PAIRS ? ds : ds + from * wide;
+        const int64_t at = PAIRS ? 0 : from * wide;
+        float *s = p + at, *dp = ds + at;
         product(rows, (const In *)q + from * row, row, 1, (const In *)keys, wide, depth, seen, s, wide);
         product(rows, (const In *)g + from * row, row, 1, (const In *)values, wide, depth, seen, dp, wide);
         for (int64_t i = 0; i < rows; ++i)

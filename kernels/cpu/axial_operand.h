@@ -52,6 +52,18 @@ Input<T> *to_inputs(float *row, int64_t n) {
     return (Input<T> *)row;
 }
 
+// Scores of one query -> unnormalised attention over the first `seen` positions, zeros up to `length`; the sum.
+inline float softmax(float *scores, const float *bias, float scale, int64_t seen, int64_t length) {
+    if (bias) {
+        for (int64_t t = 0; t < seen; ++t) scores[t] = scores[t] * scale + bias[t];
+    } else {
+        for (int64_t t = 0; t < seen; ++t) scores[t] *= scale;
+    }
+    const float total = exponentials(scores, seen, 1.0f);
+    for (int64_t t = seen; t < length; ++t) scores[t] = 0;
+    return total;
+}
+
 // One line of one head of a tensor; positions lie `step` elements apart. Null: the tensor is absent.
 template <typename T>
 struct Line {
