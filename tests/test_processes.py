@@ -147,6 +147,28 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, photos_dir):
     assert not (tmp_path / "log").exists()
 
 
+def _gloo_threads() -> int:
+    return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+
+
+def test_the_threads_of_the_group_end_when_the_processes_part(tmp_path, photos_dir):
+    """One that still holds a tensor while Python ends would end the process by SIGABRT."""
+
+    def work() -> int:
+        part = dist.destroy_process_group
+
+        def part_between_counts() -> None:
+            before = _gloo_threads()
+            part()
+            print(before > 0, _gloo_threads())
+
+        dist.destroy_process_group = part_between_counts
+        return _train(CASES["colorizer"], tmp_path / "log", photos_dir, 2)
+
+    ended = run_ranks(2, work, tmp_path / "said")
+    assert [end.said.splitlines()[-1] for end in ended] == ["True 0"] * 2
+
+
 def test_log_directories_that_differ_are_refused(tmp_path, photos_dir):
     _train(CASES["colorizer"], tmp_path / "first", photos_dir, 1)
 

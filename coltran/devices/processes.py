@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # DistributedDataParallel would do it later, and it keeps the group that there then is
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
