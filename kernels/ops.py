@@ -285,6 +285,7 @@ def add_layer_norm(
             return layer_norm.add_layer_norm(x, residual, scale, shift, eps)
         limits = "D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
         _require_choice(implementation, f"add_layer_norm: implementation 'triton' serves {limits}")
+        chosen = "reference"
     return _MODULES[chosen].add_layer_norm(x, residual, scale, shift, eps)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from coltran_kernels import add_layer_norm
+from coltran_kernels import add_layer_norm, ops
 from coltran_kernels.triton import layer_norm
 from tests.attention_cases import assert_within_budget
 
@@ -92,6 +92,13 @@ def test_a_scale_of_each_pixel_is_refused():
     inputs = make_inputs((2, 3, 4, 16), True, None)
     with pytest.raises(NotImplementedError, match="scale and shift"):
         add_layer_norm(**inputs, scale=inputs["x"], implementation="triton")
+
+
+def test_a_scale_of_each_pixel_is_served_by_plain_torch_where_none_is_named(monkeypatch):
+    inputs = make_inputs((2, 3, 4, 16), True, None)
+    expected = add_layer_norm(**inputs, scale=inputs["x"], implementation="reference")
+    monkeypatch.setattr(ops, "_choose", lambda *_: "triton")  # as for tensors on a GPU
+    assert torch.equal(add_layer_norm(**inputs, scale=inputs["x"]), expected)
 
 
 def test_the_operator_is_registered_completely():

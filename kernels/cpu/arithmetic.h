@@ -316,7 +316,7 @@ inline void condition(float *y, const float *scale, const float *shift, int64_t 
     }
 }
 
-// x = normalise(x + y) * scale + shift with the biased variance; y, scale and shift may be null.
+// x = normalise(x + y) * scale + shift with the biased variance; y may be null.
 inline void normalise(float *x, const float *y, const float *scale, const float *shift, int64_t n, float eps) {
     if (y) {
         for (int64_t i = 0; i < n; ++i) x[i] += y[i];
