@@ -28,7 +28,7 @@ from coltran.image import area_resize, list_photos, load_photo, rgb_to_gray
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import ColorUpsampler
 from coltran.sampling import Sample, sample, upsample_color, upsample_space
-from coltran_kernels.ops import IMPLEMENTATIONS
+from coltran_kernels.choose import IMPLEMENTATIONS
 
 PAPER = Path(__file__).resolve().parent.parent / "coltran" / "configs" / "colorizer.py"
 DEFAULT = "default"  # what is used where no implementation is named

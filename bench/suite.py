@@ -43,9 +43,9 @@ from coltran_kernels import (
     reference,
     takes_bfloat16,
 )
+from coltran_kernels.choose import IMPLEMENTATIONS
 from coltran_kernels.cpu import linear as dense
 from coltran_kernels.cpu import trained
-from coltran_kernels.ops import IMPLEMENTATIONS
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 WIDTH, HEADS, CHANNELS = 64, 4, 128

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Operations of the Colorization Transformer, each with a plain-torch specification and fast implementations."""
 
+from coltran_kernels.decode import PreparedDecoder, decode_row, prepare_decoder
 from coltran_kernels.elementwise import affine
 from coltran_kernels.ops import (
-    PreparedDecoder,
     add_layer_norm,
     axial_attention,
     cached_attention,
-    decode_row,
     linear,
     pack_linear,
-    prepare_decoder,
 )
 from coltran_kernels.packed import packed_attention, takes_bfloat16
 from coltran_kernels.settle import left_influence, settle_row

@@ -1,90 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The public operations: each checks its arguments, picks an implementation and calls it.
-
-`implementation` is explicit. None takes the best that serves the tensors' device; a named one that cannot serve raises
-NotImplementedError and says why. Nothing falls back silently.
-"""
+"""The public operations on images: each checks its arguments, picks an implementation (`choose.py`) and calls it."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from coltran_kernels import reference
-from coltran_kernels.cpu import columns, decode, native, torch_ops
+from coltran_kernels.choose import IMPLEMENTATIONS, choose, require, require_choice, serves_natively
+from coltran_kernels.cpu import columns, native, torch_ops
 from coltran_kernels.cpu import linear as dense
-from coltran_kernels.shapes import check_decode_row
-from coltran_kernels.types import DecoderWeights, RowTerms
-from coltran_kernels.xla import operations, step
+from coltran_kernels.xla import operations
 
-IMPLEMENTATIONS = ("reference", "triton", "cpu", "xla")
 _MODULES: dict[str, Any] = {"reference": reference, "cpu": torch_ops, "xla": operations}
-
-
-def _choose(name: str, requested: str | None, available: tuple[str, ...], tensor: Tensor) -> str:
-    """The implementation of operation `name` that serves `tensor`, out of those `available`."""
-    if requested is None:
-        best = {"cpu": "cpu", "cuda": "triton", "xla": "xla"}.get(tensor.device.type, "reference")
-        return best if best in available else "reference"
-    if requested not in IMPLEMENTATIONS:
-        raise ValueError(f"{name}: implementation must be one of {IMPLEMENTATIONS} or None, got {requested!r}")
-    if requested not in available:
-        raise NotImplementedError(f"{name} has no {requested!r} implementation, it has {available}")
-    if requested in ("cpu", "xla") and tensor.device.type != requested:
-        raise NotImplementedError(f"{name}: implementation {requested!r} cannot serve a tensor on {tensor.device}")
-    if requested == "triton" and importlib.util.find_spec("triton") is None:
-        raise NotImplementedError(f"{name}: implementation 'triton' needs the package triton, which is not installed")
-    if requested == "triton" and not _serves_triton(tensor):
-        raise NotImplementedError(f"{name}: implementation 'triton' cannot serve a tensor on {tensor.device}")
-    return requested
-
-
-@functools.cache
-def _say_once(reason: str) -> None:
-    warnings.warn(f"decoding in plain torch, without the native kernels: {reason}", RuntimeWarning, stacklevel=4)
-
-
-def _serves_natively(name: str, requested: str | None, unsupported: str | None) -> bool:
-    """Whether the native kernel takes this call: where it can, unless another implementation was asked for."""
-    if requested not in (None, "cpu"):
-        return False
-    if unsupported is None and not torch.compiler.is_compiling():
-        unsupported = native.why_not()
-        if unsupported is not None and requested is None:
-            _say_once(unsupported)
-    if unsupported is not None and requested == "cpu":
-        raise NotImplementedError(f"{name}: implementation 'cpu' cannot serve: {unsupported}")
-    return unsupported is None
-
-
-def _serves_triton(tensor: Tensor) -> bool:
-    """Triton's kernels take tensors on a GPU, and any in its interpreter."""
-    from coltran_kernels.triton.tiles import INTERPRETED
-
-    return INTERPRETED or tensor.device.type == "cuda"
-
-
-def _require_choice(requested: str | None, why_not: str) -> None:
-    """Raises where an implementation that cannot serve was asked for by name."""
-    if requested is not None:
-        raise NotImplementedError(why_not)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def check_draw(name: str, mode: str, temperature: float, top_p: float) -> None:
-    """Raises ValueError where operation `name` is told to draw in a way that there is not."""
-    _require(mode in ("sample", "argmax"), f"{name}: mode must be 'sample' or 'argmax', got {mode!r}")
-    _require(temperature > 0, f"{name}: temperature must be positive, got {temperature}")
-    _require(0 < top_p <= 1, f"{name}: top_p must be in (0, 1], got {top_p}")
 
 
 def axial_attention(
@@ -123,22 +52,22 @@ def axial_attention(
         ValueError: shapes, dtypes or `axis` that do not fit.
         NotImplementedError: the named implementation cannot serve these tensors.
     """
-    _require(axis in ("row", "column"), f"axial_attention: axis must be 'row' or 'column', got {axis!r}")
-    _require(q.dim() == 5, f"axial_attention: q must be [B, H, W, h, C], got {tuple(q.shape)}")
+    require(axis in ("row", "column"), f"axial_attention: axis must be 'row' or 'column', got {axis!r}")
+    require(q.dim() == 5, f"axial_attention: q must be [B, H, W, h, C], got {tuple(q.shape)}")
     conditions = {
         "k": k, "v": v, "q_scale": q_scale, "q_shift": q_shift, "k_scale": k_scale,
         "k_shift": k_shift, "v_scale": v_scale, "v_shift": v_shift,
     }  # fmt: skip
     for name, tensor in conditions.items():
         if tensor is not None:
-            _require(tensor.shape == q.shape, f"axial_attention: {name} is {tuple(tensor.shape)}, q {tuple(q.shape)}")
-            _require(tensor.dtype == q.dtype, f"axial_attention: {name} is {tensor.dtype}, q {q.dtype}")
+            require(tensor.shape == q.shape, f"axial_attention: {name} is {tuple(tensor.shape)}, q {tuple(q.shape)}")
+            require(tensor.dtype == q.dtype, f"axial_attention: {name} is {tensor.dtype}, q {q.dtype}")
     if bias is not None:
         expected = (q.shape[3], 2 * q.shape[2 if axis == "row" else 1])
-        _require(tuple(bias.shape) == expected, f"axial_attention: bias is {tuple(bias.shape)}, expected {expected}")
-    chosen = _choose("axial_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
+        require(tuple(bias.shape) == expected, f"axial_attention: bias is {tuple(bias.shape)}, expected {expected}")
+    chosen = choose("axial_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
     if chosen == "triton" and q.shape[4] > 128:
-        _require_choice(implementation, f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
+        require_choice(implementation, f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
         chosen = "reference"
     if chosen == "triton":
         from coltran_kernels.triton import attention  # imports triton, so only when wanted
@@ -169,22 +98,22 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, implement
         NotImplementedError: the named implementation cannot serve these tensors, or not on this machine.
     """
     expected = (q.shape[0], k.shape[1], *q.shape[1:])
-    _require(
+    require(
         tuple(k.shape) == expected and k.shape == v.shape,
         f"cached_attention: k is {tuple(k.shape)}, v {tuple(v.shape)}, expected {expected}",
     )
-    _require(
+    require(
         tuple(bias.shape) == (q.shape[2], k.shape[1]),
         f"cached_attention: bias is {tuple(bias.shape)}, expected {(q.shape[2], k.shape[1])}",
     )
-    chosen = _choose("cached_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
+    chosen = choose("cached_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
     if chosen == "xla":
         return operations.cached_attention(q, k, v, bias)
     if chosen == "triton":
         from coltran_kernels.triton import cached_attention as kept
 
         return kept.cached_attention(q, k, v, bias)
-    if _serves_natively("cached_attention", implementation, columns.unsupported(q, k, v, bias)):
+    if serves_natively("cached_attention", implementation, columns.unsupported(q, k, v, bias)):
         return columns.cached_attention(q, k, v, bias)
     return reference.cached_attention(q, k, v, bias)
 
@@ -208,15 +137,15 @@ def linear(
         ValueError: shapes that do not fit.
         NotImplementedError: the named implementation cannot serve these tensors.
     """
-    _require(
+    require(
         weight.dim() == 2 and x.shape[-1:] == weight.shape[1:],
         f"linear: x is {tuple(x.shape)}, the weight {tuple(weight.shape)}",
     )
-    _require(
+    require(
         bias is None or bias.shape == weight.shape[:1],
         f"linear: bias is {None if bias is None else tuple(bias.shape)}, the weight {tuple(weight.shape)}",
     )
-    chosen = _choose("linear", implementation, IMPLEMENTATIONS, x)
+    chosen = choose("linear", implementation, IMPLEMENTATIONS, x)
     return (torch_ops if chosen == "cpu" else reference).linear(x, weight, bias, relu)
 
 
@@ -239,7 +168,7 @@ def pack_linear(
     Raises:
         NotImplementedError: bfloat16 where the weights, the implementation or the processor do not serve it.
     """
-    chosen = _choose("pack_linear", implementation, IMPLEMENTATIONS, weight)
+    chosen = choose("pack_linear", implementation, IMPLEMENTATIONS, weight)
     unsuited = native.unsuited(weight, bias)
     if chosen == "cpu" and unsuited is None and weight.shape[1] > 0:
         if (reason := dense.why_not(precision)) is not None:
@@ -276,125 +205,14 @@ def add_layer_norm(
         NotImplementedError: the named implementation cannot serve these tensors.
     """
     if residual is not None:
-        _require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
-    chosen = _choose("add_layer_norm", implementation, ("reference", "cpu", "triton", "xla"), x)
+        require(residual.shape == x.shape, f"add_layer_norm: residual is {tuple(residual.shape)}, x {tuple(x.shape)}")
+    chosen = choose("add_layer_norm", implementation, ("reference", "cpu", "triton", "xla"), x)
     if chosen == "triton":
         from coltran_kernels.triton import layer_norm
 
         if layer_norm.serves(x, scale, shift):
             return layer_norm.add_layer_norm(x, residual, scale, shift, eps)
         limits = "D <= 8192, and scale and shift [D] or [B, 1, .., 1, D]"
-        _require_choice(implementation, f"add_layer_norm: implementation 'triton' serves {limits}")
+        require_choice(implementation, f"add_layer_norm: implementation 'triton' serves {limits}")
         chosen = "reference"
     return _MODULES[chosen].add_layer_norm(x, residual, scale, shift, eps)
-
-
-class PreparedDecoder(NamedTuple):
-    """The inner decoder as one implementation reads it, and what it was made from."""
-
-    weights: DecoderWeights
-    versions: tuple[int, ...]
-    packed: decode.PackedWeights
-
-
-def _versions(weights: DecoderWeights) -> tuple[int, ...]:
-    """torch's count of the changes made in place to each tensor; inference tensors have none."""
-    return tuple(0 if t.is_inference() else t._version for t in decode.weights_in_order(weights))
-
-
-def prepare_decoder(
-    weights: DecoderWeights, *, precision: str = "float32", implementation: str | None = None
-) -> PreparedDecoder | None:
-    """What `decode_row` would make of the weights in every call, made once for many rows.
-
-    Args:
-        weights: the inner decoder.
-        precision: of the products: "float32", or "bfloat16" with sums and all else in float32 (native alone).
-        implementation: as for `decode_row`.
-
-    Returns:
-        What to pass as `prepared` together with the same weights and implementation, or None where the implementation
-        that serves takes the weights as they are.
-
-    Raises:
-        NotImplementedError: the named implementation cannot serve these weights, or not on this machine; or bfloat16
-            cannot be had.
-    """
-    _choose("prepare_decoder", implementation, ("reference", "cpu", "triton", "xla"), weights.embedding)
-    natively = _serves_natively("prepare_decoder", implementation, decode.unsupported(weights))
-    reason = dense.why_not(precision) if natively else f"{precision} is served by the native kernels alone"
-    if precision != "float32" and reason is not None:
-        raise NotImplementedError(f"prepare_decoder: {reason}")
-    return PreparedDecoder(weights, _versions(weights), decode.pack(weights, precision)) if natively else None
-
-
-def _packed(weights: DecoderWeights, prepared: PreparedDecoder | None) -> decode.PackedWeights:
-    if prepared is None:
-        return decode.pack(weights)
-    tensors, were = decode.weights_in_order(weights), decode.weights_in_order(prepared.weights)
-    same = len(tensors) == len(were) and all(a is b for a, b in zip(tensors, were, strict=True))
-    _require(same and _versions(weights) == prepared.versions, "decode_row: prepared for other weights than these")
-    return prepared.packed
-
-
-def decode_row(
-    weights: DecoderWeights,
-    terms: RowTerms,
-    uniforms: Tensor,
-    *,
-    given: Tensor | None = None,
-    mode: str = "sample",
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    eps: float = 1e-3,
-    return_probabilities: bool = False,
-    prepared: PreparedDecoder | None = None,
-    implementation: str | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Draw one row of coarse colours with the inner decoder, pixel by pixel (ColTran section 4.1).
-
-    Args:
-        weights: the inner decoder.
-        terms: what conditions this row.
-        uniforms: [B, W] in [0, 1), the one random number of each pixel.
-        given: [B, W] labels to impose, -1 where the pixel is to be drawn; or None.
-        mode: "sample" or "argmax".
-        temperature: divides the logits before the draw; > 0.
-        top_p: draw from the most probable labels that together hold this probability; in (0, 1].
-        eps: of the layer norms.
-        return_probabilities: also return the untempered distributions.
-        prepared: `prepare_decoder(weights)`, which spares packing the weights in every call and says in which precision
-            they are multiplied; never needed.
-        implementation: "reference", "cpu" (native, float32; no gradient passes), "triton" (a GPU; not float64; no
-            gradient passes), "xla" (recorded as one loop of the graph; no gradient passes) or None.
-
-    Returns:
-        labels [B, W] int64, their natural log-probability under the untempered model [B, W], and the probabilities
-        [B, W, S] or None.
-
-    Raises:
-        ValueError: an argument out of its range, shapes that do not fit, or weights that have changed since they were
-            prepared.
-        NotImplementedError: the named implementation cannot serve these tensors, or not on this machine.
-    """
-    check_draw("decode_row", mode, temperature, top_p)
-    check_decode_row(weights, terms, uniforms, given)
-    options: dict[str, Any] = {
-        "given": given, "mode": mode, "temperature": temperature, "top_p": top_p, "eps": eps,
-        "return_probabilities": return_probabilities,
-    }  # fmt: skip
-    chosen = _choose("decode_row", implementation, ("reference", "cpu", "triton", "xla"), uniforms)
-    if chosen == "xla":
-        from coltran_kernels.xla import device  # imports torch_xla, so only when wanted
-
-        return step.decode_row(weights, terms, uniforms, scan=device.scan, **options)
-    if chosen == "triton":
-        from coltran_kernels.triton import decode_launch
-
-        why_not = decode_launch.unsupported(weights, terms)
-        if why_not is None:
-            return decode_launch.decode_row(weights, terms, uniforms, **options)
-        _require_choice(implementation, f"decode_row: implementation 'triton' cannot serve: {why_not}")
-    if _serves_natively("decode_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
-        return decode.decode_row(_packed(weights, prepared), terms, uniforms, **options)
-    return reference.decode_row(weights, terms, uniforms, **options)

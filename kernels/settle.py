@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`settle_row`, the public operation: a row by fixed point, from a guess. Who computes it is chosen as in `ops`."""
+"""`settle_row`, the public operation: a row by fixed point, from a guess. `choose.py` says who computes it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ import torch
 from torch import Tensor
 
 from coltran_kernels import reference
+from coltran_kernels.choose import choose, require, require_choice, serves_natively
 from coltran_kernels.cpu import decode, settle
-from coltran_kernels.ops import (
-    PreparedDecoder,
-    _choose,
-    _packed,
-    _require,
-    _require_choice,
-    _serves_natively,
-    check_draw,
-    decode_row,
-)
-from coltran_kernels.shapes import check_decode_row
+from coltran_kernels.decode import PreparedDecoder, decode_row, packed_weights
+from coltran_kernels.shapes import check_decode_row, check_draw
 from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms, Settled
 from coltran_kernels.xla import settle as passes
 
@@ -65,22 +57,22 @@ def settle_row(
     Raises:
         ValueError, NotImplementedError: as of `decode_row`; also a guess that is no label, or a window below 1.
     """
-    _require(window >= 1, f"settle_row: window must be at least 1, got {window}")
+    require(window >= 1, f"settle_row: window must be at least 1, got {window}")
     check_draw("settle_row", mode, temperature, top_p)
     check_decode_row(weights, terms, uniforms, given)
-    _require(guess.shape == uniforms.shape, f"settle_row: guess is {tuple(guess.shape)}, not {tuple(uniforms.shape)}")
+    require(guess.shape == uniforms.shape, f"settle_row: guess is {tuple(guess.shape)}, not {tuple(uniforms.shape)}")
     if guess.numel() and not guess.is_meta and guess.device.type == "cpu":
         labels = weights.embedding.shape[0]
         for found in (int(guess.min()), int(guess.max())):
-            _require(0 <= found < labels, f"settle_row: guess holds {found}, labels are 0 to {labels - 1}")
+            require(0 <= found < labels, f"settle_row: guess holds {found}, labels are 0 to {labels - 1}")
     if influence is not None:
         square = (weights.embedding.shape[0],) * 2
-        _require(influence.shape == square, f"settle_row: influence is {tuple(influence.shape)}, not {square}")
+        require(influence.shape == square, f"settle_row: influence is {tuple(influence.shape)}, not {square}")
     options: dict[str, Any] = {
         "window": window, "influence": influence, "given": given, "mode": mode, "temperature": temperature,
         "top_p": top_p, "eps": eps, "return_probabilities": return_probabilities,
     }  # fmt: skip
-    chosen = _choose("settle_row", implementation, ("reference", "cpu", "triton", "xla"), uniforms)
+    chosen = choose("settle_row", implementation, ("reference", "cpu", "triton", "xla"), uniforms)
     if chosen == "xla":
         from coltran_kernels.xla import device  # imports torch_xla, so only when wanted
 
@@ -92,9 +84,9 @@ def settle_row(
         why_not = settle_launch.unsupported(weights, terms)
         if why_not is None:
             return settle_launch.settle_row(weights, terms, uniforms, guess, **options)
-        _require_choice(implementation, f"settle_row: implementation 'triton' cannot serve: {why_not}")
-    if _serves_natively("settle_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
-        return settle.settle_row(_packed(weights, prepared), terms, uniforms, guess, **options)
+        require_choice(implementation, f"settle_row: implementation 'triton' cannot serve: {why_not}")
+    if serves_natively("settle_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
+        return settle.settle_row(packed_weights(weights, prepared), terms, uniforms, guess, **options)
     return reference.settle_row(weights, terms, uniforms, guess, **options)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from coltran_kernels.choose import require
 from coltran_kernels.types import DecoderLayer, DecoderWeights, RowLayer, RowTerms
 
 Expected = Iterator[tuple[str, Tensor | None, tuple[tuple[int, ...], ...]]]
@@ -58,6 +59,13 @@ def check_decode_row(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor,
         if tensor is not None and tuple(tensor.shape) not in shapes:
             allowed = " or ".join(map(str, shapes))
             raise ValueError(f"decode_row: {name} is {tuple(tensor.shape)}, expected {allowed}")
+
+
+def check_draw(name: str, mode: str, temperature: float, top_p: float) -> None:
+    """Raises ValueError where operation `name` is told to draw in a way that there is not."""
+    require(mode in ("sample", "argmax"), f"{name}: mode must be 'sample' or 'argmax', got {mode!r}")
+    require(temperature > 0, f"{name}: temperature must be positive, got {temperature}")
+    require(0 < top_p <= 1, f"{name}: top_p must be in (0, 1], got {top_p}")
 
 
 def unpack(packed: Tensor, names: str, parts: tuple[str, ...], heads: int) -> dict[str, Tensor]:

@@ -20,9 +20,9 @@ from PIL import Image
 
 from bench import check, document, machine, neighbours, parts, record, rounding, sample_speed, scaling, setting, timing
 from coltran.errors import UserError
+from coltran_kernels.choose import IMPLEMENTATIONS
 from coltran_kernels.cpu import native
 from coltran_kernels.cpu.linear import why_not
-from coltran_kernels.ops import IMPLEMENTATIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from coltran_kernels import cached_attention, ops, reference
+from coltran_kernels import cached_attention, choose, reference
 from coltran_kernels.cpu import columns, native
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,10 +23,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A process that has not looked for the library yet, with an empty cache directory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     native._attempt.cache_clear()
-    ops._say_once.cache_clear()
+    choose._say_once.cache_clear()
     yield tmp_path
     native._attempt.cache_clear()
-    ops._say_once.cache_clear()
+    choose._say_once.cache_clear()
 
 
 def _arguments(dtype: torch.dtype = torch.float32):
