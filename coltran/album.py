@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,7 @@ from coltran.pipeline import Colorized, Pipeline
 ROOM = 1 << 26  # pixels of photographs that are drawn together; the next and the last ones take memory as well
 
 
-def find_photos(named: Sequence[str], output: Path) -> tuple[list[Path], list[str]]:
+def find_photos(named: Sequence[str], output: Path | None) -> tuple[list[Path], list[str]]:
     """The photographs to colour, each once, and a sentence for each name that stands for none.
 
     Earlier results are no photographs: when a named folder contains the output folder, that is left out.
@@ -35,7 +34,7 @@ def find_photos(named: Sequence[str], output: Path) -> tuple[list[Path], list[st
         except PhotoError as error:
             problems.append(str(error))
             continue
-        if Path(name).resolve() in output.resolve().parents:
+        if output is not None and Path(name).resolve() in output.resolve().parents:
             listed = [photo for photo in listed if output.resolve() not in photo.resolve().parents]
             if not listed:
                 problems.append(f"The folder {name} holds no photographs but earlier results.")
@@ -76,7 +75,8 @@ def colour_album(
         OSError: a result cannot be written; those before it are whole.
     """
     count = best or (samples if diverse is None else diverse + 1)
-    options = dict(drawing) | dict(noted or {})
+    asked = {"samples": samples, "best": best, "diverse": diverse, "quality": quality}
+    options = dict(drawing) | asked | dict(noted or {})
     results = Results(photos, output, options=options, count=count, format=format, quality=quality)
     jobs = [job for job in results.jobs if not (skip_existing and results.is_done(job))]
     problems: list[str] = []
@@ -141,7 +141,7 @@ def _write(
         if diverse is not None:
             order = choose_diverse(differences(one.images), order[0], diverse)
         results.write(job, photo, one.images, one.gray, bits, order)
-        LOG.info("%s", os.fsencode(f"{job.photo} -> {results.sheet(job)}").decode(errors="replace"))
+        LOG.info("%s", f"{job.photo} -> {results.sheet(job)}")
         if one.effective is not None:
             particles = results.options["particles"]
             LOG.info("  effective sample size: at least %.1f of %d particles", one.effective, particles)

@@ -139,6 +139,13 @@ def at_least(lowest: int) -> Callable[[str], int]:
     return convert
 
 
+def seed(text: str) -> int:
+    """An argparse type: what decides the random numbers, a whole number from 0 to 2**64 - 1."""
+    if re.fullmatch(r"\d+", text) and int(text) < 2**64:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**64 - 1")
+
+
 def hint(text: str) -> Hint:
     """An argparse type: `X,Y,#RRGGBB`."""
     try:

@@ -53,7 +53,7 @@ from coltran.pipeline import ESTIMATE, STAGES, from_pretrained
 from coltran.sampling.estimates import ESTIMATES
 
 # Options of `Pipeline.colour`.
-DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "norm", "fit", "size", "precision")
+DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "estimate", "norm", "fit", "size", "precision")
 
 
 def _number(convert: Callable[[str], float], holds: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
@@ -75,7 +75,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a usage error leaves the program with exit code 2."""
     parser = Parser("colorize", __doc__)
     count = _number(int, lambda value: value >= 1, "a whole number from 1")
-    seed = _number(int, lambda value: 0 <= value < 2**64, "a whole number from 0 to 2**64 - 1")
     temperature = _number(float, lambda value: 0 < value < math.inf, "a number above 0")
     quality = _number(int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
     share = _number(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
@@ -93,7 +92,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--diverse", type=count, metavar="K",
         help="keep the likeliest and the K that differ most from it and from each other",
     )  # fmt: skip
-    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the random numbers (0)")
+    parser.add_argument("--seed", type=cli.seed, default=0, metavar="S", help="of the random numbers (0)")
     parser.add_argument(
         "--temperature", type=temperature, default=1.0, metavar="T",
         help="below 1 keeps to likelier colours, above 1 is bolder (1.0)",
@@ -196,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             skip_existing=arguments.skip_existing,
             diverse=arguments.diverse,
             wishes=wished,
-            noted=wishes.noted(arguments),
+            noted=wishes.noted(arguments) | {"checkpoint": _everywhere(arguments.checkpoint)},
         )
     return _report(problems, arguments)
 

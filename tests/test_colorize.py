@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -171,6 +172,23 @@ def test_photographs_whose_results_are_all_there_can_be_left_out(here, capsys):
         assert Path("out", name).read_bytes() == whole[Path("out", name)]
 
 
+def test_what_another_photograph_has_replaced_is_drawn_again(here, capsys):
+    for seed, name in enumerate(("x/b/cat.png", "x/c/cat.png")):
+        make_photo(name, seed)
+    colorize.main(["x", "-o", "out"])
+    make_photo("x/a/cat.png", 7)
+    colorize.main(["x", "-o", "out", "--skip-existing"])
+    skipped = {name: Path("out", name).read_bytes() for name in results()}
+    colorize.main(["x", "-o", "whole"])
+    assert {name: Path("whole", name).read_bytes() for name in results("whole")} == skipped
+
+
+def test_every_option_of_drawing_reaches_the_pipeline():
+    given = set(vars(colorize.parse_arguments(["a.png", "-o", "out"])))
+    taken = set(inspect.signature(pipeline.Pipeline.colour).parameters)
+    assert given & taken - {"samples", "particles"} == set(colorize.DRAWING)  # the two have a way of their own
+
+
 def test_folders_are_coloured_with_their_subfolders(here):
     for name in ("album/a.png", "album/more/b.jpg"):
         make_photo(name)
@@ -290,7 +308,9 @@ def test_a_full_disk_is_one_sentence_and_what_was_finished_stays(here, monkeypat
 
 def test_a_rerun_with_other_options_draws_anew(here, capsys):
     make_photo("a.png")
-    for arguments, lines in ((["--seed=1"], 1), (["--seed=1"], 0), (["--seed=2"], 1), (["--seed=2", "--samples=2"], 1)):
+    for arguments, lines in ((["--seed=1"], 1), (["--seed=1"], 0), (["--seed=2"], 1), (["--seed=2", "--samples=2"], 1),
+        (["--seed=2", "--samples=3", "--best=2"], 1), (["--seed=2", "--estimate=mean"], 1), (["--quality=90"], 1),
+    ):  # fmt: skip
         assert colorize.main(["a.png", "-o", "out", "--skip-existing", *arguments]) == 0
         assert capsys.readouterr().out.count("\n") == lines
 

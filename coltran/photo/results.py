@@ -109,14 +109,14 @@ class Results:
         return paths
 
     def is_done(self, job: Job) -> bool:
-        """Whether an earlier run with the same options has finished this photograph."""
+        """Whether an earlier run with the same options has finished this photograph, under the names it has now."""
         found = self.record.get(str(job.photo))
         if not isinstance(found, dict) or found != self.options | {"colourings": found.get("colourings")}:
             return False
-        names = [str(entry.get("file")) for entry in found["colourings"] or () if isinstance(entry, dict)]
-        suffix = files.FORMATS[self.format] if self.format else ""
-        paths = [self.output / name for name in names if name.endswith(suffix)]
-        return len(paths) == self.count and all(path.exists() for path in [*paths, self.sheet(job)])
+        paths = [self.output / name for name in _recorded(found)]
+        suffixes = {files.FORMATS[self.format]} if self.format else {path.suffix for path in paths}
+        expected = [[self.output / f"{job.name}-{k}{suffix}" for k in range(self.count)] for suffix in suffixes]
+        return paths in expected and all(path.exists() for path in [*paths, self.sheet(job)])
 
     def read(self, job: Job) -> files.Photograph:
         """The photograph.
@@ -154,6 +154,10 @@ class Results:
             entries.append({"file": path.name, "sample": s, "bits_per_pixel": round(bits[s], 4)})
             tiles.append((f"{path.name}: {bits[s]:.2f} bits a pixel", images[s]))
         files.write_png(sheet_of(tiles), self.sheet(job))
+        written = {entry["file"] for entry in entries}
+        for other, said in list(self.record.items()):  # whose results these replace
+            if written.intersection(_recorded(said)):
+                del self.record[other]
         self.record[str(job.photo)] = self.options | {"colourings": entries}
 
     def save_record(self) -> None:
@@ -168,6 +172,12 @@ class Results:
         if len(self.jobs) > 1 and made and overview.resolve() not in self.inputs:
             sheets = [(job.photo.name, np.asarray(Image.open(self.sheet(job)).convert("RGB"))) for job in made]
             files.write_png(stack_sheets(sheets), overview)
+
+
+def _recorded(said: object) -> list[str]:
+    """The files that the record of a photograph names."""
+    entries = said.get("colourings") if isinstance(said, dict) else None
+    return [str(entry.get("file")) for entry in entries or () if isinstance(entry, dict)]
 
 
 def load_record(path: Path) -> dict[str, Any]:
