@@ -191,7 +191,7 @@ def main() -> int:
     metrics.add_argument("--results", type=Path, metavar="DIR", help="measure the colourings in this folder")
     metrics.add_argument("--protocol", choices=PROTOCOLS, default="B", help="compare with others (A) or the same (B)")
     metrics.add_argument("--samples", type=cli.at_least(1), default=4, metavar="N", help="drawn a photograph (4)")
-    metrics.add_argument("--seed", type=cli.at_least(0), default=0, help="of the random numbers (0)")
+    metrics.add_argument("--seed", type=cli.seed, default=0, help="of the random numbers (0)")
     metrics.add_argument("--fid_weights", type=Path, metavar="FILE", help="FID, with these weights of Inception-v3")
     metrics.add_argument(
         "--frechet", action="store_true", help="Frechet's distance in features of EfficientNet-Lite0, which is no FID"

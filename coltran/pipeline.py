@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 from coltran import checkpoint, hub
 from coltran.checkpoint import CheckpointError
-from coltran.image import PhotoError, area_resize, image_to_rgb, labels_to_colors, load_photo
+from coltran.image import PhotoError, area_resize, image_to_rgb, labels_to_colors
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.original import download
-from coltran.photo import squares
+from coltran.photo import files, squares
 from coltran.photo.hints import Box, Hint, Wishes
 from coltran.photo.recolour import for_photographs, luminance, recolour
 from coltran.photo.view import View, look
@@ -286,7 +286,7 @@ def _side(network: nn.Module) -> int:
 def read_photo(image: Photo) -> np.ndarray:
     """uint8 [H, W, 3] or uint16 [H, W] of whatever a pipeline may be called with."""
     if isinstance(image, (str, Path)):
-        return load_photo(image)
+        return files.read(image).pixels
     if isinstance(image, Image.Image):
         try:
             return image_to_rgb(image)

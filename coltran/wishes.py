@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument("--keep", type=cli.at_least(0), metavar="N", help="which sample of --seed --redraw keeps (0)")
     group.add_argument(
-        "--redraw-seed", type=cli.at_least(0), metavar="S", help="of what --redraw draws (default: --seed and 1)"
+        "--redraw-seed", type=cli.seed, metavar="S", help="of what --redraw draws (default: --seed and 1)"
     )
 
 
@@ -61,6 +61,8 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
         parser.error(f"--particles {arguments.particles} are fewer than --samples {arguments.samples}")
     if arguments.redraw:
         arguments.keep = arguments.keep or 0
+        if arguments.particles and arguments.particles <= arguments.keep:
+            parser.error(f"--keep {arguments.keep} is none of --particles {arguments.particles}")
         if arguments.redraw_seed is None:
             arguments.redraw_seed = (arguments.seed + 1) % 2**64
 
@@ -96,7 +98,7 @@ def of_photograph(arguments: argparse.Namespace, pipeline: Pipeline, path: Path,
     if arguments.redraw is None:
         return Wishes(hints)
     first = dict(options) | {"stage": "coarse", "size": "network"}
-    particles = arguments.particles or 1
+    particles = arguments.particles if hints and arguments.particles else 1  # without hints it was drawn without them
     kept = pipeline(photo, hints=hints, samples=arguments.keep + 1, particles=particles, **first).labels[-1]
     return Wishes(hints, kept, arguments.redraw)
 

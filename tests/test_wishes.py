@@ -81,6 +81,27 @@ def test_a_box_is_drawn_anew_and_the_rest_is_kept(here, tiny):
     assert noted["seed"] == 9
 
 
+def test_particles_keep_what_was_drawn_without_them(here, tiny):
+    flags = ["--redraw", "0,6,15,12", "--particles", "4"]
+    colorize.main(["cat.png", "-o", "out", *flags])
+    kept = tiny("cat.png", **DRAWN).labels[0]
+    expected = tiny("cat.png", seed=1, particles=4, kept=kept, redraw=Box(0, 6, 15, 12), **DRAWN)
+    np.testing.assert_array_equal(written(1)[0], expected.images[0])
+
+
+def test_a_box_is_drawn_anew_in_a_photograph_that_is_not_opaque(here, tiny):
+    Image.open("cat.png").convert("RGBA").save("cat.png")
+    with Image.open("cat.png") as image:
+        image.putalpha(160)
+        image.save("cat.png")
+    colorize.main(["cat.png", "-o", "out", "--redraw", "0,6,15,12", "--size", "network"])
+    drawn = DRAWN | {"size": "network"}
+    pixels = np.asarray(Image.open("cat.png").convert("RGB"))
+    kept = tiny(pixels, **drawn).labels[0]
+    expected = tiny(pixels, seed=1, kept=kept, redraw=Box(0, 6, 15, 12), **drawn)
+    np.testing.assert_array_equal(written(1)[0], expected.images[0])
+
+
 def test_an_earlier_run_with_other_wishes_is_not_taken_for_this_one(here, capsys):
     for flags in ([], FLAGS, FLAGS):
         colorize.main(["cat.png", "-o", "out", "--skip-existing", *flags])
@@ -107,6 +128,8 @@ def test_the_likeliest_stands_beside_those_that_differ_most(here, tiny):
         (["--redraw", "15,0,20,9"], 1, "Nothing of the photograph lies in the box 15,0,20,9."),
         (["--keep", "1"], 2, "belong to --redraw"),
         (["--particles", "8"], 2, "--particles is for"),
+        (["--redraw", "0,0,9,9", "--particles", "2", "--keep", "5"], 2, "--keep 5 is none of --particles 2"),
+        (["--redraw", "0,0,9,9", "--redraw-seed", str(2**64)], 2, "is not a whole number from 0 to 2**64 - 1"),
         (
             ["--particles", "2", "--samples", "3", "--hint", "1,1,#ffffff"],
             2,
