@@ -17,9 +17,10 @@ from coltran.photo import profiles
 from coltran.photo.encode import encode
 
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}  # and the suffix of each
-# What a TIFF says of how its own pixels are stored (TIFF 6.0), in the same place as what EXIF says of the photograph.
+# What a TIFF says of how its own pixels are stored (TIFF 6.0), in the same place as what EXIF says of the photograph;
+# and 700, XMP, which may say once more how the photograph is turned.
 _STORAGE = frozenset(
-    [*range(254, 268), 273, *range(277, 282), 284, *range(288, 294), 297, 301, *range(317, 326), *range(330, 348)]
+    [*range(254, 268), 273, 700, *range(277, 282), 284, *range(288, 294), 297, 301, *range(317, 326), *range(330, 348)]
     + [*range(512, 522), *range(529, 533), 34675]
 )
 
@@ -48,7 +49,7 @@ def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
     """
     with reading(path), Image.open(file or path) as opened:
         found, profile = (opened.format or "").lower(), opened.info.get("icc_profile")
-        image = ImageOps.exif_transpose(opened)
+        image = _upright(opened)
         exif = _exif(opened)  # only now, as it takes the orientation out
         alpha = None
         if image.mode == "I" or image.mode.startswith("I;16"):
@@ -69,15 +70,37 @@ def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
     return Photograph(pixels, alpha, {"mpo": "jpeg"}.get(found, found if found in FORMATS else "png"), exif)
 
 
+# What Pillow raises at EXIF that makes no sense.
+_SENSELESS = (struct.error, ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError, AttributeError)
+
+
+def _upright(file: Image.Image) -> Image.Image:
+    """The image as EXIF says that it is turned; as it is where EXIF makes no sense."""
+    file.load()
+    try:
+        return ImageOps.exif_transpose(file)
+    except _SENSELESS:
+        return file
+
+
 def _exif(file: Image.Image) -> bytes:
     """What a file's EXIF says of the photograph; empty where that makes no sense."""
     try:
         exif = file.getexif()
         for tag in _STORAGE.intersection(exif) | {ExifTags.Base.Orientation}:
             exif.pop(tag, None)
+        _keep_bytes(exif)
         return exif.tobytes() if exif else b""
-    except (struct.error, ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError, AttributeError):
+    except _SENSELESS:
         return b""
+
+
+def _keep_bytes(exif: Image.Exif) -> None:
+    """Undoes that Pillow reads texts as Latin-1, as it writes them as ASCII: their bytes are UTF-8 or anything else."""
+    for tags in (exif, *(exif.get_ifd(tag) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))):
+        for tag, value in list(tags.items()):
+            if isinstance(value, str) and not value.isascii():
+                tags[tag] = value.encode("latin-1", "replace")
 
 
 def write(
@@ -104,6 +127,7 @@ def write(
     tags = Image.Exif()
     if exif:
         tags.load(exif)
+        _keep_bytes(tags)
     if description:
         tags[ExifTags.Base.ImageDescription] = description
     # The whole file first: what an encoder itself writes can end early unnoticed where the disk is full.
@@ -120,6 +144,6 @@ def write_png(pixels: np.ndarray, path: Path) -> None:
 
 def check_side(pixels: np.ndarray, format: str) -> None:
     """Raises PhotoError where a format has no room for so many pixels a side."""
-    most = {"jpeg": 65535, "webp": 16383}.get(format)
+    most = {"jpeg": 65500, "webp": 16383}.get(format)
     if most is not None and max(pixels.shape[:2]) > most:
         raise PhotoError(f"{format} holds at most {most} pixels a side: --format png takes {max(pixels.shape[:2])}.")
