@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,8 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         aside = self.json or record.levelno >= logging.WARNING
-        print(record.getMessage(), file=sys.stderr if aside else sys.stdout, flush=True)
+        text = os.fsencode(record.getMessage()).decode(errors="replace")  # names of files may be in any encoding
+        print(text, file=sys.stderr if aside else sys.stdout, flush=True)
 
 
 _console = _Console()

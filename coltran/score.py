@@ -136,7 +136,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="--ask: what is known already",
     )
     parser.add_argument("--samples", type=cli.at_least(16), default=32, metavar="N", help="--ask: colourings (32)")
-    parser.add_argument("--seed", type=cli.at_least(0), default=0, metavar="S", help="--ask: of the colourings (0)")
+    parser.add_argument("--seed", type=cli.seed, default=0, metavar="S", help="--ask: of the colourings (0)")
     parser.add_argument("--fit", choices=("stretch", "crop"), default="stretch", help="as coltran.colorize (stretch)")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with the networks (the package's)")
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = cli.device(arguments.device)
-    photos, problems = find_photos(arguments.photos, arguments.output or Path("."))
+    photos, problems = find_photos(arguments.photos, arguments.output)
     found: list[dict[str, Any]] = []
     if photos:
         if arguments.output:

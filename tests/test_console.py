@@ -17,6 +17,7 @@ from rich.console import Console
 import coltran
 from coltran import __main__ as umbrella
 from coltran import checkpoint, cli, colorize, console, export, networks
+from coltran.console import LOG
 from tests.tiny import colorizer_config
 from tests.tiny_training import write_photo
 
@@ -117,6 +118,15 @@ def test_the_flags_of_the_originals_commands_have_quiet_too():
     config = "--config=coltran/test_configs/colorizer.py"
     assert cli.parse_flags([config, "--quiet"], "", lambda values: None).quiet
     assert console.is_quiet()
+
+
+def test_a_name_in_another_encoding_can_be_said(runs, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
+    monkeypatch.setattr(sys, "stdout", written)
+    console.speak()
+    LOG.info("%s", os.fsdecode(b"caf\xe9.jpg"))
+    written.flush()
+    assert written.buffer.getvalue() == "caf\N{REPLACEMENT CHARACTER}.jpg\n".encode()
 
 
 def test_messages_go_through_logging(caplog):

@@ -73,6 +73,15 @@ def test_colourings_are_ranked_the_likeliest_first(here, capsys):
     assert lines == [f"{one['bits_per_pixel']:9.4f} bits a pixel  {one['photo']}" for one in found]
 
 
+def test_a_parent_of_the_working_directory_is_scored_whole(here, monkeypatch, capsys):
+    Path("album/mine").mkdir(parents=True)
+    for name in ("album/a.png", "album/mine/b.png"):
+        Image.new("RGB", (9, 8)).save(name)
+    monkeypatch.chdir("album/mine")
+    assert score.main(["..", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+
+
 def test_maps_are_written_where_a_folder_is_named(here):
     score.main(["a.png", "b.png"])
     assert sorted(path.name for path in here.glob("*.png")) == ["a.png", "b.png"]
