@@ -83,6 +83,16 @@ def test_the_networks_are_converted_into_folders_of_their_own_and_nothing_else_s
         assert type(checkpoint.load(place)) is type(network)
 
 
+def test_what_lies_beside_them_is_left_alone(server, tmp_path):
+    mine = tmp_path / "coltran" / "mine.py"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    (tmp_path / "colorizer").mkdir()
+    assert not download.is_installed(tmp_path, server.url)
+    download.install(tmp_path, server.url)
+    assert mine.read_text() == "mine"
+
+
 def test_a_conversion_that_stopped_goes_on(server, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
@@ -137,6 +147,7 @@ def test_the_published_networks_are_found_by_that_name(server, tmp_path, monkeyp
     with pytest.raises(CheckpointError, match=r"not here yet: python -m coltran.download fetches them\.$"):
         find_networks("published")
     (download.cached() / "colorizer").mkdir(parents=True)
+    (download.cached() / "colorizer" / "model.safetensors").touch()
     assert find_networks("published") == download.cached() == tmp_path / "cache" / "coltran" / "published"
     Path("published").mkdir()
     assert find_networks("published") == Path("published")

@@ -18,6 +18,7 @@ from torch import nn
 
 from coltran.checkpoint import CheckpointError
 from coltran.errors import UserError
+from coltran.files import WRITING
 from coltran.original import configuration
 from coltran.original.bundle import open_bundle, unescape
 from coltran.original.load import convert
@@ -43,7 +44,7 @@ def cached() -> Path:
 
 def is_installed(output: Path, url: str = URL) -> bool:
     """Whether `install` has finished there."""
-    return (output / "colorizer").is_dir() and not _archive(output, url).exists()
+    return (output / "colorizer" / "model.safetensors").is_file() and not _archive(output, url).exists()
 
 
 def install(output: Path, url: str = URL, progress: Progress | None = None) -> dict[Path, tuple[nn.Module, int | None]]:
@@ -59,7 +60,7 @@ def install(output: Path, url: str = URL, progress: Progress | None = None) -> d
     """
     archive = fetch(url, _archive(output, url), progress)
     found = {output / name: convert(source, output / name) for name, source in unpack(archive).items()}
-    shutil.rmtree(archive.with_suffix(""))
+    shutil.rmtree(_unpacked(archive))
     archive.unlink()
     return found
 
@@ -127,6 +128,10 @@ def _crc32c(path: Path) -> bytes:
     return checksum.digest()
 
 
+def _unpacked(archive: Path) -> Path:
+    return archive.with_name(f"{WRITING}{archive.stem}")
+
+
 def unpack(archive: Path) -> dict[str, Path]:
     """Takes an archive apart, beside itself; {the folder of a network's checkpoint: its TensorFlow checkpoint}.
 
@@ -134,7 +139,7 @@ def unpack(archive: Path) -> dict[str, Path]:
         UserError: it is no archive, is larger than the disk, or holds no checkpoint.
         CheckpointError: a checkpoint in it is damaged.
     """
-    folder = archive.with_suffix("")
+    folder = _unpacked(archive)
     try:
         with zipfile.ZipFile(archive) as file:
             wanted, free = sum(entry.file_size for entry in file.infolist()), shutil.disk_usage(archive.parent).free
