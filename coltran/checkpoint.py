@@ -262,6 +262,7 @@ def _written_whole(directory: Path) -> Iterator[Path]:
     temporary = directory.with_name(f"{WRITING}{directory.name}-{os.getpid()}")
     replaced = directory.with_name(f"{WRITING}{directory.name}-replaced")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that had this number and was killed
         temporary.mkdir(parents=True)
         yield temporary
         if directory.exists():

@@ -52,11 +52,14 @@ from coltran.training.step import start, take_step
 
 def _find_checkpoints(config: Mapping[str, Any], logdir: Path, seed: int) -> list[Path]:
     """The checkpoints in a log directory, oldest first; of the original's the newest, made one of ours."""
+    if (logdir / "model.safetensors").exists():
+        raise UserError(f"{logdir} is a checkpoint, not a log directory; --pretrain_dir={logdir} starts from it.")
     if processes.rank() == 0 and logdir.is_dir() and not checkpoint.numbered(logdir):
         prefix = bundle.latest(logdir)
         if prefix is not None:
+            averaged = bool(config.get("polyak_decay"))
             step = bundle.read_step(bundle.open_bundle(prefix)) or 0
-            convert(prefix, logdir / f"checkpoint-{step:06d}", config=config, optimizer=True, seed=seed)
+            convert(prefix, logdir / f"checkpoint-{step:06d}", config=config, optimizer=True, ema=averaged, seed=seed)
     processes.wait()
     found = checkpoint.numbered(logdir)
     newest = found[-1].name if found else ""

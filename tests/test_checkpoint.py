@@ -133,6 +133,13 @@ def test_a_checkpoint_can_be_replaced(network, saved):
     assert _files(saved.parent) == {"saved", "saved/model.safetensors", "saved/config.yaml"}
 
 
+def test_what_a_killed_writer_of_the_same_number_left_is_no_hindrance(network, tmp_path):
+    """In a container the numbers of processes are the same at every start."""
+    (tmp_path / f".writing-new-{os.getpid()}" / "half").mkdir(parents=True)
+    checkpoint.save(network, tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"config.yaml", "model.safetensors"}
+
+
 def test_a_folder_of_something_else_is_not_overwritten(network, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="not a checkpoint"):

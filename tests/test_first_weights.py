@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from coltran import networks
 from coltran.networks.losses import compute_losses
-from coltran.training.first_weights import count_symbols, prepare
+from coltran.training.first_weights import count_symbols, prepare, smooth_embeddings, start_at_inputs
 from tests.tiny import colorizer_config, upsampler_config
 
 SECTIONS = [colorizer_config(), upsampler_config("color_upsampler"), upsampler_config("spatial_upsampler")]
@@ -57,6 +59,24 @@ def test_the_channels_of_an_upsampler_are_told_apart():
     network = networks.build(upsampler_config("spatial_upsampler"))
     prepare(network, _batches())
     assert _similarity(network.channel_embedding.weight, 256) < 0.95
+
+
+class Apart(TorchDispatchMode):
+    """Refuses all but copies between devices, as a GPU does; the meta device by itself is more lenient."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor) and t.dim()]
+        assert function is torch.ops.aten.copy_.default or len({t.device for t in tensors}) < 2, function
+        return function(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_networks_are_prepared_on_any_device():
+    colorizer, *upsamplers = (networks.build(section).to("meta") for section in SECTIONS)
+    with Apart():
+        smooth_embeddings(colorizer)
+        for network in upsamplers:
+            start_at_inputs(network)
 
 
 def test_preparing_is_decided_by_torchs_generator():

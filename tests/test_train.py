@@ -84,6 +84,16 @@ def test_a_batch_that_has_no_such_parts_is_refused():
         start(whole_config(batch_size=4), 0, CPU, accumulate=3)
 
 
+def test_a_checkpoint_is_no_log_directory(photos_dir, tmp_path):
+    config = whole_config("color_upsampler")
+    _train(config, tmp_path / "first", photos_dir)
+    path = checkpoint.find(tmp_path / "first")
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(UserError, match="is a checkpoint, not a log directory"):
+        _train(config, path, photos_dir)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
 def test_pretrain_dir_starts_from_those_weights(photos_dir, tmp_path):
     """With a learning rate too small to move a float32 weight, the new training ends with the weights it began with."""
     _train(whole_config(max_train_steps=2), tmp_path / "first", photos_dir)

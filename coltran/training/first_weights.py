@@ -65,7 +65,7 @@ def start_at_inputs(network: ColorUpsampler | SpatialUpsampler) -> None:
     network.gray_embedding.weight.copy_(features(levels))
     network.channel_embedding.weight.copy_(torch.cat([of_channel + 0.5 * torch.randn(hidden) for _ in range(3)]))
     network.logits.weight.copy_(2 / math.sqrt(hidden) * features(levels))
-    network.input.weight.mul_(0.3).add_(0.5 * torch.eye(hidden).repeat(1, 2))
+    network.input.weight.mul_(0.3).add_((0.5 * torch.eye(hidden).repeat(1, 2)).to(network.input.weight))
     encoder = network.encoder
     for attention, feed_forward in zip(encoder.attention, encoder.feed_forward, strict=True):
         attention.out.weight.mul_(0.3)
