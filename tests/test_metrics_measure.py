@@ -103,6 +103,25 @@ def test_the_truth_itself_is_perfect(photos):
     assert "diversity" not in result
 
 
+@pytest.mark.parametrize(
+    ("photos", "results"),
+    [(["x/1.png", "y/1.png"], ["1-0.png"]), (["1.png"], ["x/1-0.png", "y/1-0.png"]), (["1.png"], ["1.png", "1-0.png"])],
+)
+def test_results_that_could_be_of_several_photographs_are_refused(tmp_path, photos, results):
+    for name in results:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / name)
+    with pytest.raises(UserError, match=r"cannot be told apart|the same result"):
+        list(measure.read(tmp_path, [Path(name) for name in photos], 16))
+
+
+def test_a_result_is_not_taken_for_one_of_a_photograph_with_a_shorter_name(tmp_path):
+    for name, level in (("a.png", 10), ("a-1.png", 90)):
+        Image.new("RGB", (16, 16), (level,) * 3).save(tmp_path / name)
+    found = list(measure.read(tmp_path, [Path("a.png"), Path("a-1.png")], 16))
+    assert [[int(image.max()) for image in one.images] for one in found] == [[10], [90]]
+
+
 def test_results_are_found_by_the_photographs_names(photos, tmp_path):
     for name, level in (("p00-0", 10), ("p00-1", 20), ("p01", 30), ("p02-0", 40), ("p02-sheet", 50), ("p02-10", 60)):
         Image.new("RGB", (16, 16), (level, 0, 0)).save(tmp_path / f"{name}.png")

@@ -87,13 +87,21 @@ def read(folder: Path, photos: Sequence[Path], side: int) -> Iterator[Samples]:
     """Results that lie in a folder: of old.jpg old-0.png, old-1.png, ..., as `coltran.colorize` writes, or old.png.
 
     Raises:
-        UserError: a photograph has none.
+        UserError: a photograph has none, or the names leave open whose one is.
     """
+    named: dict[str, Path] = {}
+    for photo in photos:
+        if photo.stem in named:
+            raise UserError(
+                f"{named[photo.stem]} and {photo} have the same name, so their results cannot be told apart."
+            )
+        named[photo.stem] = photo
     results: dict[str, dict[int, Path]] = {}
     for path in list_photos([folder]):
-        results.setdefault(path.stem, {}).setdefault(0, path)
-        if match := re.fullmatch(r"(.+)-(\d+)", path.stem):
-            results.setdefault(match[1], {})[int(match[2])] = path
+        match = None if path.stem in named else re.fullmatch(r"(.+)-(\d+)", path.stem)
+        name, number = (match[1], int(match[2])) if match else (path.stem, 0)
+        if results.setdefault(name, {}).setdefault(number, path) != path:
+            raise UserError(f"{results[name][number]} and {path} would be the same result.")
     for photo in photos:
         if photo.stem not in results:
             raise UserError(f"{folder} has no result of {photo}: no image {photo.stem}-0 or {photo.stem}.")
