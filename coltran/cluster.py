@@ -279,10 +279,13 @@ def _shares(actors: int | None, threads: int | None, device: str) -> tuple[int, 
     gpus = int(device.startswith("cuda"))
     if gpus and not any(machine.get("GPU") for machine in machines):
         raise UserError("The Ray cluster has no GPU for --device=cuda.")
+    machines = [machine for machine in machines if machine.get("CPU", 0) >= 1 and machine.get("GPU", 0) >= gpus]
     units = [int(machine.get("GPU", 0)) if gpus else 1 for machine in machines]
+    if not units:
+        raise UserError("The Ray cluster has no machine with a core for an actor.")
+    here = [-(-actors // len(machines))] * len(machines) if actors else units  # on each machine, at most
     actors = actors or sum(units)
-    here = -(-actors // len(machines))  # on the machine that has most
-    threads = threads or max(1, min(int(machine.get("CPU", 1)) for machine in machines) // here)
+    threads = threads or max(1, min(int(machine["CPU"]) // n for machine, n in zip(machines, here, strict=True)))
     places = sum(
         min(int(machine.get("CPU", 0)) // threads, int(machine.get("GPU", 0)) if gpus else actors)
         for machine in machines

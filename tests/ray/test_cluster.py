@@ -238,6 +238,25 @@ def test_a_device_that_the_cluster_lacks_is_refused(album, tmp_path):
         _run(album, "-o", tmp_path / "out", "--device", "cuda")
 
 
+CORES, GPU = {"CPU": 16.0}, {"CPU": 64.0, "GPU": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("machines", "asked", "found"),
+    [
+        ([CORES, CORES], (None, None, "cpu"), (2, 16, 0)),
+        ([{}, CORES, CORES], (None, None, "cpu"), (2, 16, 0)),  # the first takes no work
+        ([CORES, CORES], (3, None, "cpu"), (3, 8, 0)),
+        ([CORES, GPU | {"GPU": 8.0}], (None, None, "cuda"), (8, 8, 1)),
+        ([GPU, GPU | {"GPU": 8.0}], (None, None, "cuda"), (9, 8, 1)),
+    ],
+)
+def test_a_cluster_is_shared_among_actors_by_what_its_machines_have(monkeypatch, machines, asked, found):
+    nodes = [{"Alive": True, "Resources": machine} for machine in machines]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    assert cluster._shares(*asked) == found
+
+
 def test_samples_in_shares_are_those_of_a_cluster(weights, tmp_path):
     """`coltran.sample` with `skip_batches`, on photographs of the network's size, which no resizing changes."""
     data = tmp_path / "photographs"
