@@ -5,8 +5,8 @@
     schedule          lr(s) = learning_rate * f(s), see `rate_factor`
     moving average    a <- a - (1 - decay) (a - w)      starting at the initial weights
 
-Keras puts epsilon inside the root; `torch.optim.RMSprop` puts it outside, and the two part ways wherever a
-gradient is small, which in the first steps is most of the network.
+Keras puts epsilon inside the root; `torch.optim.RMSprop` puts it outside, and so did Keras before TensorFlow 2.11. The
+two part ways wherever a gradient is small, which in the first steps is most of the network.
 """
 
 from __future__ import annotations
