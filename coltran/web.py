@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +36,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("web", __doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 is all (127.0.0.1)")
     parser.add_argument("--port", type=cli.at_least(1), default=7860, help="(7860)")
+    parser.add_argument(
+        "--name", nargs="+", default=[], help="under which browsers reach the page, besides localhost and addresses"
+    )
     parser.add_argument("--checkpoint", metavar="DIR", help="folder with the networks (the package's)")
     parser.add_argument("--megabytes", type=cli.at_least(1), default=50, help="of an upload, at most (50)")
     parser.add_argument("--megapixels", type=cli.at_least(1), default=50, help="of a photograph, at most (50)")
@@ -53,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     pipeline = from_pretrained(options.checkpoint).to(cli.device(options.device))
     if pipeline.stages[-1] != "final":
         raise UserError("This page needs all three networks.")
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # the second: its terminal is closed
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="coltran-web-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results, all of which go with the program
         try:

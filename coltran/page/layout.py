@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -28,6 +29,7 @@ THEME = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
 COLOURINGS = "Colourings, likeliest first (bits a pixel)"
 HINT, CORNER = "puts a hint there", "marks a corner of the part to draw again"
 PHOTO, UNSURE, SURPRISING = "the photograph", "where the model was unsure", "what surprises it in this colouring"
+OPENED, ASKED, AGAIN = "opened", "asked", "again"  # why something is drawn
 SWATCH = 64  # pixels a side
 KEPT = 3600  # seconds that what nobody uses is kept
 Update = Any  # of a component
@@ -46,6 +48,20 @@ def rgb_of(colour: str) -> tuple[int, int, int]:
         red, green, blue = (min(255, round(float(part))) for part in found.groups())
         return red, green, blue
     raise gr.Error(f"{colour} is no colour such as #c03020.", print_exception=False)
+
+
+def seed_of(number: float | None) -> int:
+    """The seed that a person has typed."""
+    if number is None or not 0 <= number < 2**64:
+        raise gr.Error("The seed has to be a whole number from 0 to 2**64 - 1.", print_exception=False)
+    return int(number)
+
+
+async def _no_address(path: str | Path | None) -> str | None:
+    """In place of gradio's own, which fetches what is at an address. What was uploaded lies where it has to."""
+    if path is not None and not Path(path).is_file():
+        raise gr.Error("This page takes files, not addresses.", print_exception=False)
+    return None if path is None else str(path)
 
 
 def marked(now: Sitting, picture: np.ndarray) -> np.ndarray:
@@ -86,41 +102,62 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
 
         return call
 
-    def opened(path: str | None) -> tuple[Sitting | None, Update, Update, Update, Update, Update]:
-        now = None if path is None else at.open_photo(path, most_pixels)
-        return now, None if now is None else now.small, PHOTO, gr.Gallery([], label=COLOURINGS), None, None
+    stops: dict[str, set[threading.Event]] = {}  # of what is drawn or waits to be, by session
 
-    stops: dict[str, threading.Event] = {}  # of those who draw now, by session
+    def asked(request: gr.Request) -> threading.Event:
+        """What will stop the drawing that is asked for."""
+        stopped = threading.Event()
+        stops.setdefault(str(request.session_hash), set()).add(stopped)
+        return stopped
 
     def halt(request: gr.Request) -> None:
-        if (mine := stops.get(str(request.session_hash))) is not None:
-            mine.set()
+        for stopped in stops.pop(str(request.session_hash), ()):
+            stopped.set()
+
+    def opened(path: str | None, before: Sitting | None, request: gr.Request) -> tuple[Any, ...]:
+        now = None if path is None else at.open_photo(path, most_pixels)
+        if before is not None:
+            before.closed = True
+        halt(request)
+        picture, gone = None if now is None else now.small, gr.DownloadButton(value=None, interactive=False)
+        return now, picture, PHOTO, gr.Gallery([], label=COLOURINGS), None, None, [], None, gone, asked(request)
 
     def drawn(
-        now: Sitting | None, redraw: bool, samples: float, particles: float, temperature: float, top_p: float,
-        seed: float, fresh: bool, request: gr.Request,
+        now: Sitting | None, why: str, ticket: threading.Event | None, samples: float | None, particles: float | None,
+        temperature: float | None, top_p: float | None, seed: float | None, fresh: bool, what: str,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        unchanged, stopped = (gr.skip(),) * 5, ticket or asked(request)
+        if stopped.is_set() or (now is None and why == OPENED):  # ended before it began, or the photograph was removed
+            yield unchanged
+            return
         if now is None:
             raise gr.Error("Choose a photograph first.", print_exception=False)
-        if redraw and (not now.labels or now.box is None):
-            raise gr.Error("Mark two corners of the part to draw again, in a photograph that is coloured.")
+        if why == AGAIN and (not now.labels or now.box is None):
+            raise gr.Error(
+                "Mark two corners of the part to draw again, in a photograph that is coloured.", print_exception=False
+            )
+        if samples is None or particles is None or temperature is None or top_p is None:
+            raise gr.Error("A setting is empty.", print_exception=False)
         options = {
             "samples": int(samples), "particles": max(int(particles), int(samples)) if particles > 1 else 1,
-            "temperature": temperature, "top_p": top_p, "seed": secrets.randbits(32) if fresh else int(seed),
+            "temperature": temperature, "top_p": top_p, "seed": secrets.randbits(32) if fresh else seed_of(seed),
         }  # fmt: skip
-        stopped = stops[str(request.session_hash)] = threading.Event()
+        now.drawing = True
+        stops.setdefault(str(request.session_hash), set()).add(stopped)
         try:
-            for picture in at.draw(pipeline, now, stopped, redraw=redraw, **options):
+            for picture in at.draw(pipeline, now, stopped, redraw=why == AGAIN, **options):
                 yield now, picture, gr.skip(), gr.skip(), gr.skip()
             found = [(one, f"{bits:.2f} bits") for one, bits in zip(at.colourings(now), now.bits, strict=True)]
-            gallery = gr.Gallery(found, label=f"Colourings of seed {options['seed']} (bits a pixel)")
-            yield now, marked(now, now.small), gallery, *chosen(now)
+            gallery = gr.Gallery(found, label=f"Colourings of seed {options['seed']} (bits a pixel)", selected_index=0)
+            yield now, looked(now, what), gallery, *chosen(now)
         except Stopped:
-            yield now, marked(now, now.small), gr.skip(), gr.skip(), gr.skip()
+            yield unchanged if now.closed else (now, looked(now, what), gr.skip(), gr.skip(), gr.skip())
         except (UserError, PhotoError) as error:
             raise _said(error) from error
         finally:
-            stops.pop(str(request.session_hash), None)
+            now.drawing = False
+            stops.get(str(request.session_hash), set()).discard(stopped)
 
     def chosen(now: Sitting) -> tuple[Update, Update]:
         pixels, path = at.full(pipeline, now)
@@ -128,15 +165,22 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         pair = np.repeat(gray[..., None], 3, -1), pixels
         return pair, gr.DownloadButton(value=path, interactive=True)
 
-    def choose(now: Sitting, event: gr.SelectData) -> tuple[Any, ...]:
+    def choose(now: Sitting | None, what: str, event: gr.SelectData) -> tuple[Any, ...]:
+        if now is None or not 0 <= event.index < len(now.images):  # of a gallery that is gone by now
+            return (gr.skip(),) * 4
         now.chosen = event.index
-        return now, *chosen(now)
+        return now, *chosen(now), looked(now, what) if what == SURPRISING else gr.skip()
 
-    def clicked(now: Sitting | None, means: str, event: gr.SelectData) -> tuple[Any, ...]:
-        if now is None:
-            return (gr.skip(),) * 5
+    def placed(now: Sitting | None, event: gr.SelectData) -> tuple[Any, ...]:
+        if now is not None and now.drawing:  # what is shown is not the photograph
+            gr.Info("The colours are still being drawn: click when they are there, or after Stop.")
+        if now is None or now.drawing:
+            return None, gr.skip(), gr.skip()
         x, y = now.place(*event.index)
-        return *pointed(now, means, x, y), x, y
+        return (x, y), x, y
+
+    def clicked(now: Sitting | None, means: str, spot: tuple[int, int] | None) -> tuple[Any, ...]:
+        return pointed(now, means, *(spot or (None, None)))
 
     def pointed(now: Sitting | None, means: str, x: float | None, y: float | None) -> tuple[Any, ...]:
         if now is None or x is None or y is None:
@@ -157,7 +201,9 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         now.hints = [hint for hint in now.hints if (hint.x, hint.y) != (new.x, new.y)] + [new]
         return now, marked(now, now.small)
 
-    def swatch(now: Sitting, event: gr.SelectData) -> str:
+    def swatch(now: Sitting | None, event: gr.SelectData) -> Update:
+        if now is None or not 0 <= event.index < len(now.offered):
+            return gr.skip()
         return "#{:02x}{:02x}{:02x}".format(*now.offered[event.index])
 
     def cleared(now: Sitting | None) -> tuple[Any, ...]:
@@ -175,7 +221,8 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
 
     with gr.Blocks(title="ColTran: colours for photographs", analytics_enabled=False) as page:
         now = gr.State(None, time_to_live=KEPT)
-        again, anew = gr.State(True), gr.State(False)
+        at_opening, at_asking, at_again = gr.State(OPENED), gr.State(ASKED), gr.State(AGAIN)
+        ticket, spot = gr.State(None, time_to_live=KEPT), gr.State(None)
         gr.Markdown(
             "# Colours for photographs\nDrop a photograph; its colours appear row by row. Every seed is another "
             "colouring, and the likeliest comes first."
@@ -183,6 +230,7 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 upload = gr.File(label="Photograph", file_types=["image"], elem_id="upload", height=120)
+                upload.async_move_resource_to_block_cache = _no_address  # type: ignore[method-assign, assignment]
                 with gr.Row():
                     colour = gr.Button("Colour", variant="primary", elem_id="colour", min_width=80)
                     stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=80)
@@ -225,15 +273,18 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
                 )
                 download = gr.DownloadButton("Download at full size", interactive=False, elem_id="download")
 
-        settings = [samples, particles, temperature, top_p, seed, fresh]
+        settings = [samples, particles, temperature, top_p, seed, fresh, view]
         results = [now, photo, gallery, slider, download]  # no setting: an event's end writes its outputs once more
-        opening = upload.change(guarded(opened), upload, [now, photo, view, gallery, x, y], **busy)
-        opening.success(drawn, [now, anew, *settings], results, **busy)
-        colour.click(drawn, [now, anew, *settings], results, **busy)
-        redraw.click(drawn, [now, again, *settings], results, **busy)
-        stop.click(halt, queue=False, api_visibility="private")
-        gallery.select(guarded(choose), now, [now, slider, download], **busy)
-        photo.select(guarded(clicked), [now, means], [now, photo, swatches, x, y], **busy)
+        fresh_page = [now, photo, view, gallery, x, y, swatches, slider, download, ticket]
+        at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
+        opening = upload.change(guarded(opened), [upload, now], fresh_page, **(busy | {"concurrency_id": "opening"}))
+        opening.success(drawn, [now, at_opening, ticket, *settings], results, **busy)
+        colour.click(asked, None, ticket, **at_once).then(drawn, [now, at_asking, ticket, *settings], results, **busy)
+        redraw.click(asked, None, ticket, **at_once).then(drawn, [now, at_again, ticket, *settings], results, **busy)
+        stop.click(halt, **at_once)
+        gallery.select(guarded(choose), [now, view], [now, slider, download, photo], **busy)
+        clicking = photo.select(placed, now, [spot, x, y], **quick)
+        clicking.success(guarded(clicked), [now, means, spot], [now, photo, swatches], **busy)
         gr.on([x.submit, y.submit], guarded(pointed), [now, means, x, y], [now, photo, swatches], **busy)  # by keyboard
         swatches.select(guarded(swatch), now, picker, **quick)
         hint.click(guarded(hinted), [now, x, y, picker], [now, photo], **quick)

@@ -60,4 +60,5 @@ def live(
                     yield show([newest[sample] for sample in range(tiles)])
             return working.result()
         finally:
-            stopped.set()
+            if not working.done():  # nobody listens any more
+                stopped.set()

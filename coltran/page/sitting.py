@@ -8,6 +8,7 @@ full result is asked for. So fifty sittings take some ten megabytes.
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from coltran.sampling.assess import MOST_BITS, Assessment, assess
 
 SHOWN = 768  # pixels of the longer side of what is shown while one works
 TILE = 320  # and of a tile while colours appear
+MOST_SIDE = 65_500  # pixels of a side: what a JPEG can have
 SURPRISED = 12.0  # bits of surprise that are shown as the brightest
 
 
@@ -49,6 +51,9 @@ class Sitting:
     bits: list[float] = field(default_factory=list)  # a pixel
     chosen: int = 0
     offered: list[tuple[int, int, int]] = field(default_factory=list)  # colours, at the place that was last clicked
+    drawing: bool = False  # now
+    closed: bool = False  # the person has another photograph
+    own: str = field(default_factory=lambda: secrets.token_hex(8))  # folder of its results, beside the upload
 
     def read(self) -> files.Photograph:
         """The uploaded photograph, which counts as used now.
@@ -82,11 +87,13 @@ def open_photo(path: str | Path, most_pixels: int) -> Sitting:
     """A sitting with an uploaded photograph.
 
     Raises:
-        PhotoError: it cannot be read, or has more than `most_pixels`, which is known before it is decoded.
+        PhotoError: it cannot be read, or has more than `most_pixels` or MOST_SIDE, which is known before it is decoded.
     """
     name = Path(path).name  # of the file as the person knows it
     with reading(name), Image.open(path) as opened:
-        pixels = opened.width * opened.height
+        pixels, side = opened.width * opened.height, max(opened.size)
+    if side > MOST_SIDE:
+        raise PhotoError(f"{name} has a side of {side} pixels; this page takes up to {MOST_SIDE}.")
     if pixels > most_pixels:
         raise PhotoError(f"{name} has {pixels / 1e6:.1f} megapixels; this page takes up to {most_pixels / 1e6:g}.")
     with open(path, "rb") as file:
@@ -150,12 +157,14 @@ def full(pipeline: Pipeline, sitting: Sitting) -> tuple[np.ndarray, Path]:
     """The chosen colouring at the photograph's own size, and a file of it with all that the photograph's had.
 
     Returns:
-        uint8 [H, W, 3], and the file, beside the upload in a folder that no other one shares.
+        uint8 [H, W, 3], and the file, in a folder that no other sitting shares, as the upload's is: two who upload the
+        same photograph have one file.
     """
     photo = sitting.read()
     view = pipeline.look(photo.pixels)
     pixels = recolour(luminance(view.photo), sitting.images[sitting.chosen], view.photo.dtype.type)
-    path = sitting.path.with_name(f"{sitting.path.stem}-coloured{files.FORMATS[photo.format]}")
+    path = sitting.path.parent / sitting.own / f"{sitting.path.stem}-coloured{files.FORMATS[photo.format]}"
+    path.parent.mkdir(exist_ok=True)
     write_colouring(
         pixels, path, photo, sitting.options | {"fit": "stretch"}, format=None, quality=95,
         sample=sitting.options["samples_of_seed"][sitting.chosen], bits=sitting.bits[sitting.chosen],

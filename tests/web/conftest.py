@@ -44,9 +44,9 @@ def pipeline() -> Pipeline:
     return from_pretrained()
 
 
-def options(port: int = PORT, queue: int = 60) -> argparse.Namespace:
+def options(port: int = PORT, queue: int = 60, name: str = "page.example") -> argparse.Namespace:
     """The command line's defaults, for an upload of at most 2 MB and 1 megapixel."""
-    numbers = ("--port", str(port), "--queue", str(queue), "--megabytes", "2", "--megapixels", "1")
+    numbers = ("--port", str(port), "--queue", str(queue), "--megabytes", "2", "--megapixels", "1", "--name", name)
     return web.parse_arguments(numbers)
 
 
@@ -91,7 +91,7 @@ def taken() -> argparse.Namespace:
 @pytest.fixture
 def another(server: str, pipeline: Pipeline) -> Callable[..., str]:
     """`another(queue=1)` serves another page, at which one may wait, and gives its address."""
-    return lambda queue=60: serve.start(pipeline, FOLDER, options(free_port(), queue))
+    return lambda **given: serve.start(pipeline, FOLDER, options(free_port(), **given))
 
 
 @pytest.fixture

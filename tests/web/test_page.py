@@ -18,6 +18,7 @@ from playwright.sync_api import Page, expect
 from coltran.photo.hints import Box, Hint
 from coltran.pipeline import Colorized, Pipeline
 from coltran.sampling.assess import assess
+from tests.web.visitor import Visitor
 
 DEMO = Path(__file__).resolve().parents[2] / "coltran" / "demo"
 Note = Callable[[str, object], None]
@@ -266,6 +267,59 @@ def test_someone_who_leaves_frees_their_work_within_a_second(
         seconds.append(time.monotonic() - start)
     record_property("seconds until who leaves has freed their work", in_order(seconds))
     assert max(seconds) < 1 * crowd
+
+
+def test_stop_ends_what_waits_too(page: Page, small_photo: Path, server: str) -> None:
+    visitor = Visitor(server)
+    assert visitor.open(visitor.upload(small_photo).json()[0]) == "done"
+    first = threading.Thread(target=visitor.draw, args=(16,))
+    upload(page, small_photo)
+    wait_for_colourings(page)
+    before = page.locator("#gallery img").first.get_attribute("src")
+    open_settings(page)
+    page.fill("#seed input", "9")
+    first.start()
+    while not drawing():
+        page.wait_for_timeout(20)
+    page.click("#colour")
+    page.wait_for_timeout(500)
+    page.click("#stop")
+    first.join()
+    page.wait_for_timeout(1500)  # in which four colourings would be there
+    assert page.locator("#gallery img").first.get_attribute("src") == before and not drawing()
+
+
+def test_a_photograph_that_is_removed_leaves_nothing_of_it(page: Page, photo: Path) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
+    page.locator("#upload").get_by_label("Clear").or_(page.locator("#upload").get_by_label("Remove")).first.click()
+    expect(page.locator("#gallery img")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#slider img")).to_have_count(0, timeout=PATIENCE)
+    expect(page.locator("#download")).to_be_disabled(timeout=PATIENCE)
+    page.wait_for_timeout(1000)
+    expect(page.get_by_text("Error", exact=True)).to_have_count(0)
+
+
+def test_what_is_shown_is_of_the_colouring_that_is_chosen(page: Page, photo: Path) -> None:
+    upload(page, photo)
+    wait_for_colourings(page)
+    page.get_by_label("what surprises it in this colouring").check()
+    page.wait_for_timeout(2000)
+    shown = page.get_attribute("#photo img", "src")
+    page.locator("#gallery img").nth(3).click()
+    page.wait_for_function("was => document.querySelector('#photo img').src != was", arg=shown, timeout=PATIENCE)
+
+
+def test_a_click_while_colours_appear_marks_nothing(page: Page, small_photo: Path) -> None:
+    upload(page, small_photo)
+    wait_for_colourings(page)
+    wait_until_drawing(page)
+    page.wait_for_timeout(1000)
+    click_photo(page, 0.5, 0.5)
+    expect(page.get_by_text("still being drawn")).to_be_visible(timeout=PATIENCE)
+    page.click("#stop")
+    time_until_free(page)
+    expect(page.locator("#x input")).to_have_value("")
 
 
 def test_the_first_colours_are_on_screen_within_two_seconds(

@@ -72,6 +72,99 @@ def test_an_upload_that_is_too_large_is_refused(server: str, tmp_path: Path) -> 
     assert Visitor(server).upload(large).status_code == 413
 
 
+def test_a_request_that_is_too_large_is_refused_wherever_it_goes(server: str) -> None:
+    for path, most in (("upload", 3 << 20), ("queue/join", 1 << 20)):
+        for body in (bytes(most + 1), (bytes(1 << 16) for _ in range(most // (1 << 16) + 1))):
+            headers = {"content-type": "application/json"}
+            answer = httpx.post(f"{server}/gradio_api/{path}", content=body, headers=headers, trust_env=False)
+            assert answer.status_code in (400, 413)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:7860"}, 200),
+        ({"host": "other.example", "origin": "http://other.example"}, 403),  # a name that was made point here
+        ({"origin": "http://other.example"}, 403),  # another page in the same browser
+        ({"origin": "null"}, 403),
+        ({"host": "", "origin": "http://127.0.0.1"}, 403),
+    ],
+)
+def test_no_other_page_can_upload(server: str, photo: Path, headers: dict[str, str], status: int) -> None:
+    with photo.open("rb") as file:
+        files = {"files": (photo.name, file)}
+        answer = httpx.post(f"{server}/gradio_api/upload", files=files, headers=headers, trust_env=False)
+    assert answer.status_code == status
+
+
+def test_a_name_that_is_given_is_answered_to(another: Callable[..., str]) -> None:
+    named = another(name="colours.example")
+    for host, status in (("colours.example", 200), ("other.example", 403)):
+        assert httpx.get(named, headers={"host": host}, trust_env=False).status_code == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["process_recording", "component_server", "deep_link", "vibe-edit", "proxy=http://x/", "file=http://127.0.0.1"],
+)
+def test_what_the_page_does_not_use_is_not_there(server: str, path: str) -> None:
+    for method in ("GET", "POST"):
+        assert httpx.request(method, f"{server}/gradio_api/{path}", trust_env=False).status_code == 404
+
+
+def test_nothing_is_fetched_from_an_address(server: str) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        listening.settimeout(1)
+        assert Visitor(server).open(f"http://127.0.0.1:{listening.getsockname()[1]}/a.png") != "done"
+        with pytest.raises(TimeoutError):
+            listening.accept()
+
+
+def test_two_with_the_same_photograph_have_results_of_their_own(server: str, folder: Path, photo: Path) -> None:
+    before = _files(folder)
+    for seed in (0, 5):
+        visitor = Visitor(server)
+        assert visitor.open(visitor.upload(photo).json()[0]) == visitor.draw(seed=seed) == "done"
+    results = [path.read_bytes() for path in _files(folder) - before if path.name == "small-coloured.png"]
+    assert len(results) == len(set(results)) == 2
+
+
+@pytest.mark.parametrize("seed", [None, 2**64])
+def test_a_seed_that_is_none_is_said(server: str, photo: Path, seed: int | None) -> None:
+    visitor = Visitor(server)
+    assert visitor.open(visitor.upload(photo).json()[0]) == "done"
+    assert "seed" in visitor.draw(seed=seed).lower()
+
+
+def test_a_photograph_that_is_too_long_is_refused(server: str, tmp_path: Path) -> None:
+    Image.new("L", (70_000, 2)).save(tmp_path / "long.png")
+    visitor = Visitor(server)
+    assert "a side of 70000 pixels" in visitor.open(visitor.upload(tmp_path / "long.png").json()[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "says"),
+    [
+        (["--port", "70000"], {}, "cannot listen"),
+        (["--host", "::1"], {}, "cannot listen"),
+        ([], {"http_proxy": "http://127.0.0.1:9"}, "Open http"),
+    ],
+)
+def test_it_starts_or_says_why_not(options: list[str], environment: dict[str, str], says: str) -> None:
+    command = [sys.executable, "-m", "coltran.web", "--port", str(free_port()), *options]
+    both: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, text=True, **both) as program:
+        assert program.stdout is not None
+        said = program.stdout.readline()
+        if says == "Open http":
+            program.terminate()
+        said += program.stdout.read()
+    assert says in said and "Traceback" not in said
+
+
 def test_a_browser_may_load_nothing_from_elsewhere(server: str) -> None:
     policy = httpx.get(server, trust_env=False).headers["content-security-policy"]
     assert policy.startswith("default-src 'self'") and "http" not in policy
@@ -118,10 +211,11 @@ def _files(folder: Path) -> set[Path]:
 
 def test_what_nobody_uses_any_more_is_deleted(server: str, folder: Path, photo: Path) -> None:
     visitor, before = Visitor(server), _files(folder)
+    Image.linear_gradient("L").resize((50, 30)).save(photo)  # no other test's
     uploaded = visitor.upload(photo).json()[0]
     assert visitor.open(uploaded) == "done" and visitor.draw() == "done"
     made = _files(folder) - before
-    assert made >= {Path(uploaded), Path(uploaded).with_name("small-coloured.png")}
+    assert Path(uploaded) in made and "small-coloured.png" in {path.name for path in made}
     serve.forget(folder, 3600)
     assert _files(folder) >= made
     serve.forget(folder, 0)
@@ -129,14 +223,17 @@ def test_what_nobody_uses_any_more_is_deleted(server: str, folder: Path, photo: 
     assert "does not exist" in visitor.draw()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_nothing_stays_when_the_program_ends(tmp_path: Path, photo: Path, number: int, code: int) -> None:
     """Neither files nor, where someone's 32 colourings are being drawn, the program until they are done."""
     folder, port = tmp_path / "temporary", free_port()
     folder.mkdir()
     environment = os.environ | {"TMPDIR": str(folder)}
     command = [sys.executable, "-m", "coltran.web", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as program:
+    heard = {
+        "preexec_fn": lambda: signal.signal(number, signal.SIG_DFL)
+    }  # whatever these tests were started by ignores
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, **heard) as program:
         assert program.stdout is not None and "Open http" in program.stdout.readline()
         visitor = Visitor(f"http://127.0.0.1:{port}")
         assert visitor.open(visitor.upload(photo).json()[0]) == "done"

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 
 OPEN, DRAW = 0, 1  # the page's first two events: a photograph is opened, its colours are drawn
-SETTINGS = [1, 1.0, 0.9, 0, False]  # after the number of colourings
 
 
 class Visitor:
@@ -45,11 +44,11 @@ class Visitor:
 
     def open(self, path: str) -> str:
         """Opens an uploaded photograph."""
-        return self.ask(OPEN, [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+        return self.ask(OPEN, [{"path": path, "meta": {"_type": "gradio.FileData"}}, None])
 
-    def draw(self, samples: int = 1) -> str:
+    def draw(self, samples: int = 1, seed: int | None = 0) -> str:
         """Draws colourings of it."""
-        return self.ask(DRAW, [None, None, samples, *SETTINGS])
+        return self.ask(DRAW, [None, None, None, samples, 1, 1.0, 0.9, seed, False, "the photograph"])
 
     def use(self, photo: Path, *, draw: bool = True) -> str:
         """Uploads a photograph, opens it and draws one colouring; says how that ended, or what before it did not."""

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page's server lets in and what a browser may load, before gradio sees any of it.
+
+A browser runs the pages of others too, and any of them can send requests here. So the server answers to its own names
+alone (a name that someone makes point to this machine is another one), to no page but its own, at no address that the
+page does not use, and to no more bytes than a photograph may have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# A browser loads nothing from elsewhere, whatever the page says, and shows the page in no one else's frame.
+POLICY = (
+    b"default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    b"style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+# What the page and gradio's browser part ask for.
+SERVED = re.compile(
+    r"/((static|assets|svelte)/.*|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|pwa_icon.*)?"
+    r"|/gradio_api/(upload|upload_progress|run/predict/?|queue/join|queue/data|heartbeat/[^/]+|reset|cancel|app_id|startup-events|info"
+    r"|theme\.css|file=(?!\w+:).*)"
+)
+SMALL = 1 << 20  # bytes of a request that is no upload
+
+
+def _name(netloc: str) -> str:
+    return urlsplit(f"//{netloc}").hostname or ""
+
+
+def _is_address(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return False
+
+
+class _TooMuch(Exception):
+    """A request has more bytes than it may have."""
+
+
+class Guard:
+    """Refuses what is not for the page, and adds headers to every answer.
+
+    Args:
+        names: under which browsers reach the page, besides localhost and numeric addresses.
+        most_bytes: of an upload.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str], most_bytes: int) -> None:
+        self.app, self.most_bytes = app, most_bytes
+        self.names = {"localhost", *(name.lower() for name in names)}
+
+    def refusal(self, path: str, headers: Headers, most: int) -> tuple[int, str] | None:
+        """Status and reason, where the request is refused for its head."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not (_is_address(_name(host)) or _name(host) in self.names):
+            return 403, f"This page does not answer to the name {_name(host)!r}; coltran.web --name gives it one more."
+        if origin is not None and urlsplit(origin).netloc != host and _name(urlsplit(origin).netloc) not in self.names:
+            return 403, f"This page takes no requests from {origin}."
+        if not SERVED.fullmatch(path):
+            return 404, "There is nothing here."
+        if int(headers.get("content-length", "0")) > most:
+            return 413, f"This is more than {most} bytes."
+        return None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = self.most_bytes + SMALL if scope["path"] == "/gradio_api/upload" else SMALL
+        left, begun = most, False
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                message["headers"] += [
+                    (b"content-security-policy", POLICY),
+                    (b"referrer-policy", b"no-referrer"),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        async def counted() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise _TooMuch
+            return message
+
+        refused = self.refusal(scope["path"], Headers(scope=scope), most)
+        try:
+            if refused is None:
+                await self.app(scope, counted, answer)
+        except _TooMuch:
+            if begun:
+                raise
+            refused = 413, f"This is more than {most} bytes."
+        if refused is not None:
+            await PlainTextResponse(refused[1], refused[0])(scope, receive, answer)
