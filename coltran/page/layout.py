@@ -147,7 +147,7 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         stops.setdefault(str(request.session_hash), set()).add(stopped)
         try:
             for picture in at.draw(pipeline, now, stopped, redraw=why == AGAIN, **options):
-                yield now, picture, gr.skip(), gr.skip(), gr.skip()
+                yield unchanged if now.closed else (gr.skip(), picture, gr.skip(), gr.skip(), gr.skip())
             found = [(one, f"{bits:.2f} bits") for one, bits in zip(at.colourings(now), now.bits, strict=True)]
             gallery = gr.Gallery(found, label=f"Colourings of seed {options['seed']} (bits a pixel)", selected_index=0)
             yield now, looked(now, what), gallery, *chosen(now)

@@ -289,6 +289,21 @@ def test_stop_ends_what_waits_too(page: Page, small_photo: Path, server: str) ->
     assert page.locator("#gallery img").first.get_attribute("src") == before and not drawing()
 
 
+def test_another_photograph_takes_the_place_of_one_that_is_drawn(
+    page: Page, photo: Path, small_photo: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    upload(page, small_photo)
+    wait_for_colourings(page)
+    wait_until_drawing(page)
+    page.fill("#samples input[type=number]", "2")
+    page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
+    page.wait_for_selector("#upload input[type=file]", state="attached", timeout=PATIENCE)
+    page.set_input_files("#upload input[type=file]", photo)
+    wait_for_colourings(page, 2)
+    found = downloaded(page, tmp_path / "found.png")
+    np.testing.assert_array_equal(found, likeliest(pipeline(photo, samples=2, **LIKE)))
+
+
 def test_a_photograph_that_is_removed_leaves_nothing_of_it(page: Page, photo: Path) -> None:
     upload(page, photo)
     wait_for_colourings(page)
