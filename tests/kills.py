@@ -100,10 +100,10 @@ def result_of_training(folder: Path) -> dict[str, Any]:
 
 
 def result_of_folder(folder: Path) -> dict[str, Any]:
-    """The bytes of every file; the record's photographs without their folder."""
+    """The bytes of every file; the record's photographs and networks without their folder."""
     found: dict[str, Any] = {path.name: path.read_bytes() for path in (folder / "out").iterdir()}
     record = json.loads(found.pop("colourings.json"))
-    return found | {Path(photo).name: entry for photo, entry in record.items()}
+    return found | {Path(photo).name: entry | {"checkpoint": None} for photo, entry in record.items()}
 
 
 WORKS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], Callable[[Path], dict[str, Any]]]] = {
