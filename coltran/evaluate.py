@@ -209,12 +209,11 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     if not options.metrics and not options.checkpoint:
         parser.error("name a --checkpoint, or ask for --metrics of the networks in the package")
-    without = ("results", "output", "fid_weights", "frechet", "lpips_weights")
-    given = [name for name in without if getattr(options, name)] if not options.metrics else []
     if options.metrics and (options.train_dir or options.precision != "float32"):
         parser.error("--train_dir and --precision are not for --metrics")
-    if given:
-        parser.error(f"--{given[0]} is for --metrics")
+    for name in ("results", "output", "fid_weights", "frechet", "lpips_weights"):
+        if getattr(options, name) and not options.metrics:
+            parser.error(f"--{name} is for --metrics")
     with processes.joined():
         if options.metrics:
             _measure_colourings(options)

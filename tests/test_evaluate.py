@@ -119,3 +119,19 @@ def test_the_last_line_of_the_program_is_json(photos_dir, tmp_path, monkeypatch,
         cli.run(program.main)
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (exit_.value.code, line["photos"], line["model"]) == (0, 3, "coltran_core")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--checkpoint", "x", "--output", "y"], "--output is for --metrics"),
+        (["--checkpoint", "x", "--results", "y"], "--results is for --metrics"),
+        (["--metrics", "--train_dir", "x"], "are not for --metrics"),
+        (["--metrics", "--precision", "bfloat16"], "are not for --metrics"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(monkeypatch, capsys, given, says):
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--data_dir", "photos", *given])
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(program.main)
+    assert exit_.value.code == 2 and says in capsys.readouterr().err
