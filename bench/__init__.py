@@ -9,6 +9,7 @@ neighbours      How much slower is it while other programs are at work on its pr
 scaling         How does that time grow with the image, the batch and the network?
 document        What do the records say? Writes the tables and plots of docs/performance.md.
 gpu             What should a GPU that is not at hand take, and what does each kernel need of it?
+gpu_times       What do the kernels take on the GPU that is here, and which way to launch a row is the fastest?
 settling        How many passes does a row take by fixed point, by guess and window?
 train_step      What share of the machine's product rate does a step of training reach?
 loader          How soon does a training on a data set of ImageNet's size start, and how fast is it read?

@@ -145,7 +145,7 @@ class Launch(NamedTuple):
     kernel: str  # "module:name"
     arguments: dict[str, Any]
     options: dict[str, int]
-    programs: int
+    grid: tuple[int, ...]
     flops: int = 0
 
     @property
@@ -179,7 +179,7 @@ def launches(*modules: ModuleType, hip: bool = False) -> Iterator[list[Launch]]:
             def launch(*positional: Any, **named: Any) -> None:
                 everything = dict(zip(self.parameters, positional, strict=False)) | named
                 arguments = {name: everything.pop(name) for name in self.parameters}
-                found.append(Launch(self.name, arguments, everything, math.prod(grid)))
+                found.append(Launch(self.name, arguments, everything, grid))
 
             return launch
 
@@ -192,10 +192,10 @@ def launches(*modules: ModuleType, hip: bool = False) -> Iterator[list[Launch]]:
         yield found
 
 
-def of_attention(shape: Shape, *, hip: bool) -> list[Launch]:
+def of_attention(shape: Shape, *, hip: bool = False, device: str = "meta") -> list[Launch]:
     """The kernels of one forward and one backward; queries, keys and values are parts of one product."""
     pixels, heads = (1, shape.length, shape.length), (shape.heads, shape.channels)
-    with torch.device("meta"), launches(attention, attention_backward, hip=hip) as found:
+    with torch.device(device), launches(attention, attention_backward, hip=hip) as found:
         parts = torch.empty(*pixels, 3, *heads, dtype=shape.dtype).unbind(3)
         terms = [torch.empty(*pixels, 2, *heads, dtype=shape.dtype).unbind(3) for _ in parts]
         operands = [
@@ -208,9 +208,9 @@ def of_attention(shape: Shape, *, hip: bool) -> list[Launch]:
     return [launch._replace(flops=PRODUCTS[launch.kernel.rpartition(":")[2]] * product) for launch in found]
 
 
-def of_layer_norm(vectors: int, size: int) -> list[Launch]:
+def of_layer_norm(vectors: int, size: int, *, device: str = "meta") -> list[Launch]:
     """The kernels of one forward and one backward, with a residual and a scale and shift for each image."""
-    with torch.device("meta"), launches(layer_norm) as found:
+    with torch.device(device), launches(layer_norm) as found:
         x, residual, grad = torch.empty(3, 1, vectors, size, dtype=torch.bfloat16)
         scale, shift = torch.empty(2, 1, size, dtype=torch.bfloat16)
         _, mean, rstd = layer_norm.forward(x, residual, scale, shift, 1e-3)
@@ -218,10 +218,12 @@ def of_layer_norm(vectors: int, size: int) -> list[Launch]:
     return found
 
 
-def of_cached_attention(batch: int, length: int, dtype: torch.dtype = torch.bfloat16) -> list[Launch]:
+def of_cached_attention(
+    batch: int, length: int, dtype: torch.dtype = torch.bfloat16, *, device: str = "meta"
+) -> list[Launch]:
     """The outer decoder's column attention for one new row at the paper's size, over `length` cached rows."""
     width, heads, channels = 64, 4, 128
-    with torch.device("meta"), launches(cached_attention) as found:
+    with torch.device(device), launches(cached_attention) as found:
         cache = torch.empty(2, batch, width, heads, 64, channels, dtype=dtype)
         keys, values = cache.permute(0, 1, 4, 2, 3, 5)[:, :, :length]
         q, bias = torch.empty(batch, width, heads, channels, dtype=dtype), torch.empty(heads, 128, dtype=dtype)

@@ -44,7 +44,7 @@ def results(operands: dict[str, Tensor], dtype: torch.dtype, implementation: str
     """The output ("out"), and the gradient of each operand for one fixed gradient of the output."""
     leaves = {name: tensor.to(dtype).requires_grad_() for name, tensor in operands.items()}
     out = axial_attention(**leaves, **options, implementation=implementation)
-    weights = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
+    weights = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(out)
     gradients = torch.autograd.grad(out, list(leaves.values()), weights)
     return {"out": out.detach()} | dict(zip(leaves, gradients, strict=True))
 

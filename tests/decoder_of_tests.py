@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,13 +76,21 @@ def random_row(
     return weights, RowTerms(normal(batch, width, hidden, std=0.5), rows), torch.rand(batch, width)
 
 
+def each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Weights, terms or options with each of their tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: each_tensor(item, change) for name, item in value.items()}
+    if not isinstance(value, tuple):
+        return value
+    items = (each_tensor(item, change) for item in value)
+    return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+
+
 def as_double(value: Any) -> Any:
     """Weights or terms with their numbers in float64."""
-    if isinstance(value, Tensor):
-        return value.double() if value.is_floating_point() else value
-    if hasattr(value, "_fields"):
-        return type(value)(*map(as_double, value))
-    return tuple(map(as_double, value)) if isinstance(value, tuple) else value
+    return each_tensor(value, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
 
 
 def away_from_boundaries(

@@ -7,7 +7,7 @@ import random
 from typing import Any, NamedTuple
 
 import torch
-from decoder_of_tests import SETTINGS, SWITCHES, as_double, away_from_boundaries, random_row
+from decoder_of_tests import SETTINGS, SWITCHES, as_double, away_from_boundaries, each_tensor, random_row
 
 from coltran_kernels import reference, settle_row
 
@@ -63,7 +63,9 @@ def random_cases(count: int, first: int = 0) -> list[Case]:
     return [random_case(seed) for seed in range(first, first + count)]
 
 
-def check_case(case: Case, implementation: str, tolerance: float = 1e-4, **more: Any) -> None:
+def check_case(
+    case: Case, implementation: str, tolerance: float = 1e-4, device: torch.device | str = "cpu", **more: Any
+) -> None:
     """Labels as drawn pixel by pixel in float64, for uniforms away from boundaries; log-probabilities to rounding."""
     torch.manual_seed(case.seed)
     batch, width, labels = case.sizes[0], case.sizes[1], case.sizes[5]
@@ -76,10 +78,10 @@ def check_case(case: Case, implementation: str, tolerance: float = 1e-4, **more:
     expected = reference.decode_row(as_double(weights), as_double(terms), uniforms.double(), **settings)
     guess = torch.where(torch.rand(batch, width) < case.right, expected[0], torch.randint(labels, (batch, width)))
     influence = 2 * torch.randn(labels, labels) if case.influence else None  # none that helps: the row is the same
-    found = settle_row(
-        weights, terms, uniforms, guess, window=case.window, influence=influence, implementation=implementation,
-        **settings, **more,
-    )  # fmt: skip
+    row = each_tensor((weights, terms, uniforms, guess), lambda tensor: tensor.to(device))
+    options = each_tensor(settings | {"influence": influence}, lambda tensor: tensor.to(device))
+    found = settle_row(*row, window=case.window, implementation=implementation, **options, **more)
+    found = each_tensor(found, torch.Tensor.cpu)
     assert torch.equal(found.labels, expected[0])
     assert expected[2] is not None and found.probabilities is not None
     torch.testing.assert_close(found.log_probs.double(), expected[1], rtol=0, atol=tolerance)

@@ -41,6 +41,7 @@ BEYOND = [
     (9, 24, "column", True, True, "qkv"),
     (40, 128, "row", True, True, "qkv"),
 ]
+PAPERS = [(64, 128, "column", True, True, "qkv"), (64, 128, "row", False, True, ""), (256, 128, "row", False, True, "")]
 
 
 def _check(case, dtype, **sizes):
@@ -66,6 +67,12 @@ def test_float32_beyond_the_grid_is_within_twice_the_error_of_plain_torch(case):
 @pytest.mark.parametrize("case", [*GRID[::5], *BEYOND], ids=str)
 def test_float16_is_within_twice_the_error_of_plain_torch(case):
     _check(case, torch.float16, lines=1)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="Triton's interpreter computes bfloat16 wrongly")
+@pytest.mark.parametrize("case", [*GRID[::5], *BEYOND, *PAPERS], ids=str)
+def test_bfloat16_is_within_twice_the_error_of_plain_torch(case):
+    _check(case, torch.bfloat16, lines=3)
 
 
 @pytest.mark.parametrize(

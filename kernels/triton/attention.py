@@ -53,7 +53,8 @@ def forward_kernel(
     BC: tl.constexpr,
     TYPE: tl.constexpr,
 ):
-    image, line, head, block = whose(lines, heads, tl.cdiv(LENGTH, BQ))
+    BLOCKS: tl.constexpr = (LENGTH + BQ - 1) // BQ  # in Triton 3.6 `cdiv` gives no constant
+    image, line, head, block = whose(lines, heads, BLOCKS)
     first = block * BQ
     q = load_conditioned(Q, q_strides, image, line, head, first, BQ, LENGTH, C, BC, TYPE)  # [BQ, BC]
     highest = tl.full([BQ], float("-inf"), TYPE)

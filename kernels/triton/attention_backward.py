@@ -131,7 +131,7 @@ def query_kernel(
     BC: tl.constexpr,
     TYPE: tl.constexpr,
 ):
-    BLOCKS: tl.constexpr = tl.cdiv(LENGTH, BQ)
+    BLOCKS: tl.constexpr = (LENGTH + BQ - 1) // BQ  # in Triton 3.6 `cdiv` gives no constant
     image, line, head, block = whose(lines, heads, BLOCKS)
     first = block * BQ
     rows = first + tl.arange(0, BQ)
@@ -190,7 +190,8 @@ def key_kernel(
     BC: tl.constexpr,
     TYPE: tl.constexpr,
 ):
-    image, line, head, block = whose(lines, heads, tl.cdiv(LENGTH, BK))
+    BLOCKS: tl.constexpr = (LENGTH + BK - 1) // BK
+    image, line, head, block = whose(lines, heads, BLOCKS)
     first = block * BK
     here = (image * lines + line) * heads + head
     k = load_conditioned(K, k_strides, image, line, head, first, BK, LENGTH, C, BC, TYPE)  # [BK, BC]

@@ -21,7 +21,10 @@ from coltran_kernels.types import DecoderWeights, RowTerms
 
 TILE = 16  # images; one tensor-core tile, and with 32 a program of the paper's size spills registers
 STAGES = 2  # slices in flight when weights are streamed
-PRECISION = "bf16x6"  # of float32 products on a GPU: six of bfloat16, with float32's errors
+# Of float32 products on a GPU, and the bytes that a number then takes on chip: six of bfloat16, with float32's errors;
+# before Triton 3.6 three of tf32, nearly so.
+_SPLIT = ("bf16x6", 6) if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 6) else ("tf32x3", 8)
+PRECISION, FLOAT32_BYTES = _SPLIT
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -93,7 +96,7 @@ def row_time(plan: Plan, sizes: Sizes, device: Device) -> float:
 
 def shared_bytes(plan: Plan, sizes: Sizes) -> int:
     """Shared memory of a block, from above: the resident slices, the operand, and what conversions and sums use."""
-    operand = 6 if sizes.weight_bytes == 4 else 2  # bytes a number; float32 is held as three of bfloat16
+    operand = FLOAT32_BYTES if sizes.weight_bytes == 4 else 2
     slots = triton.cdiv(sum(sizes.slices(plan.columns)), plan.programs) if plan.resident else STAGES
     conversions = max(plan.tile * sizes.depth * operand, plan.tile * max(sizes.depth, sizes.labels) * 4)
     return (slots * plan.columns * sizes.depth * operand) + max(conversions, plan.warps * plan.tile * plan.columns * 4)

@@ -32,7 +32,7 @@ from coltran_kernels.triton.settle import settle_row_kernel
 from coltran_kernels.types import INFLUENCE, ROUNDS, DecoderWeights, RowLayer, RowTerms, Settled
 
 
-def _as_tiles(sizes: Sizes) -> Sizes:
+def as_tiles(sizes: Sizes) -> Sizes:
     """Sizes of which every image is a tile of its own."""
     return sizes._replace(batch=sizes.batch * TILE)
 
@@ -55,7 +55,7 @@ def pass_time(plan: Plan, sizes: Sizes, device: Device, pixels: int) -> float:
 @functools.lru_cache(maxsize=256)
 def choose_plan(sizes: Sizes, device: Device) -> Plan:
     """The plan with the least estimated time of a pass over half a row, among those that fit."""
-    plans = fitting_plans(_as_tiles(sizes), device)
+    plans = fitting_plans(as_tiles(sizes), device)
     if not plans:
         raise NotImplementedError(f"settle_row: no plan of implementation 'triton' fits {sizes} on {device}")
     return min(sorted(plans), key=lambda plan: pass_time(plan, sizes, device, max(1, sizes.width // 2)))
@@ -123,7 +123,7 @@ def unsupported(weights: DecoderWeights, terms: RowTerms) -> str | None:
     sizes, device = sizes_of(weights, terms), decode_launch.device_of(terms.inputs)
     if sizes.batch * sizes.width * max(sizes.feed_forward, sizes.labels) >= 2**31:
         return f"it counts in 32 bits, too few for {sizes.batch} images"
-    return None if fitting_plans(_as_tiles(sizes), device) else f"no plan fits {sizes} on {device}"
+    return None if fitting_plans(as_tiles(sizes), device) else f"no plan fits {sizes} on {device}"
 
 
 def settle_row(

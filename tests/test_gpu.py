@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a GPU can show: the kernels that wait for each other, bfloat16, and the networks on two kinds of device.
+
+The tests of the attention and the norms (test_triton_*.py) run on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from decoder_of_tests import SETTINGS, SWITCHES, as_double, away_from_boundaries, each_tensor, random_row
+from settle_cases import check_case, random_cases
+from tiny import colorizer_config
+
+from coltran import checkpoint
+from coltran.networks.colorizer import Colorizer
+from coltran.networks.losses import compute_losses
+from coltran.pipeline import PRETRAINED
+from coltran.sampling import sample
+from coltran_kernels import decode_row, reference, settle_row
+from coltran_kernels.triton import decode_launch, settle_launch
+from coltran_kernels.triton.decode_launch import Plan
+
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU here", allow_module_level=True)
+
+PAPER = (64, 512, 512, 4, 512, 2)  # width, hidden, feed-forward, heads, labels, layers
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory() -> Iterator[None]:
+    """What `torch.empty` returns is full of NaN."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def on_gpu(value: Any) -> Any:
+    return each_tensor(value, lambda tensor: tensor.cuda())
+
+
+def assert_draws_as_specified(row: Any, plan: Plan | None = None, **changed: Any) -> None:
+    """float32 on the GPU draws the labels of the specification in float64."""
+    weights, terms, uniforms = row
+    options = SETTINGS | changed
+    uniforms, labels, probabilities = away_from_boundaries(weights, terms, uniforms, options)
+    found = decode_launch.decode_row(*on_gpu((weights, terms, uniforms)), plan=plan, **on_gpu(options))
+    assert torch.equal(found[0].cpu(), labels)
+    torch.testing.assert_close(found[2].cpu().double(), probabilities, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES.keys())
+def test_every_switch(switches: dict[str, bool]):
+    assert_draws_as_specified(random_row(3, 9, 32, 24, 2, 40, 2, **switches))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 32, 32, 1, 8, 1), (20, 7, 48, 64, 4, 33, 1), (33, 5, 128, 128, 4, 512, 2)])
+@pytest.mark.parametrize("plan", [None, Plan(3, 16, 8, False), Plan(8, 16, 8, True), Plan(1, 16, 16, False)], ids=str)
+def test_every_size_and_plan(sizes: tuple[int, ...], plan: Plan | None):
+    assert_draws_as_specified(random_row(*sizes), plan, top_p=0.9)
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "argmax"}, {"temperature": 1.7, "top_p": 0.5}, {"top_p": 1e-6}, {"eps": 0.5}], ids=str
+)
+def test_every_way_to_draw(options: dict[str, Any]):
+    assert_draws_as_specified(random_row(20, 5, 32, 32, 2, 100, 1), **options)
+
+
+@pytest.mark.parametrize("batch", [1, 20, 40])
+def test_the_papers_decoder(batch: int):
+    torch.set_num_threads(4)
+    assert_draws_as_specified(random_row(batch, *PAPER), top_p=0.95)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("batch", [1, 20])
+def test_short_numbers_are_within_twice_the_error_of_plain_torch(batch: int, dtype: torch.dtype):
+    row = on_gpu(random_row(batch, *PAPER, dtype=dtype))
+    options = SETTINGS | {"given": torch.randint(512, (batch, 64), device="cuda")}
+    exact = reference.decode_row(*as_double(row), **options)[1]
+    plain = reference.decode_row(*row, **options)[1].double() - exact
+    found = decode_launch.decode_row(*row, **options)[1].double() - exact
+    assert found.norm() <= 2 * plain.norm()
+
+
+@pytest.mark.parametrize("plan", [Plan(64, 16, 8, True), Plan(64, 16, 8, False), Plan(1, 16, 16, False)], ids=str)
+def test_the_same_row_is_the_same_to_the_bit_every_time(plan: Plan):
+    row = on_gpu(random_row(20, *PAPER, dtype=torch.bfloat16))
+    first = decode_launch.decode_row(*row, plan=plan, **SETTINGS)
+    for _ in range(50):
+        again = decode_launch.decode_row(*row, plan=plan, **SETTINGS)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("case", random_cases(24, first=1000), ids=str)
+def test_rows_by_fixed_point_settle_on_the_sequential_labels(case: Any):
+    check_case(case, "triton", device="cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 20])
+def test_the_papers_row_by_fixed_point_takes_the_passes_of_the_specification(batch: int, dtype: torch.dtype):
+    row = on_gpu(random_row(batch, *PAPER, dtype=dtype))
+    labels = settle_row(*row, torch.zeros(batch, 64, dtype=torch.int64, device="cuda"), window=64, **SETTINGS).labels
+    guess = torch.where(torch.rand(batch, 64, device="cuda") < 0.2, 0, labels)
+    once = settle_launch.settle_row(*row, guess, window=64, **SETTINGS)
+    again = settle_launch.settle_row(*row, guess, window=64, **SETTINGS)
+    assert torch.equal(once.labels, labels) and torch.equal(once.passes, again.passes)
+    assert (once.passes < 40).all() and torch.equal(once.log_probs, again.log_probs)
+    if dtype == torch.float32:
+        assert torch.equal(labels, decode_row(*row, **SETTINGS)[0])
+
+
+def test_a_cuda_graph_repeats_both_ways_to_draw_a_row():
+    weights, terms, uniforms = on_gpu(random_row(2, 16, 64, 64, 2, 64, 1))
+    guess = torch.zeros(2, 16, dtype=torch.int64, device="cuda")
+
+    def draw() -> list[torch.Tensor]:
+        by_pixel = decode_launch.decode_row(weights, terms, uniforms, **SETTINGS)[0]
+        return [by_pixel, settle_launch.settle_row(weights, terms, uniforms, guess, window=16, **SETTINGS).labels]
+
+    draw()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = draw()
+    for _ in range(3):
+        uniforms.copy_(torch.rand_like(uniforms))
+        graph.replay()
+        assert all(map(torch.equal, found, draw()))
+
+
+@torch.no_grad()
+def test_the_networks_in_the_package_give_what_they_give_on_the_cpu():
+    torch.set_num_threads(4)
+    network = checkpoint.load(PRETRAINED / "colorizer").eval()
+    gray = torch.randint(256, (2, 1, 64), dtype=torch.uint8).expand(2, 64, 64)
+    here = sample(network, gray, seed=3)
+    there = sample(network.cuda(), gray.cuda(), seed=3, given=here.labels.cuda())
+    torch.testing.assert_close(there.log_prob.cpu(), here.log_prob, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("method", ["sequential", "fixed_point"])
+@torch.no_grad()
+def test_triton_draws_the_image_of_plain_torch(method: str):
+    network = checkpoint.load(PRETRAINED / "colorizer").eval().cuda()
+    gray = torch.randint(256, (1, 64, 64), dtype=torch.uint8, device="cuda")
+    drawn = sample(network, gray, seed=5, method=method)
+    plain = sample(network, gray, seed=5, given=drawn.labels, implementation="reference")
+    torch.testing.assert_close(drawn.log_prob, plain.log_prob, rtol=0, atol=2e-3)
+
+
+def test_gradients_of_a_network_are_those_on_the_cpu():
+    network = Colorizer(colorizer_config(height=9, width=7))
+    batch = {"rgb": torch.randint(256, (3, 9, 7, 3), dtype=torch.uint8)}
+    config = {"loss_factor": 0.99, "encoder_loss_factor": 0.01, "model": network.config}
+
+    def gradients(device: str) -> list[torch.Tensor]:
+        network.to(device).zero_grad()
+        losses = compute_losses(network, {name: t.to(device) for name, t in batch.items()}, config, training=True)
+        losses["total_loss"].backward()
+        return [parameter.grad.cpu() for parameter in network.parameters() if parameter.grad is not None]
+
+    for here, there in zip(gradients("cpu"), gradients("cuda"), strict=True):
+        torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-5)
