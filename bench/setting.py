@@ -196,7 +196,7 @@ def sides(
         stage: its name, under which an upsampler's time is marked.
         images: [B, H, W, C], of which a colorizer gets the first channel.
         implementations: by name.
-        rows: of the original's way, the first ones.
+        rows: of the original's way, the first ones; with 0 it is left out.
         precision: of our products.
     """
 
@@ -211,7 +211,7 @@ def sides(
         return run
 
     ours = {name: side(name) for name in implementations}
-    if not isinstance(network, Colorizer):
+    if not isinstance(network, Colorizer) or not rows:
         return ours
     return {record.RECOMPUTING: lambda clock: recompute(network, images[..., 0], rows=rows, finished=clock)} | ours
 

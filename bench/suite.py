@@ -143,7 +143,7 @@ def test_axial_attention(
     compare_and_time(benchmark, call, implementation, tolerance=1e-3)
 
 
-@pytest.mark.skipif(not takes_bfloat16(DEVICE.type), reason="nothing multiplies bfloat16 inside attention here")
+@pytest.mark.skipif(not takes_bfloat16(DEVICE.type, 128), reason="nothing multiplies bfloat16 inside attention here")
 @pytest.mark.parametrize(("batch", "length", "heads", "channels"), [(2, 256, 2, 32), (1, 256, 4, 128), (8, 64, 4, 32)])
 @pytest.mark.parametrize("train", [False, True], ids=["forward", "and-backward"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

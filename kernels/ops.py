@@ -13,6 +13,7 @@ from coltran_kernels.cpu import columns, native, torch_ops
 from coltran_kernels.cpu import linear as dense
 from coltran_kernels.xla import operations
 
+LARGEST_HEAD = 128  # channels, of the Triton kernels of attention
 _MODULES: dict[str, Any] = {"reference": reference, "cpu": torch_ops, "xla": operations}
 
 
@@ -66,8 +67,9 @@ def axial_attention(
         expected = (q.shape[3], 2 * q.shape[2 if axis == "row" else 1])
         require(tuple(bias.shape) == expected, f"axial_attention: bias is {tuple(bias.shape)}, expected {expected}")
     chosen = choose("axial_attention", implementation, ("reference", "cpu", "triton", "xla"), q)
-    if chosen == "triton" and q.shape[4] > 128:
-        require_choice(implementation, f"axial_attention: implementation 'triton' serves C <= 128, not {q.shape[4]}")
+    if chosen == "triton" and q.shape[4] > LARGEST_HEAD:
+        limit = f"C <= {LARGEST_HEAD}, not {q.shape[4]}"
+        require_choice(implementation, f"axial_attention: implementation 'triton' serves {limit}")
         chosen = "reference"
     if chosen == "triton":
         from coltran_kernels.triton import attention  # imports triton, so only when wanted

@@ -10,8 +10,10 @@ from coltran_kernels.cpu import native, packed
 from coltran_kernels.shapes import operands_of
 
 
-def takes_bfloat16(device: str, implementation: str | None = None) -> bool:
-    """Whether `packed_attention` takes bfloat16 values on this kind of device."""
+def takes_bfloat16(device: str, channels: int, implementation: str | None = None) -> bool:
+    """Whether `packed_attention` takes bfloat16 values of heads of so many channels on this kind of device."""
+    if device == "cuda":
+        return implementation in (None, "triton") and channels <= ops.LARGEST_HEAD
     return device == "cpu" and implementation in (None, "cpu") and native.expected()
 
 
@@ -36,8 +38,8 @@ def packed_attention(
         axis, causal: see `axial_attention`.
         conditioned: which of "q", "k" and "v" are, in the order in which `projected` has them.
         scaled: whether there are scales.
-        implementation: see `axial_attention`. On the CPU qkv and projected may be bfloat16 where `takes_bfloat16` says
-            so; what is computed of them is computed in float32.
+        implementation: see `axial_attention`. qkv and projected may be bfloat16 where `takes_bfloat16` says so: then
+            the products are, and all sums and the softmax float32.
 
     Returns:
         [B, H, W, h C], of qkv's type.

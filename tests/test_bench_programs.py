@@ -121,6 +121,12 @@ def test_rows_that_were_not_timed_are_labelled_as_extrapolated(run):
     assert "Extrapolated: 2 of 5 rows" in printed
 
 
+def test_no_rows_leave_the_originals_way_out(config):
+    code, (result,) = _run(config, "--batch", "1", "--rows", "0", "--stages", "colorizer")
+    assert code == 0 and list(result["checks"]["default"]) == ["small images"]
+    assert [(m["implementation"], m["ratio"]) for m in result["measurements"]] == [("default", None)]
+
+
 def test_full_extrapolates_nothing(config, capsys):
     _, (result,) = _run(config, "--batch", "1", "--full", "--stages", "colorizer")
     assert all(m["extrapolated_rows"] is None for m in result["measurements"])

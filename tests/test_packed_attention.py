@@ -174,7 +174,12 @@ def test_without_the_native_library_the_operation_is_that_of_unpacked_operands(m
 
 def test_bfloat16_is_taken_on_a_cpu_with_the_native_library_alone(monkeypatch):
     monkeypatch.setattr(native, "why_not", lambda: None)
-    assert takes_bfloat16("cpu") and takes_bfloat16("cpu", "cpu")
-    assert not takes_bfloat16("cuda") and not takes_bfloat16("cpu", "reference")
+    assert takes_bfloat16("cpu", 200) and takes_bfloat16("cpu", 16, "cpu")
+    assert not takes_bfloat16("cpu", 16, "reference")
     monkeypatch.setattr(native, "why_not", lambda: "there is no compiler")
-    assert not takes_bfloat16("cpu")
+    assert not takes_bfloat16("cpu", 16)
+
+
+def test_bfloat16_is_taken_on_a_gpu_for_heads_that_its_kernels_serve():
+    assert takes_bfloat16("cuda", 128) and takes_bfloat16("cuda", 16, "triton")
+    assert not takes_bfloat16("cuda", 129) and not takes_bfloat16("cuda", 16, "reference")

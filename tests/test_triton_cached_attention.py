@@ -9,6 +9,7 @@ import torch
 from coltran.networks.colorizer import Colorizer
 from coltran.sampling import sample
 from coltran_kernels import cached_attention, reference
+from tests.attention_cases import assert_within_budget
 from tests.tiny import colorizer_config
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,10 +30,8 @@ def _arguments(length, channels, dtype=torch.float32):
 def test_it_is_within_twice_the_error_of_plain_torch(length, channels, dtype):
     arguments = _arguments(length, channels, dtype)
     exact = reference.cached_attention(*(t.double() for t in arguments))
-    plain = (reference.cached_attention(*arguments) - exact).norm()
-    # A result that happens to be exact but for its last bit is no measure of what may be expected.
-    budget = torch.maximum(2 * plain, torch.finfo(dtype).eps * exact.norm())
-    assert (cached_attention(*arguments, implementation="triton") - exact).norm() <= budget
+    plain, found = (cached_attention(*arguments, implementation=name) for name in ("reference", "triton"))
+    assert_within_budget({"out": found}, {"out": plain}, {"out": exact})
 
 
 def test_float64_is_computed_in_float64():

@@ -287,7 +287,9 @@ class AxialAttention(nn.Module):
         return self.condition(context, narrow=self._narrows(implementation), implementation=implementation)
 
     def _narrows(self, implementation: str | None) -> bool:
-        return self.qkv.narrows and takes_bfloat16(self.qkv.weight.device.type, implementation)
+        weight = self.qkv.weight
+        channels = weight.shape[0] // (3 * self.heads)
+        return self.qkv.narrows and takes_bfloat16(weight.device.type, channels, implementation)
 
     def terms(self, projected: Tensor | None) -> dict[str, Tensor]:
         """Scales and shifts [..., h, C] by name ("q_scale", ...), out of the projected context."""
