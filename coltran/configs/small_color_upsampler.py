@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
             "resolution": [256, 256],
             "random_channel": True,
             "batch_size": 4,
-            "max_train_steps": 12400,
+            "max_train_steps": 42000,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "random_flip": True,

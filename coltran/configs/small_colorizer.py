@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
             "downsample_res": 64,
             "resolution": [256, 256],
             "batch_size": 8,
-            "max_train_steps": 3900,
+            "max_train_steps": 10100,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "random_flip": True,

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
             "resolution": [256, 256],
             "random_channel": True,
             "batch_size": 2,
-            "max_train_steps": 3900,
+            "max_train_steps": 12100,
             "save_checkpoint_secs": 300,
             "num_epochs": -1,
             "random_flip": True,
