@@ -23,7 +23,7 @@ class RowDrawer:
 
     With `method` None it is the faster way that draws: on the CPU, natively and one image at a time, TRIED rows of each
     are timed, in turn, and the one that took the least time for a row goes on. Both draw the same to the bit there, so
-    no result depends on a clock. Anywhere else the rows are drawn pixel by pixel; no GPU has shown what is faster.
+    no result depends on a clock. Anywhere else the rows are drawn pixel by pixel, the faster way on the one GPU tried.
     """
 
     def __init__(
