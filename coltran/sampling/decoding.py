@@ -103,8 +103,8 @@ def mean_terms(decoder: InnerDecoder, z: Tensor, *, implementation: str | None =
 
 
 # Pixels whose gray context the outer decoder projects at once: rows are handed out one by one, but what conditions them
-# is known from the start, and the product of one row of one image is a tenth slower.
-TOGETHER = 256
+# is known from the start, and the product of one row of one image is a tenth slower. On a GPU each is launched.
+TOGETHER, TOGETHER_ON_A_GPU = 256, 8192
 
 
 class InnerRows:
@@ -184,7 +184,7 @@ class OuterRows:
         self.decoder, self.z = decoder, z
         self.norms = [module.affine(z) for module in decoder.norms]
         batch, height, width, _ = z.shape
-        self.together = max(1, TOGETHER // (batch * width))
+        self.together = max(1, (TOGETHER if z.device.type == "cpu" else TOGETHER_ON_A_GPU) // (batch * width))
         hidden = decoder.position.row.shape[1]
         heads = decoder.attention[0].heads if len(decoder.attention) else 1
         columns = len(decoder.attention) // 2

@@ -3,7 +3,8 @@
 
 The rows of an image do not meet in a layer of row attention, nor do its columns in one of column attention. So each
 layer can take a few lines through attention, feed-forward and both norms while they are in the processor's cache, and
-put them back where they were: the memory beyond the result is that of one block.
+put them back where they were: the memory beyond the result is that of one block. On a GPU blocks are as large as an
+image of 256 x 256, so that a kernel does more than its launch costs.
 """
 
 from __future__ import annotations
@@ -20,19 +21,24 @@ from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling.estimates import Estimate
 from coltran.sampling.threads import Threads
 
-PIXELS = 1024  # in a block, or one line if that is more
+PIXELS, PIXELS_ON_A_GPU = 1024, 65536  # in a block, or one line if that is more
+
+
+def _pixels(x: Tensor) -> int:
+    """Pixels of a block where x is."""
+    return PIXELS if x.device.type == "cpu" else PIXELS_ON_A_GPU
 
 
 def _blocks(x: Tensor, axis: str) -> Iterator[Tensor]:
-    """Views of x [B, H, W, D] of whole lines along `axis`, about PIXELS pixels each; all of x for a graph compiler."""
+    """Views of x [B, H, W, D] of whole lines along `axis`, `_pixels` in each; all of x for a graph compiler."""
     if x.device.type == "xla":
         yield x
     elif axis == "row":
         rows = x.view(1, -1, *x.shape[2:])
-        yield from rows.split(max(1, PIXELS // x.shape[2]), 1)
+        yield from rows.split(max(1, _pixels(x) // x.shape[2]), 1)
     else:
         for image in x.split(1):
-            yield from image.split(max(1, PIXELS // x.shape[1]), 2)
+            yield from image.split(max(1, _pixels(x) // x.shape[1]), 2)
 
 
 @torch.no_grad()
@@ -97,7 +103,8 @@ def estimate_values(
         for c in range(channels.shape[3]):
             x = F.embedding(channels[b : b + 1, ..., c].long() + network.levels * c, of_channel)
             x = encode_in_place(network.encoder, x.add_(shared), implementation=implementation)
-            logits = (network.logits(block, implementation=implementation) for block in x.flatten(0, 2).split(PIXELS))
+            blocks = x.flatten(0, 2).split(_pixels(x))
+            logits = (network.logits(block, implementation=implementation) for block in blocks)
             values[b, ..., c] = torch.cat([estimate(found) for found in logits]).view(values.shape[1:3])
     return values
 
