@@ -192,6 +192,12 @@ def test_another_training_does_not_go_on_from_here(photos_dir, logdir, config, s
         _train(config, logdir, photos_dir, seed=seed)
 
 
+def test_adam_does_not_go_on_with_averages_that_it_did_not_keep(photos_dir, logdir):
+    _train(whole_config(optimizer={"type": "adam"}, max_train_steps=1), logdir, photos_dir)
+    with pytest.raises(UserError, match=r"optimizer\.amsgrad \(False there, True here\)"):
+        _train(whole_config(optimizer={"type": "adam", "amsgrad": True}), logdir, photos_dir)
+
+
 def test_a_refused_training_changes_nothing(photos_dir, logdir):
     _train(whole_config(max_train_steps=1), logdir, photos_dir)
     before = {path: path.read_bytes() for path in logdir.rglob("*") if path.is_file()}
@@ -239,6 +245,12 @@ def test_a_configuration_that_cannot_be_trained_is_one_sentence(config):
 @pytest.mark.parametrize("value", [0, -3, None, 1.5])
 def test_a_number_that_must_be_whole_and_positive_is_named(key, value):
     with pytest.raises(UserError, match=f"config.{key} must be a whole number from 1 on, not {value}"):
+        start(whole_config(**{key: value}), 0, CPU)
+
+
+@pytest.mark.parametrize(("key", "value", "least"), [("downsample_res", 0, 1), ("prepare_photographs", -5, 0)])
+def test_a_size_out_of_its_range_is_named(key, value, least):
+    with pytest.raises(UserError, match=f"config.{key} must be a whole number from {least} on, not {value}"):
         start(whole_config(**{key: value}), 0, CPU)
 
 

@@ -92,5 +92,6 @@ def _identity(config: Mapping[str, Any], seed: Any) -> dict[str, Any]:
         else:
             yield prefix, value
 
-    optimizer = (config.get("optimizer") or {}).get("type")
-    return dict(flatten("model", config["model"])) | {"optimizer.type": optimizer, "seed": seed}
+    optimizer = config.get("optimizer") or {}
+    kept = {"optimizer.type": optimizer.get("type"), "optimizer.amsgrad": bool(optimizer.get("amsgrad"))}
+    return dict(flatten("model", config["model"])) | kept | {"seed": seed}

@@ -23,6 +23,9 @@ from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
 from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
 
+_WHOLE_NUMBERS = {"batch_size": 1, "max_train_steps": 1, "downsample_res": 1, "prepare_photographs": 0}  # and the least
+_ABSENT = {"downsample_res": 64, "prepare_photographs": 0}  # what may be left out, and then is
+
 
 class Losses(nn.Module):
     """A network and what it is trained for as one module, which several processes can share."""
@@ -72,9 +75,10 @@ def start(
         UserError: the configuration builds no network, no optimizer or no moving average; or the device is not served
             with that precision, or the batches cannot be shared evenly.
     """
-    for key in ("batch_size", "max_train_steps"):
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise UserError(f"config.{key} must be a whole number from 1 on, not {config.get(key)!r}.")
+    for key, least in _WHOLE_NUMBERS.items():
+        value = config.get(key, _ABSENT.get(key))
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"config.{key} must be a whole number from {least} on, not {value!r}.")
     where = place(device, precision)
     if config["batch_size"] % where.count:
         raise UserError(f"config.batch_size must be a multiple of {where.count}, the number of devices.")
