@@ -71,11 +71,11 @@ def processor_rate(precision: str, seconds: float = 0.5) -> float:
     return operations * torch.get_num_threads() / min(times[1:])
 
 
-def measure(name: str, images: int, precision: str, steps: int, device: torch.device) -> dict[str, Any]:
+def measure(name: str, images: int, precision: str, steps: int, device: torch.device, compiled: bool) -> dict[str, Any]:
     """The figures of one configuration of `coltran.configs`."""
     config = importlib.import_module(f"coltran.configs.{name}").get_config()
     config.batch_size = images
-    training = start(config, 0, device, precision)
+    training = start(config, 0, device, precision, compiled=compiled)
     batch = random_batch(training, images)
     limits, busy = machine.measure_limits(device), processor_rate(precision)
     clock, processor = time_steps(training, batch, steps)
@@ -111,6 +111,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=cli.at_least(1), help="threads that compute (default: torch's choice)")
     parser.add_argument("--steps", type=cli.at_least(1), default=5, help="timed, after three (default: 5)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile, which takes up to minutes at first")
     return parser.parse_args(argv)
 
 
@@ -121,7 +122,8 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     keep_memory()
     device = cli.device(arguments.device)
-    rows = [measure(arguments.config, arguments.batch, each, arguments.steps, device) for each in arguments.precision]
+    sizes = (arguments.config, arguments.batch)
+    rows = [measure(*sizes, each, arguments.steps, device, arguments.compile) for each in arguments.precision]
     cells = [[tables.number(x) if isinstance(x, float) else str(x) for x in row.values()] for row in rows]
     columns = list(zip(rows[0], *cells, strict=True))  # one configuration has few figures: downwards
     title = f"A step of training, {torch.get_num_threads()} threads"

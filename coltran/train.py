@@ -84,6 +84,7 @@ def train(
     precision: str | None = None,
     accumulate: int = 1,
     recompute: bool = False,
+    compiled: bool = False,
 ) -> int:
     """Trains from the newest checkpoint in `logdir`, or from the start, up to `config.max_train_steps`.
 
@@ -104,6 +105,7 @@ def train(
         precision: of the matrix products, see `coltran.devices.choose.place`.
         accumulate: parts of a batch that go through the network one after another, see `start`.
         recompute: keep the inputs of layers alone, see `start`.
+        compiled: by `torch.compile`, see `start`.
 
     Returns:
         0 when the last step is reached, 128 + the signal's number after a SIGINT or SIGTERM.
@@ -111,7 +113,7 @@ def train(
     Raises:
         UserError, CheckpointError, PhotoError, OSError: see `start`, `resume`, `train_batches`, `save`.
     """
-    training = start(config, seed, cli.device(device), precision, accumulate, recompute)
+    training = start(config, seed, cli.device(device), precision, accumulate, recompute, compiled)
     logdir = Path(logdir)
     config = training.config
     name, last_step = config["model"]["name"], config["max_train_steps"]
@@ -199,6 +201,10 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
         "compute layers again for the gradients rather than keep what they need: less memory, up to a third more time"
     )
     flags.DEFINE_boolean("recompute", False, text, flag_values=values)
+    text = (
+        "have torch.compile make one program of a step's losses and gradients, which takes up to minutes at the start"
+    )
+    flags.DEFINE_boolean("compile", False, text, flag_values=values)
     flags.DEFINE_boolean("tensorboard", tensorboard, "write summaries for TensorBoard", flag_values=values)
 
 
@@ -220,6 +226,7 @@ def train_by_flags(values: flags.FlagValues, photos: Photos, device: str) -> int
         precision=values.precision,
         accumulate=values.accumulate,
         recompute=values.recompute,
+        compiled=values.compile,
     )
 
 

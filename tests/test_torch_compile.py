@@ -2,18 +2,24 @@
 """torch.compile takes whole networks: one graph, with the operations in it, and the same numbers and gradients.
 
 The graphs run as traced ("aot_eager"), forward and backward; those of the smallest network are also compiled to C++
-("inductor"), which takes most of half a minute.
+("inductor"), which takes most of half a minute. So is the option --compile of a training.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 import torch
 import torch._inductor.config as inductor
 
 from coltran import networks
+from coltran.errors import UserError
 from coltran.networks.losses import bits
+from coltran.training import step
+from coltran.training.step import start, take_step
 from tests.tiny import colorizer_config, upsampler_config
+from tests.tiny_training import whole_config
 
 HEIGHT, WIDTH = 2, 3  # the interpreter is slow
 
@@ -60,3 +66,24 @@ def test_a_compiled_network_computes_what_the_network_computes(section, implemen
     with inductor.patch(compile_threads=1):  # one that waits for others may wait long
         found = _loss_and_gradients(network, torch.compile(call, backend=backend, fullgraph=True))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["coltran_core", "color_upsampler"])
+def test_a_compiled_training_takes_the_steps_of_one_that_is_not(name, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    torch._dynamo.reset()
+    rgb = torch.randint(256, (3, 2, 8, 8, 3), dtype=torch.uint8)
+    losses = {}
+    for compiled in (False, True):
+        training = start(whole_config(name), 0, torch.device("cpu"), compiled=compiled)
+        assert isinstance(training.losses, torch._dynamo.OptimizedModule) == compiled
+        extra = {} if name == "coltran_core" else {"channel_index": torch.tensor([2, 0])}
+        losses[compiled] = [take_step(training, {"rgb": images} | extra)["loss"] for images in rgb]
+    torch.testing.assert_close(losses[True], losses[False])
+
+
+def test_xla_compiles_by_itself(monkeypatch):
+    here = step.place(torch.device("cpu"))
+    monkeypatch.setattr(step, "place", lambda *_: here)
+    with pytest.raises(UserError, match="--compile is not offered on XLA"):
+        start(whole_config(), 0, torch.device("xla"), compiled=True)

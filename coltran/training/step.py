@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ def start(
     precision: str | None = None,
     accumulate: int = 1,
     recompute: bool = False,
+    compiled: bool = False,
 ) -> Training:
     """A training before its first step: the network with fresh weights drawn from `seed`.
 
@@ -70,6 +71,7 @@ def start(
         accumulate: a batch goes through the network in so many parts, which takes as much less memory; the losses and
             gradients are those of the whole batch, to rounding.
         recompute: layers keep their inputs alone and are computed again for the gradients; the losses are the same.
+        compiled: `torch.compile` makes one program of the losses and their gradients, in the first step.
 
     Raises:
         UserError: the configuration builds no network, no optimizer or no moving average; or the device is not served
@@ -88,6 +90,8 @@ def start(
         )
     if recompute and device.type == "xla":
         raise UserError("--recompute is not offered on XLA, whose compiler decides what is kept.")
+    if compiled and device.type == "xla":
+        raise UserError("--compile is not offered on XLA, which compiles every step by itself.")
     torch.manual_seed(seed)
     try:
         network = networks.build(networks.model_config(config)).to(device).train()
@@ -101,7 +105,10 @@ def start(
     if recompute:
         use_recomputation(network)
     whole = plain(config) | {"model": network.config}
-    losses = processes.shared(Losses(network, whole))
+    losses: nn.Module = Losses(network, whole)
+    if compiled:
+        losses = cast("nn.Module", torch.compile(losses))
+    losses = processes.shared(losses)
     return Training(whole, network, losses, optimizer, average, seed, where, accumulate=accumulate)
 
 
