@@ -48,7 +48,9 @@ def find_package(folder: Path) -> Path:
     raise UserError(f"The original's package is not in {folder}: there is no coltran/models/colorizer.py.")
 
 
-def draw(source: Path, python: str, network: nn.Module, images: Tensor) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def draw(
+    source: Path, python: Path, network: nn.Module, images: Tensor
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Has the original program draw.
 
     Args:

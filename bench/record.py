@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.machine import Limits
+from bench.machine import ROOT, Limits
 from bench.timing import Timing
 from coltran.sampling import Sample
 
 RECOMPUTING = "original's way"  # bench.recomputing, in the column of the implementations
 FIXED_POINT = "fixed point"  # ours by default, with the rows drawn so
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = ROOT / "bench" / "results"
 
 
 def measurement(
@@ -82,6 +82,13 @@ def add_passes(measurements: list[dict[str, Any]], settled: Mapping[int, Sample]
             assert found.passes is not None and found.computed is not None
             m["passes"] = found.passes.double().mean().item()
             m["computed"] = found.computed.sum().item() / found.labels.numel()
+
+
+def told(option: Any) -> Any:
+    """An option's value as a record has it: of a path the part inside the checkout, or else its name alone."""
+    if not isinstance(option, Path):
+        return option
+    return str(option.relative_to(ROOT)) if option.is_relative_to(ROOT) else option.name
 
 
 def append(record: Mapping[str, Any], path: Path) -> None:

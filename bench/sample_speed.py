@@ -71,7 +71,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="time the original's algorithm on all rows")
     parser.add_argument("--original", type=Path, metavar="DIR", help="compare with the original program in this folder")
     parser.add_argument(
-        "--tensorflow", default=str(original.TENSORFLOW), metavar="PYTHON",
+        "--tensorflow", type=Path, default=original.TENSORFLOW, metavar="PYTHON",
         help="interpreter that runs it, with TensorFlow (default: that of `make tf-test`)",
     )  # fmt: skip
     options = parser.parse_args(argv)
@@ -182,7 +182,7 @@ class Measuring:
             )
         record.add_ratios(found)
         record.add_passes(found, self.settled)
-        options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(self.options).items()}
+        options = {name: record.told(value) for name, value in vars(self.options).items()}
         return {
             "benchmark": "sample_speed",
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

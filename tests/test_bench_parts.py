@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -246,3 +247,11 @@ def test_a_missing_matplotlib_is_one_sentence(monkeypatch):
 def test_operations_are_two_a_multiply_add():
     assert counting.flops(3) == 6
     assert counting.flops({"a": 1, "b": 2}) == 6
+
+
+def test_a_record_tells_no_paths_of_the_machine(tmp_path):
+    assert record.told(record.ROOT / "coltran" / "configs") == "coltran/configs"
+    assert record.told(tmp_path / "photos") == "photos"
+    assert record.told(["float32"]) == ["float32"]
+    kept = [file.read_text(encoding="utf-8") for file in record.RESULTS.glob("*.jsonl")]
+    assert kept and not [text for text in kept if re.search(r'"/\w', text)]
