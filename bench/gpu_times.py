@@ -10,7 +10,8 @@ bench/gpu.py; their share is of the bandwidth of a large copy, measured here. "t
 with the relative bias made a matrix before, or torch's layer norm.
 
 A row is that of the paper's inner decoder, random weights, drawn by every plan that fits (who shares it, and whether
-the weights stay on chip), beside the estimate by which `choose_plan` chooses. Ends with one JSON line.
+the weights stay on chip): pixel by pixel, beside the estimate by which `choose_plan` chooses, and by fixed point. Ends
+with one JSON line.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ def described(plan: Plan) -> str:
 
 
 def rows(batch: int, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
-    """Milliseconds of the 64 rows of an image by every plan, pixel by pixel; and of 64 passes over half a row."""
+    """Milliseconds of the 64 rows of an image by every plan, pixel by pixel, beside the estimates."""
     row = random_row(batch, dtype)
     sizes: Sizes = decode_launch.sizes_of(*row[:2])
     device = decode_launch.device_of(row[1].inputs)

@@ -88,7 +88,8 @@ def told(option: Any) -> Any:
     """An option's value as a record has it: of a path the part inside the checkout, or else its name alone."""
     if not isinstance(option, Path):
         return option
-    return str(option.relative_to(ROOT)) if option.is_relative_to(ROOT) else option.name
+    whole = option.resolve()
+    return str(whole.relative_to(ROOT)) if whole.is_relative_to(ROOT) else option.name
 
 
 def append(record: Mapping[str, Any], path: Path) -> None:

@@ -161,7 +161,8 @@ def test_packed_attention(
         found = torch.autograd.grad(out.float().sum(), (qkv, bias)) if train else (out,)
         return tuple(t.float() for t in found)
 
-    compare_and_time(benchmark, call, "cpu", tolerance=1e-3 if precision == "float32" else 2**-6)
+    own = "triton" if DEVICE.type == "cuda" else "cpu"
+    compare_and_time(benchmark, call, own, tolerance=1e-3 if precision == "float32" else 2**-6)
 
 
 @by_all

@@ -30,6 +30,7 @@ from coltran import cli
 from coltran.checkpoint import CheckpointError, numbered
 from coltran.console import LOG
 from coltran.devices import processes
+from coltran.errors import UsageError
 from coltran.evaluate import evaluate
 from coltran.train import define_training_flags, train_by_flags
 from coltran.training.data import eval_batches
@@ -157,6 +158,8 @@ def _run(values: flags.FlagValues) -> int:
     photos = find()
     if values.mode == "train":
         return train_by_flags(values, photos, str(device))
+    if ignored := [f"--{name}" for name in ("accumulate", "compile", "precision", "recompute") if values[name].present]:
+        raise UsageError(f"{' and '.join(ignored)} would have no effect: this is of --mode=train alone.")
     evaluate_checkpoints(
         config, values.logdir, photos, subset, tensorboard=values.tensorboard, workers=values.workers, device=device
     )

@@ -201,9 +201,7 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
         "compute layers again for the gradients rather than keep what they need: less memory, up to a third more time"
     )
     flags.DEFINE_boolean("recompute", False, text, flag_values=values)
-    text = (
-        "have torch.compile make one program of a step's losses and gradients, which takes up to minutes at the start"
-    )
+    text = "have torch.compile make programs of a step's losses and gradients, which takes up to minutes at the start"
     flags.DEFINE_boolean("compile", False, text, flag_values=values)
     flags.DEFINE_boolean("tensorboard", tensorboard, "write summaries for TensorBoard", flag_values=values)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -249,7 +250,9 @@ def test_operations_are_two_a_multiply_add():
     assert counting.flops({"a": 1, "b": 2}) == 6
 
 
-def test_a_record_tells_no_paths_of_the_machine(tmp_path):
+def test_a_record_tells_no_paths_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(record.ROOT / "coltran")
+    assert record.told(Path("configs")) == "coltran/configs"
     assert record.told(record.ROOT / "coltran" / "configs") == "coltran/configs"
     assert record.told(tmp_path / "photos") == "photos"
     assert record.told(["float32"]) == ["float32"]

@@ -39,6 +39,15 @@ def _poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.fixture
+def _four_threads() -> Iterator[None]:
+    """The specification in float64 takes its time on the CPU."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
 def on_gpu(value: Any) -> Any:
     return each_tensor(value, lambda tensor: tensor.cuda())
 
@@ -71,9 +80,9 @@ def test_every_way_to_draw(options: dict[str, Any]):
     assert_draws_as_specified(random_row(20, 5, 32, 32, 2, 100, 1), **options)
 
 
+@pytest.mark.usefixtures("_four_threads")
 @pytest.mark.parametrize("batch", [1, 20, 40])
 def test_the_papers_decoder(batch: int):
-    torch.set_num_threads(4)
     assert_draws_as_specified(random_row(batch, *PAPER), top_p=0.95)
 
 
@@ -141,9 +150,9 @@ def test_a_cuda_graph_repeats_both_ways_to_draw_a_row():
         assert all(map(torch.equal, found, draw()))
 
 
+@pytest.mark.usefixtures("_four_threads")
 @torch.no_grad()
 def test_the_networks_in_the_package_give_what_they_give_on_the_cpu():
-    torch.set_num_threads(4)
     network = checkpoint.load(PRETRAINED / "colorizer").eval()
     gray = torch.randint(256, (2, 1, 64), dtype=torch.uint8).expand(2, 64, 64)
     here = sample(network, gray, seed=3)

@@ -2,7 +2,7 @@
 """torch.compile takes whole networks: one graph, with the operations in it, and the same numbers and gradients.
 
 The graphs run as traced ("aot_eager"), forward and backward; those of the smallest network are also compiled to C++
-("inductor"), which takes most of half a minute. So is the option --compile of a training.
+("inductor"), which takes most of half a minute. Trainings with --compile run as traced, too.
 """
 
 from __future__ import annotations
@@ -47,12 +47,15 @@ def _call(network, implementation):
 COLORIZER, UPSAMPLER = colorizer_config(HEIGHT, WIDTH), upsampler_config("color_upsampler", HEIGHT, WIDTH)
 
 
+INTERPRETED = pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU Triton takes no tensors of the CPU")
+
+
 @pytest.mark.parametrize(
     ("section", "implementation", "backend"),
     [
         (COLORIZER, "cpu", "aot_eager"),
-        (COLORIZER, "triton", "aot_eager"),
-        (UPSAMPLER, "triton", "aot_eager"),
+        pytest.param(COLORIZER, "triton", "aot_eager", marks=INTERPRETED),
+        pytest.param(UPSAMPLER, "triton", "aot_eager", marks=INTERPRETED),
         (UPSAMPLER, "cpu", "inductor"),
     ],
     ids=lambda value: value["name"] if isinstance(value, dict) else value,
@@ -80,6 +83,12 @@ def test_a_compiled_training_takes_the_steps_of_one_that_is_not(name, monkeypatc
         extra = {} if name == "coltran_core" else {"channel_index": torch.tensor([2, 0])}
         losses[compiled] = [take_step(training, {"rgb": images} | extra)["loss"] for images in rgb]
     torch.testing.assert_close(losses[True], losses[False])
+
+
+def test_without_a_compiler_a_training_on_a_cpu_is_refused(monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    with pytest.raises(UserError, match="needs a C\\+\\+ compiler"):
+        start(whole_config(), 0, torch.device("cpu"), compiled=True)
 
 
 def test_xla_compiles_by_itself(monkeypatch):

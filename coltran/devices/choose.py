@@ -58,8 +58,8 @@ def place(device: torch.device, precision: str | None = None) -> Place:
 
     Args:
         device: as `device` gives it; of XLA all devices are taken.
-        precision: "float32" or "bfloat16", of the matrix products (on a CPU and a GPU those of the dense layers);
-            weights and sums are float32 in any case. None is bfloat16 on a TPU and float32 elsewhere.
+        precision: "float32" or "bfloat16", of the matrix products, on a CPU and a GPU those of dense layers and
+            attention; weights and sums are float32 in any case. None is bfloat16 on a TPU and float32 elsewhere.
 
     Raises:
         UserError: a precision that the device is not served with.

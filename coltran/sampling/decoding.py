@@ -103,7 +103,7 @@ def mean_terms(decoder: InnerDecoder, z: Tensor, *, implementation: str | None =
 
 
 # Pixels whose gray context the outer decoder projects at once: rows are handed out one by one, but what conditions them
-# is known from the start, and the product of one row of one image is a tenth slower. On a GPU each is launched.
+# is known from the start, and the product of one row of one image is a tenth slower. On a GPU each is a launch more.
 TOGETHER, TOGETHER_ON_A_GPU = 256, 8192
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,8 +25,13 @@ from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
 from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
 
-_WHOLE_NUMBERS = {"batch_size": 1, "max_train_steps": 1, "downsample_res": 1, "prepare_photographs": 0}  # and the least
-_ABSENT = {"downsample_res": 64, "prepare_photographs": 0}  # what may be left out, and then is
+_WHOLE_NUMBERS = {
+    "batch_size": 1,
+    "max_train_steps": 1,
+    "downsample_res": 1,
+    "prepare_photographs": 0,
+}  # the least values
+_ABSENT = {"downsample_res": 64, "prepare_photographs": 0}  # values where they are left out
 
 
 class Losses(nn.Module):
@@ -71,11 +78,12 @@ def start(
         accumulate: a batch goes through the network in so many parts, which takes as much less memory; the losses and
             gradients are those of the whole batch, to rounding.
         recompute: layers keep their inputs alone and are computed again for the gradients; the losses are the same.
-        compiled: `torch.compile` makes one program of the losses and their gradients, in the first step.
+        compiled: `torch.compile` makes programs of the losses and their gradients in the first step: one of each where
+            there is no dropout.
 
     Raises:
-        UserError: the configuration builds no network, no optimizer or no moving average; or the device is not served
-            with that precision, or the batches cannot be shared evenly.
+        UserError: the configuration builds no network, no optimizer or no moving average; the device is not served
+            with that precision; the batches cannot be shared evenly; or there is no compiler.
     """
     for key, least in _WHOLE_NUMBERS.items():
         value = config.get(key, _ABSENT.get(key))
@@ -90,8 +98,8 @@ def start(
         )
     if recompute and device.type == "xla":
         raise UserError("--recompute is not offered on XLA, whose compiler decides what is kept.")
-    if compiled and device.type == "xla":
-        raise UserError("--compile is not offered on XLA, which compiles every step by itself.")
+    if compiled:
+        _require_compiler(device)
     torch.manual_seed(seed)
     try:
         network = networks.build(networks.model_config(config)).to(device).train()
@@ -110,6 +118,13 @@ def start(
         losses = cast("nn.Module", torch.compile(losses))
     losses = processes.shared(losses)
     return Training(whole, network, losses, optimizer, average, seed, where, accumulate=accumulate)
+
+
+def _require_compiler(device: torch.device) -> None:
+    if device.type == "xla":
+        raise UserError("--compile is not offered on XLA, which compiles every step by itself.")
+    if device.type == "cpu" and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise UserError("--compile on a CPU needs a C++ compiler: g++, or what CXX names.")
 
 
 def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:

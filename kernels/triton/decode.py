@@ -20,7 +20,8 @@ p, p + P, p + 2P, ... RESIDENT programs load theirs once, before the first colum
 Inside a program x is [M, K]. For a product K is cut into G groups, one for each warp: x becomes [G, M, K/G], a slice is
 [G, K/G, N], and their batched product [G, M, N] is summed over G. So no warp repeats another's work although M x N is a
 single tensor-core tile.
-Products of float32 are six of bfloat16 ("bf16x6", errors as float32's): a weight held on chip is three of them.
+Products of float32 are six of bfloat16 ("bf16x6", errors as float32's): a weight held on chip is three of them. Before
+Triton 3.6 they are three of tf32.
 
 Sizes: B images, W columns, D hidden, F feed-forward, h heads of C = D / h channels, S labels, K >= D, F a power of 2.
 
