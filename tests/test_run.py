@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from coltran import checkpoint, networks
 from coltran import run as program
 from coltran.checkpoint import CheckpointError
+from coltran.errors import UsageError
 from coltran.run import evaluate_checkpoints, next_checkpoint
 from tests.ranks import Ended, run_ranks
 from tests.tf_bundle import tensors_of, write_bundle
@@ -55,6 +57,14 @@ def _evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: dict[s
     count = evaluate_checkpoints(config, tmp_path / "log", photos, "test", tensorboard=False, workers=0)
     assert count == len(evaluated)
     return evaluated
+
+
+def test_an_evaluation_refuses_what_is_of_a_training_alone(tmp_path, monkeypatch):
+    folders = [f"--logdir={tmp_path}", f"--data_dir={write_photos(tmp_path / 'photos', 1)}", "--dataset=custom"]
+    argv = ["run", "--config=coltran/test_configs/colorizer.py", "--mode=eval_valid", *folders]
+    monkeypatch.setattr(sys, "argv", [*argv, "--compile", "--precision=float32"])
+    with pytest.raises(UsageError, match="--compile and --precision would have no effect"):
+        program.main()
 
 
 def test_the_newest_comes_first_and_then_each_later_one(tmp_path, monkeypatch, save):

@@ -64,6 +64,12 @@ async def _no_address(path: str | Path | None) -> str | None:
     return None if path is None else str(path)
 
 
+class Ticket(threading.Event):
+    """Of one drawing: set, it ends it, or keeps it from beginning."""
+
+    begun = False
+
+
 def marked(now: Sitting, picture: np.ndarray) -> np.ndarray:
     """The picture, of the size of `now.small`, with the hints as dots of their colours and the box as a frame."""
     image = Image.fromarray(picture)
@@ -102,11 +108,11 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
 
         return call
 
-    stops: dict[str, set[threading.Event]] = {}  # of what is drawn or waits to be, by session
+    stops: dict[str, set[Ticket]] = {}  # of what is drawn or waits to be, by session
 
-    def asked(request: gr.Request) -> threading.Event:
+    def asked(request: gr.Request) -> Ticket:
         """What will stop the drawing that is asked for."""
-        stopped = threading.Event()
+        stopped = Ticket()
         stops.setdefault(str(request.session_hash), set()).add(stopped)
         return stopped
 
@@ -123,14 +129,16 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         return now, picture, PHOTO, gr.Gallery([], label=COLOURINGS), None, None, [], None, gone, asked(request)
 
     def drawn(
-        now: Sitting | None, why: str, ticket: threading.Event | None, samples: float | None, particles: float | None,
+        now: Sitting | None, why: str, ticket: Ticket | None, samples: float | None, particles: float | None,
         temperature: float | None, top_p: float | None, seed: float | None, fresh: bool, what: str,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         unchanged, stopped = (gr.skip(),) * 5, ticket or asked(request)
-        if stopped.is_set() or (now is None and why == OPENED):  # ended before it began, or the photograph was removed
+        # Ended before it began; or begun by another event, that waited until the photograph was there; or removed.
+        if stopped.is_set() or stopped.begun or (now is None and why == OPENED):
             yield unchanged
             return
+        stopped.begun = True
         if now is None:
             raise gr.Error("Choose a photograph first.", print_exception=False)
         if why == AGAIN and (not now.labels or now.box is None):
@@ -278,7 +286,8 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         fresh_page = [now, photo, view, gallery, x, y, swatches, slider, download, ticket]
         at_once: dict[str, Any] = {"queue": False, "api_visibility": "private"}
         opening = upload.change(guarded(opened), [upload, now], fresh_page, **(busy | {"concurrency_id": "opening"}))
-        opening.success(drawn, [now, at_opening, ticket, *settings], results, **busy)
+        # "multiple": one that was removed may still be ending when the next is there, and gradio would leave that out.
+        opening.success(drawn, [now, at_opening, ticket, *settings], results, trigger_mode="multiple", **busy)
         colour.click(asked, None, ticket, **at_once).then(drawn, [now, at_asking, ticket, *settings], results, **busy)
         redraw.click(asked, None, ticket, **at_once).then(drawn, [now, at_again, ticket, *settings], results, **busy)
         stop.click(halt, **at_once)
