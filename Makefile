@@ -44,7 +44,7 @@ DEVICE ?= cpu
 # Two of the networks start from ones of half their width, which learn the most of it in less time.
 TRAIN = $(BIN)/python -m coltran.train --data_dir=$(PHOTOS)/train --precision=$(PRECISION) --device=$(DEVICE)
 small: $(READY)  ## train the small networks on PHOTOS/train in PRECISION on DEVICE, measure them on PHOTOS/valid, put them into the package
-	@echo "Five trainings: about seventeen hours on two cores of an AMD EPYC (Zen 4), eleven with PRECISION=bfloat16, estimates."
+	@echo "Five trainings. On two cores of an AMD EPYC (Zen 4): about seventeen hours, eleven with PRECISION=bfloat16, estimates."
 	$(TRAIN) --config=coltran/configs/narrow_colorizer.py --logdir=$(RUNS)/narrow_colorizer
 	$(TRAIN) --config=coltran/configs/small_colorizer.py --logdir=$(RUNS)/colorizer --pretrain_dir=$(RUNS)/narrow_colorizer
 	$(TRAIN) --config=coltran/configs/small_color_upsampler.py --logdir=$(RUNS)/color_upsampler
