@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 
-OPEN, DRAW = 0, 1  # the page's first two events: a photograph is opened, its colours are drawn
+# The page's first events: a photograph is opened, its colours are drawn; a click asks for others, and they are drawn.
+OPEN, DRAW, ASK, DRAW_ASKED = range(4)
 
 
 class Visitor:
@@ -23,6 +24,7 @@ class Visitor:
     def __init__(self, address: str) -> None:
         self.session = uuid.uuid4().hex[:12]
         self.http = httpx.Client(base_url=f"{address}/gradio_api", timeout=300, trust_env=False)
+        self.opened = False  # a photograph, of which nothing was drawn yet
 
     def upload(self, photo: Path) -> httpx.Response:
         """Sends a file."""
@@ -44,11 +46,16 @@ class Visitor:
 
     def open(self, path: str) -> str:
         """Opens an uploaded photograph."""
+        self.opened = True
         return self.ask(OPEN, [{"path": path, "meta": {"_type": "gradio.FileData"}}, None])
 
     def draw(self, samples: int = 1, seed: int | None = 0) -> str:
-        """Draws colourings of it."""
-        return self.ask(DRAW, [None, None, None, samples, 1, 1.0, 0.9, seed, False, "the photograph"])
+        """Draws colourings of it: those that its opening asks for, and after them those of clicks."""
+        event = DRAW if self.opened else DRAW_ASKED
+        if not self.opened and (asked := self.ask(ASK, [])) != "done":
+            return asked
+        self.opened = False
+        return self.ask(event, [None, None, None, samples, 1, 1.0, 0.9, seed, False, "the photograph"])
 
     def use(self, photo: Path, *, draw: bool = True) -> str:
         """Uploads a photograph, opens it and draws one colouring; says how that ended, or what before it did not."""
