@@ -7,7 +7,7 @@
 
 A kernel's time is the median of repeated launches with the second-level cache emptied before each. Bytes count as in
 bench/gpu.py; their share is of the bandwidth of a large copy, measured here. "torch" is scaled_dot_product_attention
-with the relative bias made a matrix before, or torch's layer norm.
+with the relative bias made a matrix before.
 
 A row is that of the paper's inner decoder, random weights, drawn by every plan that fits (who shares it, and whether
 the weights stay on chip): pixel by pixel, beside the estimate by which `choose_plan` chooses, and by fixed point. Ends
@@ -30,15 +30,15 @@ from torch import Tensor
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
-from bench import gpu, machine, tables
+from bench import gpu, machine, setting, tables
 from bench.gpu import Launch, Shape
 from coltran import cli
 from coltran.errors import UserError
-from coltran_kernels import DecoderLayer, DecoderWeights, RowLayer, RowTerms
+from coltran.sampling.decoding import InnerRows, decoder_weights
+from coltran_kernels import DecoderWeights, RowTerms
 from coltran_kernels.triton import decode_launch, settle_launch
 from coltran_kernels.triton.decode_launch import Plan, Sizes
 
-LAYERS, WIDTH, HIDDEN, HEADS, LABELS = 2, 64, 512, 4, 512  # of the paper's inner decoder
 OPTIONS: dict[str, Any] = {
     "given": None, "mode": "sample", "temperature": 1.0, "top_p": 1.0, "eps": 1e-3, "return_probabilities": False,
 }  # fmt: skip
@@ -93,38 +93,14 @@ def kernels(bandwidth: float) -> Iterator[dict[str, Any]]:
         }
 
 
-def random_row(batch: int, dtype: torch.dtype) -> tuple[DecoderWeights, RowTerms, Tensor]:
-    """A row of the paper's inner decoder."""
-
-    def normal(*shape: int, std: float = 0.2) -> Tensor:
-        return (std * torch.randn(shape, device="cuda")).to(dtype)
-
-    matrix = HIDDEN**-0.5
-    layers = tuple(
-        DecoderLayer(
-            qkv=normal(3 * HIDDEN, HIDDEN, std=matrix),
-            bias=normal(HEADS, 2 * WIDTH),
-            out=normal(HIDDEN, HIDDEN, std=matrix),
-            ff1=normal(HIDDEN, HIDDEN, std=matrix),
-            ff1_bias=normal(HIDDEN),
-            ff2=normal(HIDDEN, HIDDEN, std=matrix),
-            ff2_bias=normal(HIDDEN),
-        )
-        for _ in range(LAYERS)
-    )
-    weights = DecoderWeights(
-        normal(LABELS, HIDDEN), layers, 1 + normal(HIDDEN), normal(HIDDEN),
-        normal(LABELS, HIDDEN, std=2 * matrix), normal(LABELS),
-    )  # fmt: skip
-    rows = tuple(
-        RowLayer(
-            1 + normal(batch, WIDTH, 3 * HIDDEN), normal(batch, WIDTH, 3 * HIDDEN),
-            1 + normal(batch, WIDTH, HIDDEN), normal(batch, WIDTH, HIDDEN),
-            *(normal(batch, HIDDEN) for _ in range(4)),
-        )
-        for _ in range(LAYERS)
-    )  # fmt: skip
-    return weights, RowTerms(normal(batch, WIDTH, HIDDEN), rows), torch.rand(batch, WIDTH, device="cuda")
+@torch.no_grad()
+def random_row(batch: int, dtype: torch.dtype, device: str = "cuda") -> tuple[DecoderWeights, RowTerms, Tensor]:
+    """The first row of images of noise, in the paper's colorizer with random weights."""
+    model = setting.load_models(setting.PAPER, ["colorizer"])["colorizer"]
+    network: Any = setting.build(model, torch.device(device), dtype)
+    z = torch.randn(batch, *model["resolution"], model["hidden_size"], device=device, dtype=dtype)
+    terms = InnerRows(network.inner_decoder, z, norm="exact").terms(0, torch.zeros_like(z[:, 0]))
+    return decoder_weights(network), terms, torch.rand(terms.inputs.shape[:2], device=device)
 
 
 def described(plan: Plan) -> str:
@@ -141,7 +117,7 @@ def rows(batch: int, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
     for plan in sorted(decode_launch.fitting_plans(sizes, device)):
         arguments = decode_launch.kernel_arguments(*row, plan, **OPTIONS)
         seconds = _row_seconds(decode_launch.decode_row_kernel, plan, -(-batch // plan.tile), arguments)
-        estimate = WIDTH * 1e-3 * decode_launch.row_time(plan, sizes, device)
+        estimate = sizes.width * 1e-3 * decode_launch.row_time(plan, sizes, device)
         yield _of_plan("pixel by pixel", batch, dtype, plan, plan == chosen, seconds, estimate)
 
 

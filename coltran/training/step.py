@@ -25,13 +25,8 @@ from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
 from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
 
-_WHOLE_NUMBERS = {
-    "batch_size": 1,
-    "max_train_steps": 1,
-    "downsample_res": 1,
-    "prepare_photographs": 0,
-}  # the least values
-_ABSENT = {"downsample_res": 64, "prepare_photographs": 0}  # values where they are left out
+_WHOLE_NUMBERS = {"batch_size": 1, "max_train_steps": 1, "downsample_res": 1, "prepare_photographs": 0}  # least values
+_OPTIONAL = ("downsample_res", "prepare_photographs")
 
 
 class Losses(nn.Module):
@@ -86,7 +81,9 @@ def start(
             with that precision; the batches cannot be shared evenly; or there is no compiler.
     """
     for key, least in _WHOLE_NUMBERS.items():
-        value = config.get(key, _ABSENT.get(key))
+        value = config.get(key)
+        if key in _OPTIONAL and key not in config:
+            continue
         if not isinstance(value, int) or value < least:
             raise UserError(f"config.{key} must be a whole number from {least} on, not {value!r}.")
     where = place(device, precision)
