@@ -41,8 +41,10 @@ PHOTOS ?= ../shared/photos
 RUNS ?= build/runs
 PRECISION ?= float32
 DEVICE ?= cpu
+SHORTEN ?= 1
 # Two of the networks start from ones of half their width, which learn the most of it in less time.
-TRAIN = $(BIN)/python -m coltran.train --data_dir=$(PHOTOS)/train --precision=$(PRECISION) --device=$(DEVICE)
+TRAIN = $(BIN)/python -m coltran.train --data_dir=$(PHOTOS)/train --precision=$(PRECISION) --device=$(DEVICE) \
+    --shorten=$(SHORTEN)
 small: $(READY)  ## train the small networks on PHOTOS/train in PRECISION on DEVICE, measure them on PHOTOS/valid, put them into the package
 	@echo "Five trainings. On two cores of an AMD EPYC (Zen 4): about seventeen hours, eleven with PRECISION=bfloat16, estimates."
 	$(TRAIN) --config=coltran/configs/narrow_colorizer.py --logdir=$(RUNS)/narrow_colorizer

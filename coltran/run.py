@@ -158,7 +158,8 @@ def _run(values: flags.FlagValues) -> int:
     photos = find()
     if values.mode == "train":
         return train_by_flags(values, photos, str(device))
-    if ignored := [f"--{name}" for name in ("accumulate", "compile", "precision", "recompute") if values[name].present]:
+    of_training = ("accumulate", "compile", "precision", "recompute", "shorten")
+    if ignored := [f"--{name}" for name in of_training if values[name].present]:
         raise UsageError(f"{' and '.join(ignored)} would have no effect: this is of --mode=train alone.")
     evaluate_checkpoints(
         config, values.logdir, photos, subset, tensorboard=values.tensorboard, workers=values.workers, device=device

@@ -42,7 +42,7 @@ from coltran.original.load import convert
 from coltran.training.data import Photos, train_batches
 from coltran.training.first_weights import prepare
 from coltran.training.memory import keep_memory
-from coltran.training.optimizer import build_average
+from coltran.training.optimizer import build_average, shortened
 from coltran.training.report import Board, Report
 from coltran.training.restore import restore
 from coltran.training.resume import resume, save
@@ -181,6 +181,7 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
         ("keep", keep, 1, "checkpoints to keep"),
         ("workers", 1, 0, "processes that read photographs; 0: none besides this one"),
         ("accumulate", 1, 1, "parts of a batch that go through the network one by one, which takes less memory"),
+        ("shorten", 1, 1, "train a so-many-th of the configuration's steps, to see what it comes to: docs/training.md"),
         ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
@@ -210,7 +211,7 @@ def train_by_flags(values: flags.FlagValues, photos: Photos, device: str) -> int
     """`train` with the configuration and options of a command line; the process keeps its memory from now on."""
     keep_memory()
     return train(
-        values.config,
+        shortened(values.config, values.shorten),
         values.logdir,
         photos,
         pretrain_dir=values.pretrain_dir,

@@ -12,6 +12,7 @@ from coltran.training.optimizer import (
     build_optimizer,
     rate_factor,
     set_rates,
+    shortened,
 )
 
 
@@ -169,3 +170,26 @@ def test_the_rate_of_a_step_depends_on_its_number_alone(kind):
 def test_a_schedule_that_cannot_be_is_refused_at_once(options):
     with pytest.raises(ValueError, match=r"config\.optimizer"):
         build_optimizer({"max_train_steps": 10, "optimizer": options | {"type": "sgd"}}, [_parameter(1.0)])
+
+
+def _whole() -> dict[str, object]:
+    return {"max_train_steps": 101, "polyak_decay": 0.99, "optimizer": {"warmup_steps": 5, "decay_steps": 80}}
+
+
+def test_a_shortened_training_has_a_share_of_the_steps():
+    short = shortened(_whole(), 10)
+    assert short["max_train_steps"] == 11
+    assert short["optimizer"] == {"warmup_steps": 5, "decay_steps": 8}
+
+
+def test_a_shortened_training_averages_over_the_same_share_of_it():
+    assert shortened(_whole(), 10)["polyak_decay"] == pytest.approx(0.99**10)
+
+
+def test_shortening_by_one_changes_nothing():
+    assert shortened(_whole(), 1) == _whole()
+
+
+@pytest.mark.parametrize("wrong", [{"max_train_steps": "many"}, {}, {"polyak_decay": -0.5}])
+def test_what_no_training_can_have_is_not_shortened(wrong):
+    assert shortened(wrong, 2) == wrong

@@ -268,11 +268,12 @@ def test_a_damaged_training_state_is_an_error(photos_dir, logdir):
         _train(whole_config(max_train_steps=2), logdir, photos_dir)
 
 
-def test_the_program_trains_from_the_command_line(photos_dir, logdir, monkeypatch):
+@pytest.mark.parametrize(("options", "last"), [([], "checkpoint-000003"), (["--shorten=2"], "checkpoint-000002")])
+def test_the_program_trains_from_the_command_line(photos_dir, logdir, monkeypatch, options, last):
     Image.new("RGB", (70, 70), "teal").save(photos_dir / "large.png")
     argv = ["--config=coltran/test_configs/color_upsampler.py", f"--logdir={logdir}", f"--data_dir={photos_dir}"]
-    argv += ["--config.max_train_steps=1", "--threads=1", "--workers=0"]
+    argv += ["--config.max_train_steps=3", "--threads=1", "--workers=0", *options]
     monkeypatch.setattr(sys, "argv", ["train", *argv])
     with pytest.raises(SystemExit) as exit_:
         cli.run(program.main)
-    assert (exit_.value.code, checkpoint.find(logdir).name) == (0, "checkpoint-000001")
+    assert (exit_.value.code, checkpoint.find(logdir).name) == (0, last)
