@@ -78,8 +78,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     if options.original and (options.plot or options.device != "cpu" or options.implementation != [setting.DEFAULT]):
         parser.error("--original goes with --device cpu, without --implementation and --plot")
     if options.precision == "bfloat16":
-        if options.dtype != "float32" or options.device != "cpu":
-            parser.error("--precision bfloat16 takes float32 networks on a CPU")
+        if options.dtype != "float32" or options.device not in ("cpu", "cuda"):
+            parser.error("--precision bfloat16 takes float32 networks on a CPU or a GPU")
         require_bfloat16(torch.device(options.device))
     return options
 

@@ -132,7 +132,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32",
-        help="of the matrix products; bfloat16 is faster on a CPU that has units for it, and not exact (float32)",
+        help="of the matrix products; bfloat16 is faster where a processor has units for it, and not exact (float32)",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch decides)")
@@ -167,8 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     device = cli.device(arguments.device)
     if arguments.precision == "bfloat16":
-        if device.type != "cpu":
-            raise UserError(f"--precision=bfloat16 colours on a CPU; {device} takes --precision=float32.")
+        if device.type not in ("cpu", "cuda"):
+            raise UserError(f"--precision=bfloat16 colours on a CPU or a GPU; {device} takes --precision=float32.")
         require_bfloat16(device)
     photos, problems = find_photos(arguments.photos, arguments.output)
     if wishes.are_given(arguments) and len(photos) > 1:

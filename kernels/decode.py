@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from torch import Tensor
 
@@ -21,7 +21,7 @@ class PreparedDecoder(NamedTuple):
 
     weights: DecoderWeights
     versions: tuple[int, ...]
-    packed: decode.PackedWeights
+    packed: decode.PackedWeights | DecoderWeights  # for the native kernel, or of bfloat16 matrices for Triton's
 
 
 def _versions(weights: DecoderWeights) -> tuple[int, ...]:
@@ -36,7 +36,7 @@ def prepare_decoder(
 
     Args:
         weights: the inner decoder.
-        precision: of the products: "float32", or "bfloat16" with sums and all else in float32 (native alone).
+        precision: of the products: "float32", or "bfloat16" with sums and all else in float32 ("cpu" and "triton").
         implementation: as for `decode_row`.
 
     Returns:
@@ -47,21 +47,46 @@ def prepare_decoder(
         NotImplementedError: the named implementation cannot serve these weights, or not on this machine; or bfloat16
             cannot be had.
     """
-    choose("prepare_decoder", implementation, ("reference", "cpu", "triton", "xla"), weights.embedding)
+    chosen = choose("prepare_decoder", implementation, ("reference", "cpu", "triton", "xla"), weights.embedding)
+    if chosen == "triton" and precision == "bfloat16":
+        return PreparedDecoder(weights, _versions(weights), _in_bfloat16(weights))
     natively = serves_natively("prepare_decoder", implementation, decode.unsupported(weights))
-    reason = dense.why_not(precision) if natively else f"{precision} is served by the native kernels alone"
+    reason = dense.why_not(precision) if natively else f"{precision} is served by 'cpu' and 'triton' alone"
     if precision != "float32" and reason is not None:
         raise NotImplementedError(f"prepare_decoder: {reason}")
     return PreparedDecoder(weights, _versions(weights), decode.pack(weights, precision)) if natively else None
 
 
-def packed_weights(weights: DecoderWeights, prepared: PreparedDecoder | None) -> decode.PackedWeights:
-    if prepared is None:
-        return decode.pack(weights)
+def _in_bfloat16(weights: DecoderWeights) -> DecoderWeights:
+    """The same with its matrices rounded: what Triton's kernels multiply by them is then rounded too."""
+    layers = tuple(
+        layer._replace(**{name: getattr(layer, name).bfloat16() for name in ("qkv", "out", "ff1", "ff2")})
+        for layer in weights.layers
+    )
+    return weights._replace(layers=layers, logits=weights.logits.bfloat16())
+
+
+def _check_prepared(weights: DecoderWeights, prepared: PreparedDecoder, kind: type) -> None:
     tensors, were = decode.weights_in_order(weights), decode.weights_in_order(prepared.weights)
     same = len(tensors) == len(were) and all(a is b for a, b in zip(tensors, were, strict=True))
     require(same and _versions(weights) == prepared.versions, "decode_row: prepared for other weights than these")
-    return prepared.packed
+    require(isinstance(prepared.packed, kind), "decode_row: prepared for another implementation than serves")
+
+
+def packed_weights(weights: DecoderWeights, prepared: PreparedDecoder | None) -> decode.PackedWeights:
+    """The weights as the native kernel reads them."""
+    if prepared is None:
+        return decode.pack(weights)
+    _check_prepared(weights, prepared, decode.PackedWeights)
+    return cast("decode.PackedWeights", prepared.packed)
+
+
+def weights_for_triton(weights: DecoderWeights, prepared: PreparedDecoder | None) -> DecoderWeights:
+    """The weights as Triton's kernels take them: those prepared, which are bfloat16, or as they are."""
+    if prepared is None:
+        return weights
+    _check_prepared(weights, prepared, DecoderWeights)
+    return cast("DecoderWeights", prepared.packed)
 
 
 def decode_row(
@@ -118,9 +143,10 @@ def decode_row(
     if chosen == "triton":
         from coltran_kernels.triton import decode_launch
 
-        why_not = decode_launch.unsupported(weights, terms)
+        taken = weights_for_triton(weights, prepared)
+        why_not = decode_launch.unsupported(taken, terms)
         if why_not is None:
-            return decode_launch.decode_row(weights, terms, uniforms, **options)
+            return decode_launch.decode_row(taken, terms, uniforms, **options)
         require_choice(implementation, f"decode_row: implementation 'triton' cannot serve: {why_not}")
     if serves_natively("decode_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
         return decode.decode_row(packed_weights(weights, prepared), terms, uniforms, **options)

@@ -162,7 +162,8 @@ def pack_linear(
         weight: [N, K].
         bias: [N] or None.
         precision: "float32", or "bfloat16": products of values rounded to it, with sums and results in float32.
-        implementation: "cpu" or None; with any other there is nothing to lay out.
+        implementation: "cpu", "triton" on a GPU, or None; there is nothing to lay out with any other, nor in float32 on
+            a GPU.
 
     Returns:
         The packed layer, a copy of the weights as they are now; None where `linear` serves as well.
@@ -177,7 +178,9 @@ def pack_linear(
             raise NotImplementedError(f"pack_linear: {reason}")
         return dense.pack(weight, bias, precision)
     if precision != "float32":
-        raise NotImplementedError(f"pack_linear: {precision} is served on the CPU, not by {chosen!r}")
+        if chosen == "triton" and weight.device.type == "cuda":
+            return dense.lay_out(weight, bias, precision, "torch")
+        raise NotImplementedError(f"pack_linear: {precision} is served on the CPU or a GPU, not by {chosen!r} here")
     return None
 
 

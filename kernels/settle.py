@@ -11,7 +11,7 @@ from torch import Tensor
 from coltran_kernels import reference
 from coltran_kernels.choose import choose, require, require_choice, serves_natively
 from coltran_kernels.cpu import decode, settle
-from coltran_kernels.decode import PreparedDecoder, decode_row, packed_weights
+from coltran_kernels.decode import PreparedDecoder, decode_row, packed_weights, weights_for_triton
 from coltran_kernels.shapes import check_decode_row, check_draw
 from coltran_kernels.types import DecoderWeights, RowLayer, RowTerms, Settled
 from coltran_kernels.xla import settle as passes
@@ -81,9 +81,10 @@ def settle_row(
     if chosen == "triton":
         from coltran_kernels.triton import settle_launch  # imports triton, so only when wanted
 
-        why_not = settle_launch.unsupported(weights, terms)
+        taken = weights_for_triton(weights, prepared)
+        why_not = settle_launch.unsupported(taken, terms)
         if why_not is None:
-            return settle_launch.settle_row(weights, terms, uniforms, guess, **options)
+            return settle_launch.settle_row(taken, terms, uniforms, guess, **options)
         require_choice(implementation, f"settle_row: implementation 'triton' cannot serve: {why_not}")
     if serves_natively("settle_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
         return settle.settle_row(packed_weights(weights, prepared), terms, uniforms, guess, **options)

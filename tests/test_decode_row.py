@@ -210,6 +210,15 @@ def test_prepared_weights_give_the_same_row(targets):
     assert torch.equal(fresh[0], spared[0]) and torch.equal(fresh[1], spared[1])
 
 
+def test_weights_prepared_for_another_implementation_are_refused(targets):
+    weights, terms, uniforms = _weights(24, 2, ff=20, heads=3, width=6), _terms(2, 6, 24, 2), torch.rand(2, 6)
+    prepared = prepare_decoder(weights)
+    assert prepared is not None
+    for_triton = prepared._replace(packed=weights)
+    with pytest.raises(ValueError, match="prepared for another implementation"):
+        decode_row(weights, terms, uniforms, prepared=for_triton)
+
+
 def test_prepared_weights_that_have_changed_are_refused(targets):
     weights, terms, uniforms = _weights(16, 1, ff=20, heads=2, width=4), _terms(2, 4, 16, 1), torch.rand(2, 4)
     prepared = prepare_decoder(weights)

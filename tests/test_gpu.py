@@ -16,11 +16,12 @@ from settle_cases import check_case, random_cases
 from tiny import colorizer_config
 
 from coltran import checkpoint
+from coltran.devices.choose import PRECISIONS
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.dense import use_bfloat16
 from coltran.networks.losses import compute_losses
 from coltran.pipeline import PRETRAINED
-from coltran.sampling import sample
+from coltran.sampling import sample, upsample_space
 from coltran_kernels import reference
 from coltran_kernels.triton import decode_launch, settle_launch
 from coltran_kernels.triton.decode_launch import Plan
@@ -168,6 +169,26 @@ def test_triton_draws_the_image_of_plain_torch(method: str):
     drawn = sample(network, gray, seed=5, method=method)
     plain = sample(network, gray, seed=5, given=drawn.labels, implementation="reference")
     torch.testing.assert_close(drawn.log_prob, plain.log_prob, rtol=0, atol=2e-3)
+
+
+@torch.no_grad()
+def test_products_in_bfloat16_change_an_image_by_their_rounding():
+    network = checkpoint.load(PRETRAINED / "colorizer").eval().cuda()
+    gray = torch.randint(256, (2, 64, 64), dtype=torch.uint8, device="cuda")
+    exact = sample(network, gray, seed=5)
+    for method in ("sequential", "fixed_point"):
+        found = sample(network, gray, seed=5, given=exact.labels, method=method, precision="bfloat16")
+        assert found.log_prob.dtype == torch.float32
+        assert 0 < (found.log_prob - exact.log_prob).abs().mean() < 0.01
+
+
+@torch.no_grad()
+def test_an_upsampler_in_bfloat16_is_near_the_one_in_float32():
+    network = checkpoint.load(PRETRAINED / "spatial_upsampler").eval().cuda()
+    rgb, gray = (torch.randint(256, s, dtype=torch.uint8, device="cuda") for s in ((1, 256, 256, 3), (1, 256, 256)))
+    exact, found = (upsample_space(network, rgb, gray, estimate="mean", precision=p) for p in PRECISIONS)
+    change = (found.int() - exact.int()).abs()
+    assert 0 < change.float().mean() < 0.5
 
 
 def test_gradients_of_a_network_are_those_on_the_cpu():

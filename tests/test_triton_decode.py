@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from concurrent_programs import concurrent_programs
-from decoder_of_tests import SWITCHES, random_row
+from decoder_of_tests import SWITCHES, as_double, random_row
 from tiny import colorizer_config
 
 from coltran.networks.colorizer import Colorizer
@@ -203,6 +203,22 @@ def test_rows_of_a_network(options):
 def test_a_dtype_that_it_cannot_serve_is_refused(dtype):
     with pytest.raises(NotImplementedError, match=str(dtype).removeprefix("torch.")):
         decode_row(*random_row(1, 1, 16, 16, 1, 8, 1, dtype=dtype), implementation="triton")
+
+
+def test_short_matrices_round_what_they_multiply_and_nothing_else():
+    """float16 in bfloat16's place, which the interpreter computes wrongly."""
+    weights, terms, uniforms = random_row(2, 5, 32, 32, 2, 40, 2)
+    layers = tuple(
+        layer._replace(qkv=layer.qkv.half(), out=layer.out.half(), ff1=layer.ff1.half(), ff2=layer.ff2.half())
+        for layer in weights.layers
+    )
+    short = weights._replace(layers=layers, logits=weights.logits.half())
+    given = torch.randint(40, (2, 5))
+    _, exact, _ = reference.decode_row(*as_double((weights, terms, uniforms)), **(DEFAULTS | {"given": given}))
+    _, found, _ = decode_row(short, terms, uniforms, given=given, implementation="triton")
+    assert found.dtype == torch.float32
+    change = (found.double() - exact).abs().max()
+    assert 1e-5 < change < 2e-2  # values of about 1 rounded by 2^-12, in eleven products one after another
 
 
 def test_a_batch_beyond_32_bits_is_refused():

@@ -11,6 +11,8 @@ import torch
 from decoder_of_tests import random_row
 
 from bench.ahead import TARGETS, Compiled, compile_ahead
+from coltran_kernels import prepare_decoder
+from coltran_kernels.decode import weights_for_triton
 from coltran_kernels.triton import decode_launch
 from coltran_kernels.triton.decode_launch import Device, Plan, Sizes, choose_plan, row_time, shared_bytes
 
@@ -58,10 +60,13 @@ def test_sizes_that_fit_no_gpu_are_refused():
         choose_plan(paper(1)._replace(hidden=65536), H100)
 
 
-def _on_paper(plan: Plan, dtype: torch.dtype, batch: int = 20) -> dict[str, Any]:
+def _on_paper(plan: Plan, dtype: torch.dtype, batch: int = 20, narrow: bool = False) -> dict[str, Any]:
     """The kernel's arguments at the paper's size, without memory: any look at a value would raise."""
     with torch.device("meta"):
         weights, terms, uniforms = random_row(batch, 64, 512, 512, 4, 512, 2, dtype=dtype)
+        if narrow:
+            prepared = prepare_decoder(weights, precision="bfloat16", implementation="triton")
+            weights = weights_for_triton(weights, prepared)
         return decode_launch.kernel_arguments(weights, terms, uniforms, plan, **OPTIONS)
 
 
@@ -83,8 +88,8 @@ def test_the_papers_weights_are_packed_by_one_concatenation():
     assert torch.equal(packed[-64 // 8 :].flatten(0, 1), last)
 
 
-def _compile(plan: Plan, dtype: torch.dtype, target: str) -> Compiled:
-    arguments = _on_paper(plan, dtype)
+def _compile(plan: Plan, dtype: torch.dtype, target: str, narrow: bool = False) -> Compiled:
+    arguments = _on_paper(plan, dtype, narrow=narrow)
     arguments["PRECISION"] = decode_launch.PRECISION  # of a GPU; the tests' own process has the interpreter's
     return compile_ahead(
         "coltran_kernels.triton.decode:decode_row_kernel",
@@ -133,6 +138,16 @@ def test_the_papers_decoder_fits_with_its_weights_on_chip(target, dtype, batch):
     assert compiled.matrix_instructions > 0
     slots = -(-sum(sizes.slices(plan.columns)) // plan.programs)
     assert weight_load_depths(compiled.ttgir) == [0] * slots
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+def test_bfloat16_matrices_between_float32_values_fit_as_well(target):
+    limits = TARGETS[target]
+    plan = choose_plan(paper(20, 2), Device({"sm_80": 108, "sm_90": 132, "sm_100": 148}[target], limits.shared_limit))
+    compiled = _compile(plan, torch.float32, target, narrow=True)
+    assert plan.resident
+    assert compiled.fits
+    assert compiled.spill_bytes == 0
 
 
 def test_a_single_program_streams_its_weights_inside_the_loop():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dense layers, and in which precision they multiply.
 
-Without a gradient on the CPU a layer's weights are packed at its first use and kept beside it until they change
-(`coltran_kernels.pack_linear`).
+Without a gradient on the CPU, and in bfloat16 on a GPU, a layer's weights are packed at its first use and kept beside
+it until they change (`coltran_kernels.pack_linear`).
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class Dense(nn.Linear):
     def _packed(self, implementation: str | None) -> PackedLinear | None:
         precision = _precision.get()
         kept = _kept.get(self)
-        if kept is not None and implementation in (None, "cpu") and kept.fits(self.weight, self.bias, precision):
+        own = "cpu" if self.weight.device.type == "cpu" else "triton"
+        if kept is not None and implementation in (None, own) and kept.fits(self.weight, self.bias, precision):
             return kept
         packed = pack_linear(self.weight, self.bias, precision=precision, implementation=implementation)
         if packed is not None:

@@ -123,8 +123,8 @@ def sample(
             histories must have the same gray.
         finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
             for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
-        precision: "float32", or "bfloat16" for products of values rounded to it, on a CPU that has units for them: the
-            dense layers', the encoder's attention's and the row decoder's; all else, the sums too, is float32.
+        precision: "float32", or "bfloat16" for products of values rounded to it, on a CPU that has units for them or a
+            GPU: the dense layers', the encoder's attention's and the row decoder's; all else, the sums too, is float32.
         implementation: passed to the kernels.
 
     Raises:

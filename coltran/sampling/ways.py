@@ -52,7 +52,7 @@ class RowDrawer:
         """
         if self.way is not None:
             return self.way(terms, uniforms, given, above)
-        tries = uniforms.shape[0] == 1 and self.prepared is not None
+        tries = uniforms.shape[0] == 1 and self.prepared is not None and uniforms.device.type == "cpu"
         if not tries or above is None:
             return self._sequential(terms, uniforms, given, above)
         way, seconds = min(self.seconds.items(), key=lambda item: len(item[1]))
