@@ -186,6 +186,7 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
         raise SystemExit(0)
     path, argv = _take_config(argv)
     config = load_config(path)
+    _make_lists(tuple, config)  # ml_collections has flags for tuples alone
     with config.unlocked():
         given = {key for argument in argv for key in re.findall(r"^--?config\.(\w+)", argument)}
         config.update({key: default for key, default in OPTIONS.items() if key in given and key not in config})
@@ -205,7 +206,19 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
     if rest:
         raise UsageError(f"Cannot make sense of {' '.join(rest)!r} (see --help).")
     speak(quiet=values.quiet)
+    _make_lists(list, values.config)
     return values
+
+
+def _make_lists(kind: type, config: ConfigDict) -> None:
+    """Makes the lists and tuples of a configuration, at any depth, of one kind."""
+    for key, value in list(config.items()):
+        if isinstance(value, ConfigDict):
+            _make_lists(kind, value)
+        elif isinstance(value, (list, tuple)):
+            with config.unlocked():
+                del config[key]  # what is assigned to a field takes the type that it has
+                config[key] = kind(value)
 
 
 def _take_config(argv: list[str]) -> tuple[Path, list[str]]:

@@ -25,7 +25,7 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 
-from coltran import cli, networks
+from coltran import cli
 from coltran.console import LOG
 from coltran.errors import UserError
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
@@ -35,7 +35,7 @@ from coltran.original.records import Record, RecordError, generated_files, read_
 from coltran.sampling import named_seed, sample, uniforms, upsample_color, upsample_space
 from coltran.training.data import prepare
 from coltran.training.datasets import labels, photographs
-from coltran.training.restore import restore
+from coltran.training.restore import network_section, restore
 
 SUBSETS = {"sample_valid": "valid", "sample_test": "test", "sample_train": "eval_train"}
 
@@ -118,7 +118,7 @@ def sources(
 
 def image_size(config: Mapping[str, Any]) -> tuple[int, int]:
     """Height and width of the images that the network of a configuration makes."""
-    height, width = networks.model_config(config)["resolution"]
+    height, width = network_section(config)["resolution"]
     return int(height), int(width)
 
 

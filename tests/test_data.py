@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from coltran import image
 from coltran.errors import UserError
+from coltran.training import data
 from coltran.training.data import Batch, eval_batches, train_batches
 from tests.tiny_training import whole_config, write_photo, write_photos
 
@@ -213,6 +215,14 @@ def test_training_batches_stay_full_beside_an_unreadable_photo(folder):
 
 
 @pytest.mark.filterwarnings("ignore:Skipped")
+def test_an_error_in_a_worker_leaves_no_worker_behind(folder, monkeypatch):
+    monkeypatch.setattr(data, "prepare", None)
+    with pytest.raises(TypeError) as error:
+        _train(folder, workers=1)
+    assert error.value is not None  # with it every frame that it came through is still there
+    assert not multiprocessing.active_children()
+
+
 def test_evaluation_leaves_unreadable_photos_out(folder):
     (folder / "p02.png").write_bytes(b"no photograph")
     assert [len(batch["rgb"]) for batch in _evaluate(folder, batch_size=2)] == [2, 1, 1]

@@ -233,8 +233,11 @@ def test_weights_that_are_no_numbers_are_not_saved(logdir):
         whole_config(polyak_decay=3.0),
         whole_config(model={"name": "nonsense"}),
         whole_config(model={"name": "color_upsampler"}),
+        whole_config(resolution=[16]),
+        whole_config(resolution=[16, 0]),
+        whole_config(resolution=["large", 16]),
     ],
-    ids=["optimizer", "average", "network", "sizes"],
+    ids=["optimizer", "average", "network", "sizes", "one side", "no columns", "no number"],
 )
 def test_a_configuration_that_cannot_be_trained_is_one_sentence(config):
     with pytest.raises(UserError, match=r"cannot be trained.*[^.]\.$"):

@@ -34,8 +34,15 @@ def model_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     The original sizes its networks by their input and ignores `model.resolution`: the spatial upsampler works at
     `config.resolution`, the others at `downsample_res` where `downsample` is set.
+
+    Raises:
+        ValueError: `config.resolution` is no height and width.
+        KeyError: it is missing where it is wanted.
     """
     whole = plain(config)
+    sides = whole.get("resolution", [1, 1])
+    if not (isinstance(sides, list) and len(sides) == 2 and all(isinstance(n, int) and n > 0 for n in sides)):
+        raise ValueError(f"config.resolution must be a height and a width, as in [256, 256], not {sides!r}")
     model = whole["model"]
     side = whole.get("downsample_res", 64)
     low = whole.get("downsample", False) and model.get("name") != "spatial_upsampler"

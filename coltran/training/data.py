@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from coltran import image
 from coltran.errors import UserError
@@ -155,15 +156,21 @@ def _load(dataset: _Photographs, batches: Iterator[list[int]], workers: int) -> 
         generator=torch.Generator(),  # leaves the global random state alone
     )
     unread: set[str] = set()
-    for batch, unreadable in loader:
-        for message in unreadable:
-            if message not in unread:
-                unread.add(message)
-                warnings.warn(f"Skipped: {message}", stacklevel=2)
-        if batch is not None:
-            yield batch
-        elif len(unread) == len(dataset.paths):
-            raise image.PhotoError(f"None of the photographs in {dataset.folder} can be read.")
+    found = iter(loader)
+    try:
+        for batch, unreadable in found:
+            for message in unreadable:
+                if message not in unread:
+                    unread.add(message)
+                    warnings.warn(f"Skipped: {message}", stacklevel=2)
+            if batch is not None:
+                yield batch
+            elif len(unread) == len(dataset.paths):
+                raise image.PhotoError(f"None of the photographs in {dataset.folder} can be read.")
+    finally:
+        # An error keeps its frames and so the workers, which no SIGTERM ends: leaving Python would wait for them.
+        if isinstance(found, _MultiProcessingDataLoaderIter):
+            found._shutdown_workers()
 
 
 def train_batches(

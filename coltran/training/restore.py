@@ -53,7 +53,7 @@ def restore(config: Mapping[str, Any], logdir: str | Path, device: torch.device,
     path = newest(logdir)
     if path is None:
         raise CheckpointError(f"{logdir} holds no checkpoint, neither of this program nor of the original.")
-    section = _section(config)
+    section = network_section(config)
     if not path.is_dir():
         network, _, step = load_tf_network(path, config, ema=bool(config.get("polyak_decay", 0.0)))
         return Restored(network.to(device), step or 0, path)
@@ -66,11 +66,18 @@ def restore(config: Mapping[str, Any], logdir: str | Path, device: torch.device,
     return Restored(network.to(device), checkpoint.load_step(path) or 0, path)
 
 
-def _section(config: Mapping[str, Any]) -> dict[str, Any]:
+def network_section(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`coltran.networks.model_config`.
+
+    Raises:
+        UserError: the configuration describes no network.
+    """
     try:
         return networks.model_config(config)
     except (KeyError, TypeError) as error:
         raise UserError(f"The configuration describes no network: it has no {error}.") from error
+    except ValueError as error:
+        raise UserError(f"The configuration describes no network: {error}.") from error
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "model") -> Iterator[str]:
