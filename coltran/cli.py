@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import runpy
@@ -11,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
 from absl import flags
@@ -27,6 +28,8 @@ from coltran.devices.choose import device, import_xla
 from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
 from coltran.photo.hints import Hint, HintError, parse_hint
+
+N = TypeVar("N", int, float)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -128,15 +131,37 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 def at_least(lowest: int) -> Callable[[str], int]:
     """An argparse type: whole numbers from `lowest` on."""
+    return number(int, lambda value: value >= lowest, f"a whole number from {lowest}")
 
-    def convert(text: str) -> int:
-        number = int(text)
-        if number < lowest:
-            raise argparse.ArgumentTypeError(f"{number} is below {lowest}")
-        return number
 
-    convert.__name__ = "whole number"  # argparse's word for what it expected
-    return convert
+def number(convert: Callable[[str], N], holds: Callable[[N], bool], wanted: str) -> Callable[[str], N]:
+    """An argparse type: a number for which `holds`, else a usage error that says what is `wanted`."""
+
+    def parse(text: str) -> N:
+        with contextlib.suppress(ValueError):
+            value = convert(text)
+            if holds(value):
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+
+    return parse
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--device` and `--threads`, for `use_machine`."""
+    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
+    parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads (default: torch decides)")
+
+
+def use_machine(arguments: argparse.Namespace) -> torch.device:
+    """Sets the threads of a command line, and gives its device.
+
+    Raises:
+        UserError: a device that cannot be used.
+    """
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return device(arguments.device)
 
 
 def seed(text: str) -> int:
@@ -147,7 +172,7 @@ def seed(text: str) -> int:
 
 
 def hint(text: str) -> Hint:
-    """An argparse type: `X,Y,#RRGGBB`."""
+    """An argparse type: `X,Y,#RRGGBB[,R]`."""
     try:
         return parse_hint(text)
     except HintError as error:
@@ -180,6 +205,8 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
         raise SystemExit(0)
     if {"-h", "--help", "-help"} & set(argv):
         print(usage.strip(), "\n\nFlags:")
+        print("  --config: a configuration file; --config.KEY=VALUE changes a value in it")
+        print("  --version: say which version this is")
         for name in sorted(set(values) - {"flagfile", "undefok"}):  # absl's own, of no use here
             default = values[name].default
             print(f"  --{name}: {values[name].help}" + ("" if default is None else f" (default: {default})"))

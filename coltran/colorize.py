@@ -36,10 +36,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from coltran import cli, wishes
 from coltran.album import colour_album, find_photos
@@ -56,28 +54,13 @@ from coltran.sampling.estimates import ESTIMATES
 DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "estimate", "norm", "fit", "size", "precision")
 
 
-def _number(convert: Callable[[str], float], holds: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
-    """An argparse type: a number for which `holds`, else a usage error that says what is `wanted`."""
-
-    def parse(text: str) -> float:
-        try:
-            value = convert(text)
-        except ValueError:
-            value = math.nan
-        if not holds(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-        return value
-
-    return parse
-
-
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a usage error leaves the program with exit code 2."""
     parser = Parser("colorize", __doc__)
-    count = _number(int, lambda value: value >= 1, "a whole number from 1")
-    temperature = _number(float, lambda value: 0 < value < math.inf, "a number above 0")
-    quality = _number(int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
-    share = _number(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+    count = cli.at_least(1)
+    temperature = cli.number(float, lambda value: 0 < value < math.inf, "a number above 0")
+    quality = cli.number(int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
+    share = cli.number(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="a photograph, or a folder of photographs")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
@@ -132,10 +115,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32",
-        help="of the matrix products; bfloat16 is faster where a processor has units for it, and not exact (float32)",
+        help="of the matrix products; bfloat16 is faster where a CPU or GPU has units for it, and not exact (float32)",
     )  # fmt: skip
-    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
-    parser.add_argument("--threads", type=count, metavar="N", help="CPU threads (default: torch decides)")
+    cli.add_machine_arguments(parser)
     parser.add_argument(
         "--ray", nargs="?", const="local", metavar="ADDRESS",
         help="colour on a Ray cluster: its address, auto for the one that this machine belongs to, or local "
@@ -151,6 +133,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if arguments.diverse is not None and arguments.diverse >= arguments.samples:
         parser.error(f"--diverse {arguments.diverse} needs more than --samples {arguments.samples}")
     wishes.check(parser, arguments)
+    if arguments.ray is None and arguments.actors is not None:
+        parser.error("--actors is for --ray")
+    if arguments.ray is not None and arguments.skip_existing:
+        parser.error("--ray leaves what its manifest says is done: --skip-existing is not for it")
     if arguments.ray is not None and (arguments.diverse is not None or wishes.are_given(arguments)):
         parser.error("--ray takes neither --diverse nor wishes for one photograph")
     if arguments.best is not None and arguments.best > arguments.samples:
@@ -163,9 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     if arguments.ray is not None:
         return _report(_on_ray(arguments), arguments)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = cli.device(arguments.device)
+    device = cli.use_machine(arguments)
     if arguments.precision == "bfloat16":
         if device.type not in ("cpu", "cuda"):
             raise UserError(f"--precision=bfloat16 colours on a CPU or a GPU; {device} takes --precision=float32.")

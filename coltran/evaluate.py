@@ -183,15 +183,14 @@ def main() -> int:
     parser.add_argument("--batch", type=cli.at_least(1), help="photographs in a batch (default: as configured)")
     parser.add_argument("--limit", type=cli.at_least(1), help="measure on the first so many photographs only")
     parser.add_argument("--workers", type=cli.at_least(0), default=1, help="reading processes (default: 1)")
-    parser.add_argument("--threads", type=cli.at_least(1), help="computing threads (default: torch's choice)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or xla (default: cpu)")
+    cli.add_machine_arguments(parser)
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="of the dense layers' products")
     metrics = parser.add_argument_group("measuring colourings")
     metrics.add_argument("--metrics", action="store_true", help="measure colourings rather than one network's bits")
     metrics.add_argument("--results", type=Path, metavar="DIR", help="measure the colourings in this folder")
-    metrics.add_argument("--protocol", choices=PROTOCOLS, default="B", help="compare with others (A) or the same (B)")
-    metrics.add_argument("--samples", type=cli.at_least(1), default=4, metavar="N", help="drawn a photograph (4)")
-    metrics.add_argument("--seed", type=cli.seed, default=0, help="of the random numbers (0)")
+    metrics.add_argument("--protocol", choices=PROTOCOLS, help="compare with others (A) or the same (B, the default)")
+    metrics.add_argument("--samples", type=cli.at_least(1), metavar="N", help="drawn a photograph (4)")
+    metrics.add_argument("--seed", type=cli.seed, help="of the random numbers (0)")
     metrics.add_argument("--fid_weights", type=Path, metavar="FILE", help="FID, with these weights of Inception-v3")
     metrics.add_argument(
         "--frechet", action="store_true", help="Frechet's distance in features of EfficientNet-Lite0, which is no FID"
@@ -205,18 +204,18 @@ def main() -> int:
     )
     metrics.add_argument("--output", type=Path, metavar="DIR", help="put metrics.json and reliability.png there")
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     if not options.metrics and not options.checkpoint:
         parser.error("name a --checkpoint, or ask for --metrics of the networks in the package")
     if options.metrics and (options.train_dir or options.precision != "float32"):
         parser.error("--train_dir and --precision are not for --metrics")
-    for name in ("results", "output", "fid_weights", "frechet", "lpips_weights"):
-        if getattr(options, name) and not options.metrics:
+    for name in ("results", "protocol", "samples", "seed", "output", "fid_weights", "frechet", "lpips_weights"):
+        given = getattr(options, name)
+        if given is not None and given is not False and not options.metrics:
             parser.error(f"--{name} is for --metrics")
     with processes.joined():
+        device = cli.use_machine(options)
         if options.metrics:
-            _measure_colourings(options)
+            _measure_colourings(options, device)
             return 0
         results = evaluate_checkpoint(
             options.checkpoint,
@@ -225,7 +224,7 @@ def main() -> int:
             batch_size=options.batch,
             limit=options.limit,
             workers=options.workers,
-            device=options.device,
+            device=str(device),
             precision=options.precision,
         )
         if processes.rank() == 0:
@@ -233,20 +232,20 @@ def main() -> int:
     return 0
 
 
-def _measure_colourings(options: argparse.Namespace) -> None:
+def _measure_colourings(options: argparse.Namespace, device: torch.device) -> None:
     measured = report.colourings(
         options.data_dir,
         checkpoint=options.checkpoint,
         results=options.results,
-        protocol=options.protocol,
-        samples=options.samples,
-        seed=options.seed,
+        protocol=options.protocol or "B",
+        samples=options.samples or 4,
+        seed=options.seed or 0,
         limit=options.limit,
         batch=options.batch or 16,
         fid_weights=options.fid_weights,
         frechet=options.frechet,
         lpips_weights=options.lpips_weights,
-        device=cli.device(options.device),
+        device=device,
     )
     if processes.rank() != 0:
         return

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from coltran import cli
@@ -135,21 +134,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="X,Y,#RRGGBB[,R]",
         help="--ask: what is known already",
     )
-    parser.add_argument("--samples", type=cli.at_least(16), default=32, metavar="N", help="--ask: colourings (32)")
-    parser.add_argument("--seed", type=cli.seed, default=0, metavar="S", help="--ask: of the colourings (0)")
+    parser.add_argument("--samples", type=cli.at_least(16), metavar="N", help="--ask: colourings (32)")
+    parser.add_argument("--seed", type=cli.seed, metavar="S", help="--ask: of the colourings (0)")
     parser.add_argument("--fit", choices=("stretch", "crop"), default="stretch", help="as coltran.colorize (stretch)")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with the networks (the package's)")
-    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
-    parser.add_argument("--threads", type=cli.at_least(1), metavar="N", help="CPU threads (default: torch decides)")
-    return parser.parse_args(argv)
+    cli.add_machine_arguments(parser)
+    arguments = parser.parse_args(argv)
+    if not arguments.ask and (arguments.hint or arguments.samples is not None or arguments.seed is not None):
+        parser.error("--hint, --samples and --seed are for --ask")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     arguments = parse_arguments(argv)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    device = cli.device(arguments.device)
+    device = cli.use_machine(arguments)
     photos, problems = find_photos(arguments.photos, arguments.output)
     found: list[dict[str, Any]] = []
     if photos:
@@ -164,8 +163,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 try:
                     if arguments.ask:
                         answer, picture = ask_about(
-                            pipeline, job.photo, hints=arguments.hint, fit=arguments.fit, samples=arguments.samples,
-                            seed=arguments.seed,
+                            pipeline, job.photo, hints=arguments.hint, fit=arguments.fit,
+                            samples=arguments.samples or 32, seed=arguments.seed or 0,
                         )  # fmt: skip
                     else:
                         bits, picture = score(pipeline, job.photo, arguments.fit)

@@ -23,8 +23,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from coltran import cli
 from coltran.console import LOG, Parser
 from coltran.errors import UserError
@@ -45,17 +43,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=cli.at_least(1), default=32, help="colourings or particles, at most (32)")
     parser.add_argument("--queue", type=cli.at_least(1), default=64, help="requests that may wait (64)")
     parser.add_argument("--workers", type=cli.at_least(1), default=1, help="persons that are served at once (1)")
-    parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
-    parser.add_argument("--threads", type=cli.at_least(1), metavar="N", help="CPU threads (default: torch decides)")
+    cli.add_machine_arguments(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     options = parse_arguments(argv)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    pipeline = from_pretrained(options.checkpoint).to(cli.device(options.device))
+    device = cli.use_machine(options)
+    pipeline = from_pretrained(options.checkpoint).to(device)
     if pipeline.stages[-1] != "final":
         raise UserError("This page needs all three networks.")
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # the second: its terminal is closed

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import bench
 from bench import check, document, machine, neighbours, parts, record, rounding, sample_speed, scaling, setting, timing
 from coltran.errors import UserError
 from coltran_kernels.choose import IMPLEMENTATIONS
@@ -199,10 +200,10 @@ def test_what_bfloat16_changes_is_little_and_told(tmp_path, capsys):
 
 
 def test_the_programs_explain_themselves_from_anywhere(tmp_path):
-    files = [
-        ROOT / "bench" / f"{name}.py"
-        for name in ("sample_speed", "scaling", "gpu", "document", "train_step", "upsampling", "rounding")
-    ]
+    programs, _, _ = str(bench.__doc__).partition("What they are made of")
+    names = [name for name in re.findall(r"^([a-z_]+) {2,}", programs, re.MULTILINE) if name != "suite"]
+    assert len(names) > 15
+    files = [ROOT / "bench" / f"{name}.py" for name in names]
     code = """import runpy, sys
 for file in sys.argv[1:]:
     sys.argv = [file, "--help"]

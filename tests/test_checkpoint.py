@@ -147,18 +147,18 @@ def test_a_folder_of_something_else_is_not_overwritten(network, tmp_path):
     assert _files(tmp_path) == {"thesis.txt"}
 
 
-def test_afull_disk_is_an_oserror(network, tmp_path):
+def test_a_full_disk_is_an_oserror(network, tmp_path):
     with full_disk(10_000), pytest.raises(OSError, match="model.safetensors"):
         checkpoint.save(network, tmp_path / "saved")
 
 
-def test_afull_disk_leaves_no_half_checkpoint(network, tmp_path):
+def test_a_full_disk_leaves_no_half_checkpoint(network, tmp_path):
     with full_disk(10_000), pytest.raises(OSError):
         checkpoint.save(network, tmp_path / "saved")
     assert _files(tmp_path) == set()
 
 
-def test_afull_disk_leaves_the_old_checkpoint(network, saved):
+def test_a_full_disk_leaves_the_old_checkpoint(network, saved):
     changed = networks.build(colorizer_config())
     with full_disk(10_000), pytest.raises(OSError):
         checkpoint.save(changed, saved)

@@ -214,10 +214,11 @@ def test_help_teaches_the_flags(capsys):
     with pytest.raises(SystemExit) as exit_:
         _parse("--help")
     out = capsys.readouterr().out
-    assert (exit_.value.code, "What it does." in out, "how many steps" in out) == (0, True, True)
+    assert exit_.value.code == 0
+    assert all(text in out for text in ("What it does.", "how many steps", "--config:", "--version:"))
 
 
 def test_whole_numbers_from_a_lowest_one_on():
     assert cli.at_least(1)("3") == 3
-    with pytest.raises(argparse.ArgumentTypeError, match="0 is below 1"):
+    with pytest.raises(argparse.ArgumentTypeError, match="'0' is not a whole number from 1"):
         cli.at_least(1)("0")

@@ -333,6 +333,8 @@ def test_a_rerun_with_other_options_draws_anew(here, capsys):
         ["cat.png", "-o", "out", "--quality", "101"],
         ["cat.png", "-o", "out", "--samples", "2", "--best", "3"],
         ["cat.png", "-o", "out", "--format", "bmp"],
+        ["cat.png", "-o", "out", "--actors", "2"],
+        ["cat.png", "-o", "out", "--ray", "--skip-existing"],
     ],
 )
 def test_usage_errors_exit_2_and_make_nothing(here, monkeypatch, arguments):

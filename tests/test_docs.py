@@ -20,6 +20,7 @@ from coltran import __main__ as umbrella
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+PAGES += (ROOT / "coltran").glob("*/README.md")
 PAGES = sorted(page for page in PAGES if not page.name.endswith(".in.md"))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 EXTRAS = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
@@ -88,12 +89,12 @@ def unknown(command: str) -> list[str]:
     return [option for option in options if option not in _options(program) and not option.startswith("--config.")]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page):
     assert broken_links(page) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_exists_with_its_options(page):
     assert {command: found for command in commands(page) if (found := unknown(command))} == {}
 

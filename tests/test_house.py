@@ -40,6 +40,8 @@ STOREYS = {
     "coltran.original": USES,
     "coltran.sampling": USES,
     "coltran.training": TRAINING,
+    "coltran.metrics": PROGRAMS,
+    "coltran.page": PROGRAMS,
     "coltran": PROGRAMS,
     "bench": ROOF,
     "tests": ROOF,
@@ -107,6 +109,11 @@ def test_imports_are_read_as_absolute_names(line: str, name: str) -> None:
 
 def test_a_package_imports_relative_to_itself() -> None:
     assert list(imported_names("from .b import c", "p.q", is_package=True)) == ["p.q.b.c"]
+
+
+def test_every_package_has_its_storey() -> None:
+    packages = {f"coltran.{file.parent.name}" for file in (ROOT / "coltran").glob("*/__init__.py")}
+    assert packages <= STOREYS.keys()
 
 
 def test_nothing_imports_upwards() -> None:
@@ -261,14 +268,6 @@ def test_every_configuration_builds_its_network(folder: str, name: str) -> None:
 def test_the_networks_have_as_many_weights_as_the_papers(name: str, millions: float) -> None:
     weights = sum(weight.numel() for weight in build_on_paper("configs", name).parameters())
     assert round(weights / 1e6, 1) == millions
-
-
-@pytest.mark.parametrize("text", ["README.md", "CONTRIBUTING.md"])
-def test_every_make_target_that_is_named_exists(text: str) -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"(?:^ *|`|&& )make ([a-z-]+)", (ROOT / text).read_text(encoding="utf-8"), re.MULTILINE))
-    assert named, f"{text} names no target"
-    assert named <= targets
 
 
 def test_no_file_is_longer_than_400_lines() -> None:

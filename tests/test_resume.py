@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from safetensors.torch import load_file
 
 from coltran.train import train
+from coltran.training.step import start, take_step
 from tests.tiny_training import whole_config, write_photos
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +70,22 @@ def test_three_steps_and_three_more_are_six(tmp_path, photos_dir, case):
     _assert_same_tensors(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_dropout_differs_from_step_to_step_and_from_no_dropout(tmp_path, photos_dir):
+def test_dropout_differs_from_step_to_step():
+    batch = {"rgb": torch.randint(0, 256, (2, 8, 8, 3), dtype=torch.uint8)}
+
+    def two_losses(dropout: float) -> list[float]:
+        """Of weights that stand still."""
+        config = whole_config(dropout=dropout, optimizer={"type": "sgd", "learning_rate": 1e-12})
+        training = start(config, 0, torch.device("cpu"))
+        return [float(take_step(training, batch)["loss"]) for _ in range(2)]
+
+    first, second = two_losses(0.3)
+    assert first != second
+    first, second = two_losses(0.0)
+    assert first == pytest.approx(second, rel=1e-6)
+
+
+def test_dropout_differs_from_no_dropout(tmp_path, photos_dir):
     """Without this the case with dropout above could pass with dropout that does nothing."""
     losses = {}
     for name, dropout in (("with", 0.3), ("without", 0.0)):

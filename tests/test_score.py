@@ -119,7 +119,9 @@ def test_bad_files_are_reported_and_the_rest_is_scored(here, capsys):
     ("arguments", "code", "sentence"),
     [
         ([], 2, "the following arguments are required"),
-        (["a.png", "--ask", "--samples", "3"], 2, "3 is below 16"),
+        (["a.png", "--ask", "--samples", "3"], 2, "'3' is not a whole number from 16"),
+        (["a.png", "--seed", "0"], 2, "are for --ask"),
+        (["a.png", "--hint", "1,1,#ff0000"], 2, "are for --ask"),
         (["a.png", "--ask", "--hint", "red"], 2, "'red' is not a hint such as"),
         (["a.png", "--ask", "--samples", "16", "--hint", "99,0,#ffffff"], 1, "The hint at 99,0 lies outside"),
         (["a.png", "-o", "b.png"], 1, "b.png cannot be written"),

@@ -10,9 +10,8 @@ from coltran.configs import small_color_upsampler
 
 
 def get_config() -> ConfigDict:
-    """0.6 M parameters; the small colour upsampler's options, smaller crops and a longer average."""
+    """0.65 M parameters; the small colour upsampler's options, smaller crops and a longer average."""
     config = small_color_upsampler.get_config()
-    config.max_train_steps = 10000
     config.random_resized_crop = 0.3
     config.polyak_decay = 0.995
     return config

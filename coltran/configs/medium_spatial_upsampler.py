@@ -10,10 +10,8 @@ from coltran.configs import small_spatial_upsampler
 
 
 def get_config() -> ConfigDict:
-    """0.8 M parameters; the small spatial upsampler's options, more steps and smaller crops."""
+    """0.8 M parameters; the small spatial upsampler's options and smaller crops."""
     config = small_spatial_upsampler.get_config()
-    config.batch_size = 1
-    config.max_train_steps = 5000
     config.random_resized_crop = 0.3
     config.optimizer.learning_rate = 1e-3
     config.model.hidden_size = 128

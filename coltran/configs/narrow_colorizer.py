@@ -10,7 +10,7 @@ from coltran.configs import small_colorizer
 
 
 def get_config() -> ConfigDict:
-    """0.6 M parameters; the small colorizer's options, more steps and smaller crops."""
+    """0.6 M parameters; the small colorizer's options, fewer steps and smaller crops."""
     config = small_colorizer.get_config()
     config.max_train_steps = 2900
     config.random_resized_crop = 0.3

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """1.9 M parameters; the options of the paper's colorizer."""
+    """1.95 M parameters; the options of the paper's colorizer."""
     return ConfigDict(
         {
             "dataset": "custom",
