@@ -51,6 +51,14 @@ def _speaking() -> None:
     speak()
 
 
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """What `torch.empty` returns is full of NaN."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.fixture(scope="session")
 def parity_folder() -> Path:
     """The folder with data of the original program; skips where it is absent."""

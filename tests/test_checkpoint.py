@@ -2,10 +2,7 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from torch import nn
 
 from coltran import checkpoint, networks
 from coltran.checkpoint import CheckpointError
+from tests.disks import full_disk
 from tests.tiny import colorizer_config, tiny_networks
 from tests.tiny_training import whole_config
 
@@ -39,17 +37,6 @@ def _same(a: nn.Module, b: nn.Module) -> bool:
 
 def _files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """Inside, no file can grow beyond `room` bytes: writing fails as it does on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("index", range(5))

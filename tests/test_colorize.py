@@ -13,27 +13,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from coltran import checkpoint, cli, colorize, networks, pipeline
+from coltran import cli, colorize, pipeline
 from coltran.photo import files, sheets
 from coltran.photo.recolour import LUMA, luminance
 from coltran.pipeline import Pipeline, from_pretrained
-from tests.tiny import colorizer_config, upsampler_config
+from tests.tiny import save_tiny_networks
 
 ROOT = Path(__file__).resolve().parent.parent
-LOW, HIGH = 8, 16
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(5)
-    checkpoint.save(networks.build(colorizer_config(LOW, LOW)), folder / "colorizer")
-    for name, side in (("color_upsampler", LOW), ("spatial_upsampler", HIGH)):
-        checkpoint.save(networks.build(upsampler_config(name, side, side)), folder / name)
-    return folder
+    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

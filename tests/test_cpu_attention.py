@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -12,13 +10,7 @@ from coltran_kernels import axial_attention
 from coltran_kernels.cpu import attention
 from tests.attention_cases import OPERANDS, assert_within_budget, make_operands, results
 
-
-@pytest.fixture(autouse=True)
-def _poison() -> Iterator[None]:
-    """Memory that is not written holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 # length, channels, axis, causal, bias, conditioned; with more positions than 2 C the attention is not kept

@@ -21,8 +21,8 @@ from coltran.train import train
 from coltran.training import decoded
 from coltran.training.data import train_batches
 from coltran.training.decoded import Decoded, decode
+from tests.disks import full_disk
 from tests.ranks import Ended, run_ranks
-from tests.test_checkpoint import full_disk
 from tests.tiny_training import whole_config, write_photo, write_photos
 
 VARIED = {"random_flip": True, "random_resized_crop": 0.3, "jpeg_draft": True}

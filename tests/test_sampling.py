@@ -8,28 +8,11 @@ import pytest
 import torch
 
 from coltran.image import colors_to_labels
-from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import ColorUpsampler
 from coltran.sampling import named_seed, sample, uniforms, upsample_color
 from coltran_kernels.cpu import native
 from coltran_kernels.cpu.linear import why_not
-from tests.tiny import colorizer_config, upsampler_config
-
-OPTIONS = {
-    "paper": {},
-    "shift": {"cond_mlp": "shift", "cond_att_scale": False, "cond_ln_seq": "cs", "cond_ln_sp_ave": "mean"},
-    "plain norm": {"cond_ln": False, "cond_att_k": False, "skip": False},
-    "nothing conditioned": {"cond_ln": False, "cond_mlp": "", **{f"cond_att_{c}": False for c in "qkv"}},
-    "activations": {"cond_att_act": "tanh", "cond_mlp_act": "sigmoid", "cond_ln_act": "relu"},
-}
-
-
-def _network(**options):
-    network = Colorizer(colorizer_config(**options))
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            tensor.normal_(std=0.3)
-    return network.eval()
+from tests.tiny import OPTIONS, random_colorizer, upsampler_config
 
 
 def _gray(batch=2):
@@ -38,7 +21,7 @@ def _gray(batch=2):
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_exact_sampling_is_teacher_forcing(options):
-    network, gray = _network(**options), _gray()
+    network, gray = random_colorizer(**options), _gray()
     drawn = sample(network, gray, seed=0, return_probabilities=True)
     with torch.no_grad():
         forced = network.decode(drawn.labels, network.encode(gray)).softmax(-1)
@@ -46,7 +29,7 @@ def test_exact_sampling_is_teacher_forcing(options):
 
 
 def test_rowcontext_sampling_is_another_distribution():
-    network, gray = _network(), _gray()
+    network, gray = random_colorizer(), _gray()
     exact, row = (
         sample(network, gray, mode="argmax", norm=norm, return_probabilities=True).probabilities[:, 0, 0]
         for norm in ("exact", "rowcontext")
@@ -55,42 +38,42 @@ def test_rowcontext_sampling_is_another_distribution():
 
 
 def test_log_prob_is_that_of_the_drawn_labels_whatever_the_temperature():
-    drawn = sample(_network(), _gray(), seed=1, temperature=0.5, top_p=0.9, return_probabilities=True)
+    drawn = sample(random_colorizer(), _gray(), seed=1, temperature=0.5, top_p=0.9, return_probabilities=True)
     expected = drawn.probabilities.gather(-1, drawn.labels[..., None])[..., 0].log()
     torch.testing.assert_close(drawn.log_prob, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_rgb_is_the_color_of_the_labels():
-    drawn = sample(_network(), _gray(), seed=1)
+    drawn = sample(random_colorizer(), _gray(), seed=1)
     assert torch.equal(colors_to_labels(drawn.rgb // 32), drawn.labels)
 
 
 def test_argmax_takes_the_most_probable_label():
-    drawn = sample(_network(), _gray(), mode="argmax", return_probabilities=True)
+    drawn = sample(random_colorizer(), _gray(), mode="argmax", return_probabilities=True)
     assert torch.equal(drawn.labels, drawn.probabilities.argmax(-1))
 
 
 def test_a_seed_repeats_and_another_differs():
-    network, gray = _network(), _gray()
+    network, gray = random_colorizer(), _gray()
     first, again, other = (sample(network, gray, seed=seed).labels for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_no_seed_draws_afresh():
-    network, gray = _network(), _gray()
+    network, gray = random_colorizer(), _gray()
     assert not torch.equal(sample(network, gray).labels, sample(network, gray).labels)
 
 
 def test_a_sample_does_not_depend_on_its_batch():
-    network, gray = _network(), _gray(4)
+    network, gray = random_colorizer(), _gray(4)
     together = sample(network, gray, seed=3).labels
     alone = torch.cat([sample(network, gray[i : i + 1], seed=3, image_index=[i]).labels for i in range(4)])
     assert torch.equal(together, alone)
 
 
 def test_sampling_leaves_torchs_generator_and_the_mode_alone():
-    network, gray = _network(dropout=0.5).train(), _gray()
+    network, gray = random_colorizer(dropout=0.5).train(), _gray()
     state = torch.get_rng_state()
     sample(network, gray, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
@@ -98,12 +81,12 @@ def test_sampling_leaves_torchs_generator_and_the_mode_alone():
 
 
 def test_dropout_is_not_applied():
-    network, gray = _network(dropout=0.5).train(), _gray()
+    network, gray = random_colorizer(dropout=0.5).train(), _gray()
     assert torch.equal(sample(network, gray, seed=0).labels, sample(network.eval(), gray, seed=0).labels)
 
 
 def test_given_pixels_are_kept_and_the_rest_is_drawn_after_them():
-    network, gray = _network(), _gray()
+    network, gray = random_colorizer(), _gray()
     free = sample(network, gray, seed=2).labels
     given = torch.full_like(free, -1)
     given[:, 2, 3] = (free[:, 2, 3] + 1) % 512
@@ -118,13 +101,13 @@ def test_given_pixels_are_kept_and_the_rest_is_drawn_after_them():
 
 def test_progress_is_told_every_row():
     seen = []
-    sample(_network(), _gray(), seed=0, progress=lambda done, rows: seen.append((done, rows)))
+    sample(random_colorizer(), _gray(), seed=0, progress=lambda done, rows: seen.append((done, rows)))
     assert seen == [(row, 6) for row in range(1, 7)]
 
 
 def test_the_stages_are_reported_as_they_finish():
     seen = []
-    sample(_network(), _gray(), seed=0, finished=seen.append)
+    sample(random_colorizer(), _gray(), seed=0, finished=seen.append)
     row = ["conditioning", "row decoding", "outer decoder"]
     assert seen == ["encoder", *(6 * row)[:-1]]
 
@@ -143,12 +126,12 @@ def test_the_stages_are_reported_as_they_finish():
 )
 def test_an_argument_out_of_range_is_named(options, sentence):
     with pytest.raises(ValueError, match=sentence):
-        sample(_network(), _gray(), **options)
+        sample(random_colorizer(), _gray(), **options)
 
 
 def test_an_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match="works at 6 x 8 pixels, got 8 x 6"):
-        sample(_network(), _gray().transpose(1, 2))
+        sample(random_colorizer(), _gray().transpose(1, 2))
 
 
 def test_uniforms_are_the_upper_bits_of_philox():
@@ -199,7 +182,7 @@ in_bfloat16 = pytest.mark.skipif(_reason is not None, reason=str(_reason))
 
 @in_bfloat16
 def test_bfloat16_changes_the_probabilities_by_its_rounding():
-    network, gray = _network(), _gray()
+    network, gray = random_colorizer(), _gray()
     exact = sample(network, gray, seed=0, return_probabilities=True)
     drawn = sample(network, gray, given=exact.labels, return_probabilities=True, precision="bfloat16")
     change = (drawn.log_prob - exact.log_prob).abs()
@@ -209,7 +192,7 @@ def test_bfloat16_changes_the_probabilities_by_its_rounding():
 
 @in_bfloat16
 def test_a_sample_in_bfloat16_does_not_depend_on_its_batch():
-    network, gray = _network(), _gray(4)
+    network, gray = random_colorizer(), _gray(4)
     together = sample(network, gray, seed=3, precision="bfloat16")
     for i in range(4):
         alone = sample(network, gray[i : i + 1], seed=3, image_index=[i], precision="bfloat16")
@@ -221,9 +204,9 @@ def test_a_sample_in_bfloat16_does_not_depend_on_its_batch():
 def test_bfloat16_is_refused_where_it_cannot_be_had(implementation):
     refused = "bfloat16 is served on the CPU|cannot serve a tensor on cpu"  # the second by Triton on a GPU
     with pytest.raises(NotImplementedError, match=refused):
-        sample(_network(), _gray(), precision="bfloat16", implementation=implementation)
+        sample(random_colorizer(), _gray(), precision="bfloat16", implementation=implementation)
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="precision must be one of"):
-        sample(_network(), _gray(), precision="float16")
+        sample(random_colorizer(), _gray(), precision="float16")

@@ -18,12 +18,7 @@ from coltran.sampling.encoding import encode_gray
 from coltran_kernels import DecoderWeights, RowLayer, RowTerms, decode_row, left_influence, reference, settle_row
 from coltran_kernels.cpu import decode, linear, native, settle
 
-
-@pytest.fixture(autouse=True)
-def _poisoned_memory():
-    torch.use_deterministic_algorithms(True)  # fills torch.empty with NaN
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 @pytest.mark.parametrize("case", random_cases(40), ids=str)

@@ -6,8 +6,6 @@ The launcher's cost model and what it asks of a GPU are in test_triton_decode_pl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from concurrent_programs import concurrent_programs
@@ -34,12 +32,7 @@ DEFAULTS = {
 ONE = Plan(1, 16, 64, False)
 
 
-@pytest.fixture(autouse=True)
-def _poisoned_memory() -> Iterator[None]:
-    """What `torch.empty` returns is full of NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def assert_as_specified(weights, terms, uniforms, plan: Plan = ONE, tolerance: float = 1e-4, **options) -> None:

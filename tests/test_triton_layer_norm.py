@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -18,12 +16,7 @@ DTYPES = [torch.float32, torch.float16, *[torch.bfloat16] * torch.cuda.is_availa
 EPS = 1e-3
 
 
-@pytest.fixture(autouse=True)
-def _poison() -> Iterator[None]:
-    """Memory that is not written holds NaN."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def make_inputs(shape, residual, affine):

@@ -15,7 +15,7 @@ from coltran_kernels import add_layer_norm, axial_attention, cached_attention, d
 from coltran_kernels.xla import operations, settle, step
 from tests.attention_cases import OPERANDS, make_operands
 from tests.decoder_of_tests import SETTINGS, SWITCHES, random_row
-from tests.test_sampling import OPTIONS, _network
+from tests.tiny import OPTIONS, random_colorizer
 
 
 def plain_scan(function: Any, carry: Any, columns: Any) -> tuple[Any, Any]:
@@ -117,7 +117,11 @@ def test_a_later_column_moves_no_earlier_one():
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 @torch.no_grad()
 def test_a_row_whose_number_is_a_tensor_is_the_same_row(options, norm):
-    network, z, labels = _network(**options).double(), torch.randn(2, 6, 8, 16).double(), torch.randint(512, (2, 6, 8))
+    network, z, labels = (
+        random_colorizer(**options).double(),
+        torch.randn(2, 6, 8, 16).double(),
+        torch.randint(512, (2, 6, 8)),
+    )
     inner, outer = InnerRows(network.inner_decoder, z, norm=norm), OuterRows(network.outer_decoder, z)
     image, rows, terms = decoding_graphs.begin(network, z, norm=norm, implementation="reference")
     upper = z.new_zeros(2, 8, 16)

@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from coltran import networks
-from coltran.pipeline import Pipeline
+from coltran import checkpoint, networks
+from coltran.networks.colorizer import Colorizer
+from coltran.pipeline import NETWORKS, Pipeline
 
 LOW, HIGH = 8, 16  # pixels a side of `tiny_pipeline`
+OPTIONS: dict[str, dict[str, Any]] = {  # of a colorizer's decoder
+    "paper": {},
+    "shift": {"cond_mlp": "shift", "cond_att_scale": False, "cond_ln_seq": "cs", "cond_ln_sp_ave": "mean"},
+    "plain norm": {"cond_ln": False, "cond_att_k": False, "skip": False},
+    "nothing conditioned": {"cond_ln": False, "cond_mlp": "", **{f"cond_att_{c}": False for c in "qkv"}},
+    "activations": {"cond_att_act": "tanh", "cond_mlp_act": "sigmoid", "cond_ln_act": "relu"},
+}
 
 
 def colorizer_config(height: int = 6, width: int = 8, **decoder: Any) -> dict[str, Any]:
@@ -55,3 +64,20 @@ def tiny_pipeline() -> Pipeline:
         upsampler_config("spatial_upsampler", HIGH, HIGH),
     ]
     return Pipeline(*(networks.build(section).eval() for section in sections))
+
+
+def save_tiny_networks(folder: Path) -> Path:
+    """The networks of `tiny_pipeline` as a folder of checkpoints."""
+    found = tiny_pipeline()
+    for name in NETWORKS:
+        checkpoint.save(getattr(found, name), folder / name)
+    return folder
+
+
+def random_colorizer(**options: Any) -> Colorizer:
+    """A tiny colorizer whose every weight is drawn, so that each of them matters."""
+    network = Colorizer(colorizer_config(**options))
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.normal_(std=0.3)
+    return network.eval()

@@ -17,11 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import ray
-import torch
 from ml_collections import ConfigDict
 from PIL import Image
 
-from coltran import checkpoint, cli, cluster, colorize, networks
+from coltran import cli, cluster, colorize
 from coltran.errors import UserError
 from coltran.files import WRITING
 from coltran.image import load_photo
@@ -30,10 +29,9 @@ from coltran.photo import manifest
 from coltran.pipeline import Pipeline, from_pretrained
 from coltran.sample import write_samples
 from coltran.sampling import named_seed
-from tests.tiny import colorizer_config, upsampler_config
+from tests.tiny import LOW, save_tiny_networks
 from tests.tiny_training import whole_config, write_photo
 
-LOW, HIGH = 8, 16
 TWO = ("--actors", "2", "--threads", "1")
 
 
@@ -50,12 +48,7 @@ def _cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(5)
-    checkpoint.save(networks.build(colorizer_config(LOW, LOW)), folder / "colorizer")
-    for name, side in (("color_upsampler", LOW), ("spatial_upsampler", HIGH)):
-        checkpoint.save(networks.build(upsampler_config(name, side, side)), folder / name)
-    return folder
+    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ import torch
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling import sample, upsample_color, upsample_space
-from tests.test_sampling import OPTIONS, _network
-from tests.tiny import upsampler_config
+from tests.tiny import OPTIONS, random_colorizer, upsampler_config
 from tests.xla.conftest import compilations
 
 
@@ -48,11 +47,11 @@ def _compare(network: Colorizer, gray: torch.Tensor, device: torch.device, given
     ids=str,
 )
 def test_the_same_uniforms_draw_the_same_labels(device, options, batch, changed):
-    _compare(_network(**OPTIONS[options]), _gray(batch), device, **changed)
+    _compare(random_colorizer(**OPTIONS[options]), _gray(batch), device, **changed)
 
 
 def test_two_outer_layers_and_given_pixels(device):
-    network, given = _network(num_outer_layers=2), torch.full((2, 6, 8), -1)
+    network, given = random_colorizer(num_outer_layers=2), torch.full((2, 6, 8), -1)
     given[:, 2, 3:5] = 77
     _compare(network, _gray(2), device, given=given)
 
@@ -62,7 +61,7 @@ def test_two_outer_layers_and_given_pixels(device):
     [("sequential", 5, 20), ("fixed_point", 6, 24)],  # and a size that no other test has
 )
 def test_a_whole_image_compiles_a_handful_of_graphs_and_the_next_none(device, method, graphs, size):
-    network = _network(ff_size=size).to(device)
+    network = random_colorizer(ff_size=size).to(device)
     before = compilations()
     sample(network, _gray(2).to(device), seed=0, method=method).rgb.cpu()
     first = compilations()
