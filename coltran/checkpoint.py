@@ -106,8 +106,9 @@ def load(directory: str | Path) -> nn.Module:
         raise CheckpointError(f"{path} does not fit its network: it has fewer tensors than the network has layers.")
     with torch.device("meta"):  # on paper first: a damaged size could take more memory than there is
         _check_fits(_build(section, directory), tensors, path)
-    model = _build(section, directory)
-    load_tensors(model, tensors, path)
+    with torch.inference_mode(False):  # of inference tensors nobody could tell whether they have changed
+        model = _build(section, directory)
+        load_tensors(model, tensors, path)
     return model.eval()
 
 

@@ -49,7 +49,9 @@ def prepare_decoder(
     """
     chosen = choose("prepare_decoder", implementation, ("reference", "cpu", "triton", "xla"), weights.embedding)
     if chosen == "triton" and precision == "bfloat16":
-        return PreparedDecoder(weights, _versions(weights), _in_bfloat16(weights))
+        if (reason := dense.why_not(precision, weights.embedding.device)) is not None:
+            raise NotImplementedError(f"prepare_decoder: {reason}")
+        return PreparedDecoder(weights, _versions(weights), in_bfloat16(weights))
     natively = serves_natively("prepare_decoder", implementation, decode.unsupported(weights))
     reason = dense.why_not(precision) if natively else f"{precision} is served by 'cpu' and 'triton' alone"
     if precision != "float32" and reason is not None:
@@ -57,7 +59,7 @@ def prepare_decoder(
     return PreparedDecoder(weights, _versions(weights), decode.pack(weights, precision)) if natively else None
 
 
-def _in_bfloat16(weights: DecoderWeights) -> DecoderWeights:
+def in_bfloat16(weights: DecoderWeights) -> DecoderWeights:
     """The same with its matrices rounded: what Triton's kernels multiply by them is then rounded too."""
     layers = tuple(
         layer._replace(**{name: getattr(layer, name).bfloat16() for name in ("qkv", "out", "ff1", "ff2")})
@@ -147,7 +149,10 @@ def decode_row(
         why_not = decode_launch.unsupported(taken, terms)
         if why_not is None:
             return decode_launch.decode_row(taken, terms, uniforms, **options)
-        require_choice(implementation, f"decode_row: implementation 'triton' cannot serve: {why_not}")
+        require_choice(
+            "triton" if prepared is not None else implementation,
+            f"decode_row: implementation 'triton' cannot serve: {why_not}",
+        )
     if serves_natively("decode_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
         return decode.decode_row(packed_weights(weights, prepared), terms, uniforms, **options)
     return reference.decode_row(weights, terms, uniforms, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from coltran_kernels import reference
@@ -156,7 +157,7 @@ def pack_linear(
 ) -> dense.PackedLinear | None:
     """A dense layer laid out once for many products without a gradient: `pack_linear(weight, bias).multiply(x)`.
 
-    What a row gives does not depend on the rows beside it, to the bit.
+    What a row gives does not depend on the rows beside it, to the bit, on the CPU.
 
     Args:
         weight: [N, K].
@@ -178,9 +179,14 @@ def pack_linear(
             raise NotImplementedError(f"pack_linear: {reason}")
         return dense.pack(weight, bias, precision)
     if precision != "float32":
-        if chosen == "triton" and weight.device.type == "cuda":
-            return dense.lay_out(weight, bias, precision, "torch")
-        raise NotImplementedError(f"pack_linear: {precision} is served on the CPU or a GPU, not by {chosen!r} here")
+        if chosen != "triton" or weight.device.type != "cuda" or weight.dtype != torch.float32:
+            found = f"{weight.dtype} on {weight.device} by {chosen!r}"
+            raise NotImplementedError(
+                f"pack_linear: {precision} is served on the CPU or a GPU, of float32 weights, not of {found}"
+            )
+        if (reason := dense.why_not(precision, weight.device)) is not None:
+            raise NotImplementedError(f"pack_linear: {reason}")
+        return dense.lay_out(weight, bias, precision, "torch")
     return None
 
 

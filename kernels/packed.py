@@ -6,6 +6,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from coltran_kernels import ops
+from coltran_kernels.choose import require
 from coltran_kernels.cpu import native, packed
 from coltran_kernels.shapes import operands_of
 
@@ -47,6 +48,19 @@ def packed_attention(
     Raises:
         ValueError, NotImplementedError: see `axial_attention`.
     """
+    length, heads = qkv.shape[2 if axis == "row" else 1], bias.shape[0]
+    parts = len(conditioned) * (2 if scaled else 1)
+    width = qkv.shape[-1] // 3
+    require(axis in ("row", "column"), f"packed_attention: axis must be 'row' or 'column', got {axis!r}")
+    require(
+        bias.shape == (heads, 2 * length) and heads > 0 and qkv.shape[-1] % (3 * heads) == 0,
+        f"packed_attention: qkv is {tuple(qkv.shape)}, bias {tuple(bias.shape)}, expected [h, {2 * length}]",
+    )
+    require(
+        projected is None or projected.shape == (*qkv.shape[:-1], parts * width),
+        f"packed_attention: projected is {None if projected is None else tuple(projected.shape)}, "
+        f"expected {(*qkv.shape[:-1], parts * width)}",
+    )
     if implementation in (None, "cpu") and packed.serves(qkv, projected, bias):
         return packed.attention(qkv, projected, bias, axis, causal, conditioned, scaled)
     operands = operands_of(qkv, projected, bias.shape[0], conditioned, scaled)

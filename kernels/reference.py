@@ -97,7 +97,7 @@ def draw(logits: Tensor, uniform: Tensor, *, mode: str, temperature: float, top_
     """
     if mode == "argmax":
         return logits.argmax(-1)
-    probabilities = (logits / temperature).softmax(-1)
+    probabilities = ((logits - logits.amax(-1, keepdim=True)) / temperature).softmax(-1)
     if top_p < 1.0:
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         beyond = ranked.cumsum(-1) - ranked >= top_p  # enough probability lies before this label

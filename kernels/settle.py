@@ -85,7 +85,10 @@ def settle_row(
         why_not = settle_launch.unsupported(taken, terms)
         if why_not is None:
             return settle_launch.settle_row(taken, terms, uniforms, guess, **options)
-        require_choice(implementation, f"settle_row: implementation 'triton' cannot serve: {why_not}")
+        require_choice(
+            "triton" if prepared is not None else implementation,
+            f"settle_row: implementation 'triton' cannot serve: {why_not}",
+        )
     if serves_natively("settle_row", implementation, decode.unsupported_row(weights, terms, uniforms)):
         return settle.settle_row(packed_weights(weights, prepared), terms, uniforms, guess, **options)
     return reference.settle_row(weights, terms, uniforms, guess, **options)

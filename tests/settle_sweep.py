@@ -13,6 +13,7 @@ from decoder_of_tests import SETTINGS, random_row
 from settle_cases import Case, check_case, random_cases
 
 from bench.ahead import compile_ahead
+from coltran_kernels.decode import in_bfloat16
 from coltran_kernels.triton import settle_launch
 from coltran_kernels.triton.decode_launch import PRECISION, Plan, launch_options
 
@@ -52,13 +53,16 @@ def test_small_networks_in_the_interpreter(case: Case):
         ("gfx942", Plan(15, 16, 16, False, 4), 20),
     ],
 )
-def test_the_papers_size_fits_in_bfloat16(target: str, plan: Plan, batch: int):
+@pytest.mark.parametrize("values", [torch.bfloat16, torch.float32], ids=["whole", "matrices"])
+def test_the_papers_size_fits_in_bfloat16(target: str, plan: Plan, batch: int, values: torch.dtype):
     with torch.device("meta"):
-        row = random_row(batch, 64, 512, 512, 4, 512, 2, dtype=torch.bfloat16)
+        weights, *row = random_row(batch, 64, 512, 512, 4, 512, 2, dtype=values)
+        row = (in_bfloat16(weights), *row)
         guess, influence = torch.zeros(batch, 64, dtype=torch.int64), torch.zeros(512, 512)
         options = SETTINGS | {"top_p": 0.9, "return_probabilities": False}
         arguments = settle_launch.kernel_arguments(*row, guess, plan, window=64, influence=influence, **options)
     kernel, arguments = "coltran_kernels.triton.settle:settle_row_kernel", arguments | {"PRECISION": PRECISION}
     compiled = compile_ahead(kernel, arguments, target=target, **launch_options(plan))
-    assert compiled.spill_bytes == 0 and compiled.fits
+    # Between float32 values attention is in float32 too, of six products each.
+    assert compiled.spill_bytes <= (0 if values == torch.bfloat16 else 128) and compiled.fits
     assert compiled.matrix_instructions > 0

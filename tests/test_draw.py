@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from coltran_kernels.reference import draw
+from coltran_kernels.shapes import check_draw
 
 PROBABILITIES = torch.tensor([0.1, 0.4, 0.2, 0.3])
 
@@ -60,3 +62,17 @@ def test_frequencies_of_draws_match_the_probabilities():
     expected = count * logits.softmax(-1)
     chi_square = ((torch.bincount(labels, minlength=512) - expected) ** 2 / expected).sum()
     assert 390 < chi_square < 650  # 511 degrees of freedom: outside with probability below 1e-4
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e30])
+def test_the_ends_of_the_temperature_are_the_likeliest_and_any(temperature):
+    drawn = _draw([0.01, 0.3, 0.6, 0.99], temperature=temperature)
+    assert drawn == ([1, 1, 1, 1] if temperature < 1 else [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 1e-46}, {"temperature": 1e39}, {"temperature": float("nan")}, {"top_p": 1e-46}]
+)
+def test_what_is_nothing_in_float32_is_refused(options):
+    with pytest.raises(ValueError, match="must lie in"):
+        check_draw("draw", "sample", **({"temperature": 1.0, "top_p": 1.0} | options))

@@ -155,6 +155,15 @@ def test_a_module_that_has_multiplied_can_be_copied_and_trained():
     torch.testing.assert_close(twin.weight.grad, x.sum(0).expand(5, 9))
 
 
+def test_weights_whose_changes_torch_does_not_count_are_taken_as_they_are_now():
+    with torch.inference_mode():
+        layer, x = Dense(9, 5), torch.randn(4, 9)
+        before = layer(x)
+        layer.weight.mul_(2)
+        layer.bias.mul_(2)
+        torch.testing.assert_close(layer(x), 2 * before)
+
+
 @needs_bfloat16
 @torch.no_grad()
 def test_a_module_multiplies_in_the_precision_asked_for():

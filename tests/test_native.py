@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from coltran_kernels import cached_attention, choose, reference
+from coltran_kernels import axial_attention, cached_attention, choose, decode_row, reference, settle_row
 from coltran_kernels.cpu import columns, native
+from tests.decoder_of_tests import random_row
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,11 +40,25 @@ def test_the_library_is_built_whole_and_once(fresh):
     if shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler")
     assert native.why_not() is None
-    (library,) = (fresh / "coltran").glob("kernels-*")
+    (library,) = (fresh / "coltran").glob("kernels-*.so")
     built = library.stat().st_mtime_ns
     native._attempt.cache_clear()
     assert native.targets()[0] == "plain"
-    assert [(file, file.stat().st_mtime_ns) for file in (fresh / "coltran").glob("kernels-*")] == [(library, built)]
+    assert [(file, file.stat().st_mtime_ns) for file in (fresh / "coltran").glob("kernels-*.so")] == [(library, built)]
+
+
+@pytest.mark.parametrize("left", [b"", b"ju", b"something else"])
+def test_a_library_that_is_not_what_was_built_is_built_again(fresh, monkeypatch, left):
+    compiler = fresh / "c++"
+    compiler.write_text('#!/bin/sh\nfor last; do :; done\n[ "$last" = --version ] || echo junk > "$last"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setattr(native.shutil, "which", lambda name: str(compiler))
+    for _ in range(2):
+        assert "cannot be loaded" in str(native.why_not())  # as it is no library, but whole
+        (library,) = (fresh / "coltran").glob("kernels-*.so")
+        assert library.read_text() == "junk\n"
+        library.write_bytes(left)
+        native._attempt.cache_clear()
 
 
 def test_programs_that_start_together_build_it_once(fresh, monkeypatch):
@@ -123,3 +138,42 @@ def test_column_attention_in_another_precision_is_torchs():
     assert torch.equal(cached_attention(*arguments), reference.cached_attention(*arguments))
     with pytest.raises(NotImplementedError, match="float32, not in torch.float64"):
         cached_attention(*arguments, implementation="cpu")
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float64])
+def other_default(request):
+    before = torch.get_default_dtype()
+    yield lambda: torch.set_default_dtype(request.param)
+    torch.set_default_dtype(before)
+
+
+def test_the_kernels_write_what_they_should_whatever_the_default_type(other_default):
+    arguments, operands = _arguments(), [t.squeeze(0) for t in torch.randn(3, 1, 2, 9, 5, 2, 8).unbind(0)]
+    row = random_row(2, 5, 32, 32, 2, 40, 2)
+
+    def results():
+        q, k, v = (t.detach().requires_grad_() for t in operands)
+        out = axial_attention(q, k, v, torch.ones(2, 10, dtype=torch.float32), axis="row", causal=True)
+        with torch.no_grad():
+            alone = axial_attention(*operands, axis="row", causal=True)
+        drawn = decode_row(*row, return_probabilities=True)
+        settled = settle_row(*row, torch.zeros(2, 5, dtype=torch.int64))
+        return [
+            out.detach(), alone, *torch.autograd.grad(out.sum(), (q, k, v)), cached_attention(*arguments), *drawn,
+            *settled[:2],
+        ]  # fmt: skip
+
+    expected = results()
+    other_default()
+    for found, there in zip(results(), expected, strict=True):
+        torch.testing.assert_close(found, there, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(native.why_not() is not None, reason=str(native.why_not()))
+def test_a_row_under_autocast_is_the_row_without():
+    row = random_row(2, 5, 32, 32, 2, 40, 2)
+    expected = decode_row(*row)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = decode_row(*row)
+    assert torch.equal(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0.1)  # the first layer's products are autocast's

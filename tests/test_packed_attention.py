@@ -183,3 +183,27 @@ def test_bfloat16_is_taken_on_a_cpu_with_the_native_library_alone(monkeypatch):
 def test_bfloat16_is_taken_on_a_gpu_for_heads_that_its_kernels_serve():
     assert takes_bfloat16("cuda", 128) and takes_bfloat16("cuda", 16, "triton")
     assert not takes_bfloat16("cuda", 129) and not takes_bfloat16("cuda", 16, "reference")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"axis": "colums"},
+        {"bias": torch.zeros(2, 8)},
+        {"bias": torch.zeros(5, 18)},
+        {"projected": torch.zeros(1, 1, 1, 64)},
+        {"projected": torch.zeros(2, 3, 9, 32)},
+        {"scaled": False},
+    ],
+    ids=lambda wrong: " ".join(wrong),
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_operands_that_do_not_fit_are_refused_also_where_a_gradient_is_wanted(wrong, dtype):
+    fitting = {
+        "qkv": torch.zeros(2, 3, 9, 48, dtype=dtype, requires_grad=True), "projected": torch.zeros(2, 3, 9, 64),
+        "bias": torch.zeros(2, 18), "axis": "row", "conditioned": "qk", "scaled": True,
+    }  # fmt: skip
+    given = fitting | wrong
+    given["projected"] = given["projected"].to(dtype)
+    with pytest.raises(ValueError, match="packed_attention: "):
+        packed_attention(**given, causal=False)

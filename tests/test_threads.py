@@ -143,3 +143,31 @@ def test_whoever_stops_early_leaves_the_rest_undone(eight):
     found.close()
     assert len(begun) < 100
     assert torch.get_num_threads() == 8
+
+
+def test_a_drawing_that_begins_while_others_have_their_share_has_all_threads(eight):
+    """And in the end so have the process and threads that start later."""
+    seen, inside, leave = {}, threading.Event(), threading.Event()
+
+    def draw() -> None:
+        with Threads(CPU) as team:
+            seen["drawing"] = (team.all, torch.get_num_threads())
+            inside.set()
+            leave.wait(timeout=60)
+
+    def number(name: str) -> None:
+        seen[name] = torch.get_num_threads()
+
+    upsampling = spread(lambda item: item, range(MOST), CPU)
+    next(upsampling)  # its workers have set their shares
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    assert inside.wait(timeout=60)
+    assert list(upsampling) == [1, 2, 3]
+    leave.set()
+    drawing.join()
+    later = threading.Thread(target=number, args=("later",))
+    later.start()
+    later.join()
+    assert seen == {"drawing": (8, 8), "later": 8}
+    assert torch.get_num_threads() == 8

@@ -146,3 +146,14 @@ def test_the_bias_gradient_is_the_sum_along_each_diagonal():
             of_blocks[0, row // 2, column - row % 2 + 4] += values[row, column]
             expected[column - row + 4] += values[row, column]
     torch.testing.assert_close(attention_backward.fold(of_blocks, 5, 2, 4)[0], expected)
+
+
+@pytest.mark.parametrize("length", [9, 80])
+def test_a_bias_of_any_strides_is_read_where_it_lies(length):
+    operands = on_device(make_operands(length, 8, "row", conditioned="", lines=1))
+    wide = torch.randn(2, 4 * length, dtype=torch.float64, device=DEVICE)
+    found, expected = [], []
+    for bias in (wide[:, ::2], wide[:1, : 2 * length].expand(2, -1)):
+        found.append(results(operands | {"bias": bias}, torch.float64, "triton", axis="row", causal=True))
+        expected.append(results(operands | {"bias": bias}, torch.float64, "reference", axis="row", causal=True))
+    torch.testing.assert_close(found, expected)

@@ -214,6 +214,25 @@ def test_short_matrices_round_what_they_multiply_and_nothing_else():
     assert 1e-5 < change < 2e-2  # values of about 1 rounded by 2^-12, in eleven products one after another
 
 
+def test_vectors_of_any_strides_are_read_where_they_lie():
+    weights, terms, uniforms = random_row(2, 4, 32, 24, 2, 40, 1)
+
+    def strided(t: torch.Tensor) -> torch.Tensor:
+        return torch.stack((t, torch.full_like(t, 7.0)), -1)[..., 0]
+
+    layer = weights.layers[0]
+    layer = layer._replace(ff1_bias=strided(layer.ff1_bias), ff2_bias=strided(layer.ff2_bias), bias=strided(layer.bias))
+    vectors = {name: strided(getattr(weights, name)) for name in ("norm_weight", "norm_bias", "logits_bias")}
+    assert_as_specified(weights._replace(layers=(layer,), **vectors), terms, uniforms)
+
+
+def test_given_labels_beyond_the_last_read_no_foreign_memory():
+    weights, terms, uniforms = random_row(1, 3, 32, 32, 2, 40, 1)
+    given = torch.full((1, 3), 10**6)
+    labels, _, _ = decode_row(weights, terms, uniforms, given=given, implementation="triton")
+    assert labels.tolist() == [[39, 39, 39]]
+
+
 def test_a_batch_beyond_32_bits_is_refused():
     with torch.device("meta"):
         weights, terms, _ = random_row(30_000, 64, 512, 512, 4, 512, 1)

@@ -11,8 +11,7 @@ import torch
 from decoder_of_tests import random_row
 
 from bench.ahead import TARGETS, Compiled, compile_ahead
-from coltran_kernels import prepare_decoder
-from coltran_kernels.decode import weights_for_triton
+from coltran_kernels.decode import in_bfloat16
 from coltran_kernels.triton import decode_launch
 from coltran_kernels.triton.decode_launch import Device, Plan, Sizes, choose_plan, row_time, shared_bytes
 
@@ -65,8 +64,7 @@ def _on_paper(plan: Plan, dtype: torch.dtype, batch: int = 20, narrow: bool = Fa
     with torch.device("meta"):
         weights, terms, uniforms = random_row(batch, 64, 512, 512, 4, 512, 2, dtype=dtype)
         if narrow:
-            prepared = prepare_decoder(weights, precision="bfloat16", implementation="triton")
-            weights = weights_for_triton(weights, prepared)
+            weights = in_bfloat16(weights)
         return decode_launch.kernel_arguments(weights, terms, uniforms, plan, **OPTIONS)
 
 

@@ -12,7 +12,7 @@ from decoder_of_tests import SETTINGS, random_row
 from settle_cases import Case, check_case
 
 from coltran_kernels import reference, settle_row
-from coltran_kernels.triton import settle_launch, tiles
+from coltran_kernels.triton import decode_launch, settle_launch, tiles
 from coltran_kernels.triton.decode_launch import Plan
 
 if not tiles.INTERPRETED:
@@ -88,3 +88,19 @@ def test_a_dtype_that_it_cannot_serve_is_refused():
         NotImplementedError, match="settle_row: implementation 'triton' cannot serve: it serves float32"
     ):
         settle_row(weights, terms, uniforms, torch.zeros(1, 1, dtype=torch.int64), implementation="triton")
+
+
+def test_with_short_matrices_both_ways_compute_the_same():
+    """float16 in bfloat16's place, which the interpreter computes wrongly."""
+    weights, terms, uniforms = random_row(1, 6, 32, 32, 2, 40, 2)
+    layers = tuple(
+        layer._replace(qkv=layer.qkv.half(), out=layer.out.half(), ff1=layer.ff1.half(), ff2=layer.ff2.half())
+        for layer in weights.layers
+    )
+    short = weights._replace(layers=layers, logits=weights.logits.half())
+    given = torch.randint(40, (1, 6))
+    expected = decode_launch.decode_row(short, terms, uniforms, **(SETTINGS | {"given": given}))
+    found = settle_launch.settle_row(
+        short, terms, uniforms, torch.zeros_like(given), window=6, **(SETTINGS | {"given": given})
+    )
+    torch.testing.assert_close(found.log_probs, expected[1], rtol=0, atol=2e-6)

@@ -30,7 +30,7 @@ def _mask(bias: Tensor | None, q: Tensor, length: int, causal: bool) -> Tensor:
     """What is added to the scores, [h or 1, L, L]."""
     mask = q.new_zeros(1, length, length) if bias is None else relative_bias(bias).to(q.dtype)
     if causal:
-        future = torch.ones(length, length, dtype=torch.bool).triu(1)
+        future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
         mask = mask.masked_fill(future, float("-inf"))
     return mask.contiguous()
 
@@ -92,7 +92,7 @@ def forward(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool,
     """See `register_attention`; takes q, k and v without scales or shifts."""
     q = operands[0]
     assert q is not None
-    out = torch.empty(q.shape, dtype=q.dtype)
+    out = q.new_empty(q.shape)
     kept = q.new_empty(kept_shape(q, axis, train))
     q, k, v, of_out = (_split(t, axis) for t in (*operands, out) if t is not None)
     mask = _mask(bias, q, q.shape[3], causal)
@@ -108,7 +108,7 @@ def backward(
     operands: Operands, bias: Tensor | None, out: Tensor, kept: Tensor, grad: Tensor, *, axis: str, causal: bool
 ) -> list[Tensor]:
     """See `register_attention`."""
-    grads = [torch.empty(out.shape, dtype=out.dtype) for _ in range(3)]
+    grads = [out.new_empty(out.shape) for _ in range(3)]
     q, k, v, *others = (_split(t, axis) for t in (*operands, grad, *grads) if t is not None)
     mask = _mask(bias, q, q.shape[3], causal)
     dmask = torch.zeros_like(mask)

@@ -26,8 +26,8 @@ def cached_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, target: i
     # These must stay alive until the kernel has returned: the struct holds addresses only.
     q = q if q.stride()[-2:] == (channels, 1) else q.contiguous()
     bias = bias if bias.stride(1) == 1 else bias.contiguous()
-    out = torch.empty(batch, width, heads, channels)
-    workspace = torch.empty(threads, -(-length // 16) * 16)
+    out = native.empty(batch, width, heads, channels)
+    workspace = native.empty(threads, -(-length // 16) * 16)
     column = structures.Column(
         batch=batch, width=width, heads=heads, channels=channels, length=length,
         q=structures.term(q[..., 0, :]), keys=structures.term(k[:, 0, :, 0]), values=structures.term(v[:, 0, :, 0]),

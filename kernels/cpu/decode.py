@@ -67,14 +67,19 @@ def _in_one_block(tensors: list[Tensor]) -> list[Tensor]:
     A pixel reads all weights once; on small pages the processor would spend a good part of that on finding them.
     """
     sizes = [-(-tensor.nbytes // 64) * 64 for tensor in tensors]
-    memory = mmap.mmap(-1, max(sum(sizes), 1))
+    size = max(sum(sizes), 1)
     if hasattr(mmap, "MADV_HUGEPAGE"):
+        # Private: most systems grant no huge pages to memory that processes could share, which is mmap's default.
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
+    else:
+        memory = mmap.mmap(-1, size)
     parts = torch.frombuffer(memory, dtype=torch.uint8).split(sizes)
     return [part[: t.nbytes].view(t.dtype).view(t.shape).copy_(t) for part, t in zip(parts, tensors, strict=True)]
 
 
 @torch.no_grad()
+@torch.autocast("cpu", enabled=False)  # or the table's products would be of another type than the kernel reads
 def pack(weights: DecoderWeights, precision: str = "float32") -> PackedWeights:
     """The weights in the order in which the kernel reads them.
 
@@ -182,9 +187,9 @@ def describe(
     assert inputs is not None
     rows = [[_rows(t) for t in layer] for layer in terms.layers]
     first = _first_products(packed, inputs, terms.layers[0])
-    drawn = torch.empty(batch, width, dtype=torch.int64)
-    log_prob = torch.empty(batch, width)
-    probabilities = torch.empty(batch, width, labels) if return_probabilities else None
+    drawn = native.empty(batch, width, dtype=torch.int64)
+    log_prob = native.empty(batch, width)
+    probabilities = native.empty(batch, width, labels) if return_probabilities else None
     layers = (structures.Layer * len(rows))(*map(_layer, packed.layers, rows))
     row = structures.Row(
         batch=batch, width=width, hidden=hidden, ff=packed.ff, heads=heads, labels=labels,
@@ -214,7 +219,7 @@ def decode_row(
     described = describe(packed, terms, uniforms, **options)
     threads = threads or useful_threads(packed, uniforms.shape[0])
     library = native.load()
-    workspace = torch.empty(library.coltran_workspace(described.row, threads))
+    workspace = native.empty(library.coltran_workspace(described.row, threads))
     described.row.workspace = workspace.data_ptr()
     library.coltran_decode_row(described.row, threads, target)
     return described.drawn, described.log_prob, described.probabilities

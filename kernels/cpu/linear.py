@@ -27,13 +27,16 @@ BLOCK = 64
 FORMS = ("packed", "packed in blocks", "torch", "torch in blocks")
 
 
-def why_not(precision: str) -> str | None:
-    """Why this processor does not serve products of that precision, or None."""
-    if precision == "bfloat16" and not (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    ):  # fmt: skip
-        return f"bfloat16 needs a processor with units for it (AVX512-BF16 or AMX); {choice.processor()[0]} has none"
-    return None
+def why_not(precision: str, device: torch.device | None = None) -> str | None:
+    """Why this processor, or that GPU, does not serve products of that precision, or None."""
+    if precision != "bfloat16":
+        return None
+    if device is not None and device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        return None if has else f"bfloat16 needs a GPU with units for it; {torch.cuda.get_device_name(device)} has none"
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return None
+    return f"bfloat16 needs a processor with units for it (AVX512-BF16 or AMX); {choice.processor()[0]} has none"
 
 
 def _version(tensor: Tensor | None) -> int:
@@ -57,6 +60,8 @@ class PackedLinear:
         """Whether it is made from these, unchanged since, for this precision. (`tensor.data` hides its changes.)"""
         if precision != self.precision or weight.device != self.weight.device or bias is not self.bias:
             return False
+        if weight.is_inference() or (bias is not None and bias.is_inference()):
+            return False  # torch does not count their changes
         return weight.data_ptr() == self.weight.data_ptr() and (_version(weight), _version(bias)) == self.versions
 
     def product(self, rows: Tensor) -> Tensor:
@@ -98,7 +103,7 @@ def lay_out(weight: Tensor, bias: Tensor | None, precision: str, form: str) -> P
 def _measure(precision: str) -> str:
     """The form that is fastest, for the rows of one image and for many, among those that this torch has."""
     random = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(rows, 512, generator=random) for rows in (1024, 1024))
+    x, weight = (torch.randn(rows, 512, generator=random, dtype=torch.float32, device="cpu") for rows in (1024, 1024))
     layers = []
     for form in ("packed", "torch"):
         if form == "packed" and not torch.backends.mkldnn.is_available():

@@ -81,7 +81,26 @@ def _build(compiler: str, library: Path) -> None:
         *compiles, link = commands(compiler, Path(folder))
         list(pool.map(_run, compiles))
         _run(link)
-        os.replace(Path(folder) / "library.so", library)
+        built = Path(folder) / "library.so"
+        _checksum(library).write_text(_digest(built))
+        os.replace(built, library)
+
+
+def _checksum(library: Path) -> Path:
+    """Where it is written down what the library's bytes come to."""
+    return library.with_suffix(".sha256")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether the library is there as it was built: half of one, after a power cut, may end Python."""
+    try:
+        return _checksum(library).read_text() == _digest(library)
+    except OSError:
+        return False
 
 
 def _key(compiler: str) -> str:
@@ -109,12 +128,12 @@ def _attempt() -> ctypes.CDLL | Unavailable:
     try:
         directory = cache_directory()
         library = directory / f"kernels-{_key(compiler)}.so"
-        if not library.exists():
+        if not _is_whole(library):
             from filelock import FileLock  # only where something is built: on a system without locks it warns
 
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             with FileLock(directory / "building.lock"):  # the second of two programs finds what the first has built
-                if not library.exists():
+                if not _is_whole(library):
                     _build(compiler, library)
         return _open(library)
     except OSError as error:
@@ -148,6 +167,11 @@ def why_not() -> str | None:
 def expected() -> bool:
     """Whether the native library can be had, taken for granted where torch.compile traces: it needs a compiler too."""
     return torch.compiler.is_compiling() or why_not() is None
+
+
+def empty(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Uninitialised memory that a kernel writes, whatever torch's default type and device are set to."""
+    return torch.empty(size, dtype=dtype, device="cpu")
 
 
 def unsuited(*tensors: Tensor | None) -> str | None:

@@ -58,8 +58,8 @@ def _backward(
     axis: str, causal: bool, conditioned: str, scaled: bool,
 ) -> list[Tensor]:  # fmt: skip
     heads = len(bias)
-    of_qkv = torch.empty(qkv.shape, dtype=qkv.dtype)
-    of_projected = None if projected is None else torch.empty(projected.shape, dtype=projected.dtype)
+    of_qkv = native.empty(*qkv.shape, dtype=qkv.dtype)
+    of_projected = None if projected is None else native.empty(*projected.shape, dtype=projected.dtype)
     of_bias = axial.gradients(
         _views(qkv, projected, heads, conditioned, scaled), bias, grad.unflatten(-1, (heads, -1)),
         _views(of_qkv, of_projected, heads, conditioned, scaled), axis=axis, causal=causal,

@@ -34,14 +34,14 @@ def settle_row(
     batch, width = uniforms.shape
     window = min(window, width)
     threads = threads or min(window, useful_threads(packed, window, packed.logits.numel()))
-    passes, computed = torch.empty(2, batch, dtype=torch.int64)
+    passes, computed = native.empty(2, batch, dtype=torch.int64)
     influence = None if influence is None else influence.float().contiguous()
     settle = structures.Settle(
         row=ctypes.pointer(described.row), window=window, influence=None if influence is None else influence.data_ptr(),
         passes=passes.data_ptr(), computed=computed.data_ptr(),
     )  # fmt: skip
     library = native.load()
-    workspace = torch.empty(library.coltran_settle_workspace(settle, threads))
+    workspace = native.empty(library.coltran_settle_workspace(settle, threads))
     described.row.workspace = workspace.data_ptr()
     library.coltran_settle_row(settle, threads, target)
     return Settled(described.drawn, described.log_prob, described.probabilities, passes, computed)

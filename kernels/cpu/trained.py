@@ -69,7 +69,9 @@ def _measure() -> str:
     if not torch.backends.mkldnn.is_available():
         return "torch"
     random = torch.Generator().manual_seed(0)
-    x, weight, grad = (torch.randn(rows, 512, generator=random) for rows in (2048, 512, 2048))
+    x, weight, grad = (
+        torch.randn(rows, 512, generator=random, dtype=torch.float32, device="cpu") for rows in (2048, 512, 2048)
+    )
     operands = x.requires_grad_(), weight.requires_grad_(), grad
     best = dict.fromkeys(WAYS, float("inf"))
     for _ in range(5):

@@ -141,4 +141,5 @@ attend = register_attention("triton", forward, backward, kept_shape)
 def axial_attention(operands: Operands, bias: Tensor | None, *, axis: str, causal: bool) -> Tensor:
     """`coltran_kernels.axial_attention` of the operands q, q_scale, q_shift, k, ..., v_shift."""
     operands = [t if t is None or t.stride(-1) == 1 else t.contiguous() for t in operands]
+    bias = None if bias is None else bias.contiguous()
     return attend(*operands, bias, axis, causal, may_train(*operands, bias))[0]

@@ -181,6 +181,8 @@ def kernel_arguments(
     slices = sum(sizes.slices(plan.columns))
     slices = triton.cdiv(slices, plan.programs) * plan.programs if plan.resident else slices
     per_image = any(norm.dim() > 1 for layer in terms.layers for norm in layer[4:])
+    if given is not None:
+        given = given.clamp(max=sizes.labels - 1)  # the embedding has no more rows
     rows = []
     for layer in terms.layers:
         norms = [norm.expand(batch, hidden) if per_image else norm for norm in layer[4:]]
@@ -193,10 +195,13 @@ def kernel_arguments(
     return {
         "packed": pack(weights, sizes, plan.columns, slices),
         "embedding": weights.embedding.contiguous(),
-        "norm_weight": weights.norm_weight,
-        "norm_bias": weights.norm_bias,
-        "logits_bias": weights.logits_bias,
-        "layers": tuple((layer.bias.contiguous(), layer.ff1_bias, layer.ff2_bias) for layer in weights.layers),
+        "norm_weight": weights.norm_weight.contiguous(),
+        "norm_bias": weights.norm_bias.contiguous(),
+        "logits_bias": weights.logits_bias.contiguous(),
+        "layers": tuple(
+            (layer.bias.contiguous(), layer.ff1_bias.contiguous(), layer.ff2_bias.contiguous())
+            for layer in weights.layers
+        ),
         "inputs": terms.inputs.contiguous(),
         "terms": tuple(rows),
         "STRIDES": tuple(sum((_strides(tensor) for tensor in row[:4]), ()) for row in rows),
@@ -310,5 +315,6 @@ def decode_row(
         return_probabilities=return_probabilities,
     )  # fmt: skip
     grid = (plan.programs, triton.cdiv(uniforms.shape[0], plan.tile))
-    decode_row_kernel[grid](**arguments, **launch_options(plan))
+    with torch.cuda.device_of(uniforms):  # Triton launches on the current one
+        decode_row_kernel[grid](**arguments, **launch_options(plan))
     return arguments["labels"], arguments["log_probs"], arguments["probabilities"]

@@ -201,7 +201,7 @@ def settle_row_kernel(
                 )  # fmt: skip
             _barrier(counters, passed + (5 * i + 1) * P, P)
             _attend(
-                zero, here_cache, table, attended, start, settled, end, blocks, packed.dtype.element_ty, W, WP, D, H,
+                zero, here_cache, table, attended, start, settled, end, blocks, inputs.dtype.element_ty, W, WP, D, H,
                 CP, M, P, PRECISION,
             )  # fmt: skip
             _barrier(counters, passed + (5 * i + 2) * P, P)

@@ -144,5 +144,6 @@ def settle_row(
     if plan is None:
         plan = choose_plan(sizes_of(weights, terms), decode_launch.device_of(terms.inputs))
     arguments = kernel_arguments(weights, terms, uniforms, guess, plan, window=window, influence=influence, **options)
-    settle_row_kernel[(plan.programs, uniforms.shape[0])](**arguments, **launch_options(plan))
+    with torch.cuda.device_of(uniforms):  # Triton launches on the current one
+        settle_row_kernel[(plan.programs, uniforms.shape[0])](**arguments, **launch_options(plan))
     return Settled(*(arguments[name] for name in ("labels", "log_probs", "probabilities", "passes", "computed")))
