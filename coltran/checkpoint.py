@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coltran import networks
-from coltran.files import WRITING, clear_unfinished, written_whole
+from coltran.files import WRITING, clear_unfinished, runs, written_whole
 from coltran.networks.layers import plain
 
 FORMAT = "coltran"
@@ -203,7 +203,9 @@ def find(directory: str | Path) -> Path:
 def prune(logdir: str | Path, keep: int) -> None:
     """Deletes all but the `keep` newest checkpoints, each at once for whoever reads, and what a killed writer left."""
     for stale in Path(logdir).glob(f"{WRITING}checkpoint-*"):
-        shutil.rmtree(stale)
+        writer = stale.name.rpartition("-")[2]
+        if not (stale.name.count("-") > 2 and writer.isdigit() and int(writer) != os.getpid() and runs(int(writer))):
+            shutil.rmtree(stale)
     clear_unfinished(Path(logdir))
     for path in numbered(logdir)[:-keep]:
         shutil.rmtree(path.rename(path.with_name(f"{WRITING}{path.name}")))

@@ -100,7 +100,7 @@ def define_machine_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "threads", None, "threads that compute; torch's own choice where not given", 1, flag_values=values
     )
-    flags.DEFINE_integer("seed", 0, "decides everything random", 0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "decides everything random", 0, 2**64 - 1, flag_values=values)
 
 
 def machine(values: flags.FlagValues) -> torch.device:
@@ -216,7 +216,8 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
     _make_lists(tuple, config)  # ml_collections has flags for tuples alone
     with config.unlocked():
         given = {key for argument in argv for key in re.findall(r"^--?config\.(\w+)", argument)}
-        config.update({key: default for key, default in OPTIONS.items() if key in given and key not in config})
+        missing = {key: default for key, default in OPTIONS.items() if key in given and key not in config}
+        config.update(ConfigDict(missing))
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *argv])
     except (AttributeError, KeyError) as error:

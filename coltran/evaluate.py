@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,8 @@ def evaluate_checkpoint(
 
 def show(results: Mapping[str, Any]) -> None:
     """Prints what `evaluate_checkpoint` found, for a person and, in the last line, for a program."""
+    if not math.isfinite(results["loss"]):
+        raise UserError(f"The loss of {results['checkpoint']} is not a finite number.")
     unit = "bits/pixel" if results["model"] == "coltran_core" else "bits/channel value"
     rows = {
         "loss": "autoregressive decoder" if results["model"] == "coltran_core" else results["model"],

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes = {path.name: sum(file.stat().st_size for file in path.iterdir()) for path in written}
         for name, size in sizes.items():
             LOG.info("%s  %.1f MB", options.output / name if options.output else name, size / 1e6)
-        address = hub.push(output, options.push, private=options.private) if options.push else None
+        address = hub.push(written, options.push, private=options.private) if options.push else None
     if address is not None:
         LOG.info("%s", address)
     if options.json:

@@ -38,11 +38,12 @@ def clear_unfinished(folder: Path) -> None:
         return  # elsewhere there is no harmless way to ask whether a process is there
     for path in folder.glob(f"{WRITING}*"):
         number, _, rest = path.name.removeprefix(WRITING).partition("@")
-        if number.isdigit() and rest.startswith(f"{platform.node()}@") and not _runs(int(number)):
+        if number.isdigit() and rest.startswith(f"{platform.node()}@") and not runs(int(number)):
             path.unlink(missing_ok=True)
 
 
-def _runs(number: int) -> bool:
+def runs(number: int) -> bool:
+    """Whether there is a process of that number on this machine."""
     try:
         os.kill(number, 0)
     except ProcessLookupError:

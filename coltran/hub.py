@@ -11,7 +11,7 @@ HF_HUB_OFFLINE, HF_TOKEN and HF_ENDPOINT mean what they mean there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,8 +48,13 @@ def fetch(wanted: Repository) -> Path:
         return Path(hub.snapshot_download(wanted.name, revision=wanted.revision, allow_patterns=patterns))
 
 
-def push(folder: Path, name: str, *, private: bool = False) -> str:
-    """Uploads the networks in a folder as one commit, and a card where the repository has none; returns its address.
+def push(networks: Sequence[Path], name: str, *, private: bool = False) -> str:
+    """Uploads networks as one commit, and a card where the repository has none; returns its address.
+
+    Args:
+        networks: checkpoints, each to be a folder of the same name; what else lies beside them stays here.
+        name: owner/name.
+        private: of a repository that is made.
 
     Raises:
         CheckpointError: huggingface_hub is not installed, `name` is no name, or the Hub refuses.
@@ -57,25 +62,25 @@ def push(folder: Path, name: str, *, private: bool = False) -> str:
     wanted = repository(name)
     if wanted is None or wanted.revision:
         raise CheckpointError(f"{name!r} is no name of a repository, which is owner/name.")
-    files = [path for path in sorted(folder.glob("*/*")) if path.name in FILES]
+    text = card(networks, name).encode()
     with _one_sentence(wanted, "written") as hub:
         api = hub.HfApi()
         address = api.create_repo(name, private=private, exist_ok=True)
-        added = [hub.CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in files]
+        added = [hub.CommitOperationAdd(f"{path.name}/{file}", str(path / file)) for path in networks for file in FILES]
         if not api.file_exists(name, "README.md"):
-            added.append(hub.CommitOperationAdd("README.md", card(folder, name).encode()))
+            added.append(hub.CommitOperationAdd("README.md", text))
         api.create_commit(name, added, commit_message="Add the networks of a coltran pipeline")
     return str(address)
 
 
-def card(folder: Path, name: str) -> str:
-    """A model card of the networks in a folder: what they are, their sizes, how to use them."""
+def card(networks: Sequence[Path], name: str) -> str:
+    """A model card of these networks: what they are, their sizes, how to use them."""
     rows = []
-    for path in sorted(folder.glob("*/config.yaml")):
-        network = checkpoint.load(path.parent)
+    for path in networks:
+        network = checkpoint.load(path)
         size = sum(parameter.numel() for parameter in network.parameters())
         height, width = network.config.get("resolution", (64, 64))  # type: ignore[union-attr, operator]
-        rows.append(f"| `{path.parent.name}` | {size / 1e6:.2f} M | {height} x {width} |")
+        rows.append(f"| `{path.name}` | {size / 1e6:.2f} M | {height} x {width} |")
     return f"""---
 library_name: coltran
 pipeline_tag: image-to-image

@@ -26,6 +26,7 @@ from absl import flags
 from torch import Tensor, nn
 
 from coltran import cli
+from coltran.configs import OPTIONS
 from coltran.console import LOG
 from coltran.errors import UserError
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
@@ -163,7 +164,7 @@ def write_samples(
         UserError, CheckpointError, PhotoError, RecordError, OSError: nothing is written; a file that is there stays.
     """
     device = device or torch.device("cpu")
-    options = config["sample"]
+    options = config.get("sample") or OPTIONS["sample"]
     batch_size, mode = options.get("batch_size", 1), options.get("mode", "argmax")
     count, repeats = options["num_outputs"], options["num_samples"]
     name = config["model"]["name"]

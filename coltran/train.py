@@ -124,7 +124,7 @@ def train(
         resume(training, found[-1])
     elif pretrain_dir is not None:
         restored = restore(config, pretrain_dir, training.place.device, widening=True)
-        training.network.load_state_dict(restored.network.state_dict())
+        checkpoint.load_tensors(training.network, restored.network.state_dict(), restored.source)
         training.average = build_average(config, training.network)
         if writes:
             LOG.info("%s", f"Weights of {restored.source}, after {restored.step} training steps")
@@ -237,7 +237,7 @@ def define_flags(values: flags.FlagValues) -> None:
     ):
         flags.DEFINE_string(name, None, text, required=True, flag_values=values)
     define_training_flags(values, keep=3, tensorboard=False)
-    flags.DEFINE_integer("seed", 0, "decides everything random", 0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "decides everything random", 0, 2**64 - 1, flag_values=values)
     flags.DEFINE_integer(
         "threads", None, "threads that compute; torch's own choice where not given", 1, flag_values=values
     )

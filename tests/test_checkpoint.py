@@ -108,8 +108,12 @@ def test_a_log_directory_stands_for_its_newest_checkpoint(network, tmp_path, pre
 def test_pruning_keeps_the_newest_and_clears_what_a_killed_writer_left(network, tmp_path):
     for step in (1, 2, 10):
         checkpoint.save(network, tmp_path / f"checkpoint-{step:06d}")
-    (tmp_path / ".writing-checkpoint-000011-123").mkdir()
+    (tmp_path / ".writing-checkpoint-000011-4194305").mkdir()  # no process has so high a number
+    ours = tmp_path / f".writing-checkpoint-000012-{os.getppid()}"
+    ours.mkdir()
     checkpoint.prune(tmp_path, 2)
+    assert ours.exists()  # another process is at it
+    ours.rmdir()
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-000002", "checkpoint-000010"}
 
 

@@ -173,11 +173,18 @@ def test_a_programs_own_flags_are_read():
     assert (_parse(CONFIG).steps, _parse(CONFIG, "--steps=7").steps) == (5, 7)
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "sample"])
 def test_options_of_the_data_can_be_given_though_the_file_names_none(name):
     assert name not in _parse(CONFIG).config
     value = type(OPTIONS[name])(1)
     assert _parse(CONFIG, f"--config.{name}={value}").config[name] == value
+
+
+def test_a_section_that_the_file_lacks_can_be_given():
+    small = "--config=coltran/configs/small_colorizer.py"
+    assert "sample" not in _parse(small).config
+    sample = _parse(small, "--config.sample.num_outputs=3").config.sample
+    assert (sample.num_outputs, sample.num_samples, sample.mode) == (3, 1, "sample")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
+import shutil
+import signal
 import warnings
 from pathlib import Path
 
@@ -215,6 +218,34 @@ def test_training_batches_stay_full_beside_an_unreadable_photo(folder):
 
 
 @pytest.mark.filterwarnings("ignore:Skipped")
+def test_photographs_that_vanish_end_the_training(folder):
+    (folder / "p00.png").write_bytes(b"broken")
+    batches = train_batches(whole_config(), folder, "coltran_core", workers=0)
+    for _ in range(4):  # by then the broken one was met
+        next(batches)
+    shutil.rmtree(folder)
+    with pytest.raises(image.PhotoError, match="None of the photographs"):
+        next(batches)
+
+
+def test_a_worker_that_is_killed_is_one_sentence(folder):
+    batches = train_batches(whole_config(), folder, "coltran_core", workers=1)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="fewer --workers"):
+        for _ in batches:
+            pass
+
+
+def test_a_batch_of_no_photographs_is_refused(folder):
+    with pytest.raises(UserError, match=r"config\.eval_batch_size must be a whole number from 1 on, not 0"):
+        _evaluate(folder, batch_size=0)
+    with pytest.raises(UserError, match=r"config\.eval_num_examples must be a whole number from 1 on, not -1"):
+        _evaluate(folder, limit=-1)
+
+
 def test_an_error_in_a_worker_leaves_no_worker_behind(folder, monkeypatch):
     monkeypatch.setattr(data, "prepare", None)
     with pytest.raises(TypeError) as error:

@@ -63,7 +63,7 @@ def test_a_name_without_the_package_is_one_sentence(monkeypatch):
 
 def test_only_a_name_can_be_pushed_to(runs):
     with pytest.raises(CheckpointError, match="'trained' is no name of a repository"):
-        hub.push(runs, "trained")
+        hub.push([runs / "colorizer"], "trained")
 
 
 @pytest.fixture
@@ -127,6 +127,13 @@ def test_nothing_but_networks_is_fetched(server, pushed):
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"README.md", *hub.FILES}
 
 
+def test_nothing_is_pushed_but_what_was_exported(server, pushed, runs, tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "config.yaml").write_text("password: x")
+    export.main([str(runs), "-o", str(tmp_path), "--push", "owner/name"])
+    assert "private/config.yaml" not in server.files("owner/name")
+
+
 def test_a_card_that_is_there_stays(server, pushed, runs):
     server.repositories["owner/name"].append(server.files("owner/name") | {"README.md": b"edited"})
     export.main([str(runs), "--push", "owner/name"])
@@ -136,7 +143,7 @@ def test_a_card_that_is_there_stays(server, pushed, runs):
 def test_who_may_not_write_is_told_so(server, runs, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     with pytest.raises(CheckpointError, match="owner/name cannot be written on the Hub: .*401"):
-        hub.push(runs, "owner/name")
+        hub.push([runs / "colorizer"], "owner/name")
 
 
 def test_offline_the_cache_serves_and_nobody_is_asked(server, pushed, runs, monkeypatch):

@@ -24,7 +24,7 @@ from coltran.pipeline import NETWORKS, from_pretrained
 from coltran.training.data import eval_batches
 from tests.ranks import Ended, run_ranks
 from tests.tiny import colorizer_config, upsampler_config
-from tests.tiny_training import whole_config, write_photos
+from tests.tiny_training import whole_config, write_photo, write_photos
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,22 @@ def test_the_truth_itself_is_perfect(photos):
     assert (result["ab_error_top1"], result["colourfulness_difference"], result["samples"]) == (0, 0, 1)
     assert result["means"] == pytest.approx(0, abs=1e-9)
     assert "diversity" not in result
+
+
+def test_an_image_without_any_error_leaves_the_mean_psnr_a_number():
+    table = np.array([[1.0, 3.0, np.inf, 1.0], [2.0, 6.0, 30.0, np.nan]])
+    found = measure._means(measure.OF_NETWORKS, table)
+    assert found == {"bits_per_dimension": 1.5, "bits_per_pixel": 4.5, "psnr": 30.0, "ssim": 1.0}
+    assert "psnr" not in measure._means(measure.OF_NETWORKS, table[:1])
+
+
+def test_a_process_tells_results_apart_by_the_names_of_all_photographs(tmp_path):
+    for seed, name in enumerate(("a", "a-1")):
+        write_photo(tmp_path / "photos" / f"{name}.png", seed)
+        write_photo(tmp_path / "results" / f"{name}.png", seed)
+    photos = [tmp_path / "photos" / "a.png", tmp_path / "photos" / "a-1.png"]
+    (samples,) = measure.read(tmp_path / "results", photos, 16, slice(0, None, 2))
+    assert len(samples.images) == 1
 
 
 @pytest.mark.parametrize(

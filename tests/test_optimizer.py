@@ -190,6 +190,9 @@ def test_shortening_by_one_changes_nothing():
     assert shortened(_whole(), 1) == _whole()
 
 
-@pytest.mark.parametrize("wrong", [{"max_train_steps": "many"}, {}, {"polyak_decay": -0.5}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_train_steps": "many"}, {}, {"polyak_decay": -0.5}, {"polyak_decay": "0.9"}, {"optimizer": "adam"}],
+)
 def test_what_no_training_can_have_is_not_shortened(wrong):
     assert shortened(wrong, 2) == wrong

@@ -171,6 +171,12 @@ def test_what_was_fetched_whole_is_not_fetched_again(server, tmp_path, archive):
     assert server.asked == [f"bytes={len(archive)}-"]
 
 
+@pytest.mark.parametrize("url", ["foo", "foo/bar.zip", "https://example.org/", "ftp://example.org/x.zip"])
+def test_what_is_no_address_of_an_archive_is_refused(tmp_path, url):
+    with pytest.raises(UserError, match="is no address of an archive"):
+        download.install(tmp_path, url)
+
+
 def test_without_a_network_it_says_so(tmp_path):
     with pytest.raises(UserError, match=r"cannot be reached \(.+\): is there a network\?"):
         download.fetch("http://127.0.0.1:9/coltran.zip", tmp_path / "coltran.zip")

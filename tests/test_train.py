@@ -9,6 +9,7 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from coltran import checkpoint, cli
 from coltran import train as program
@@ -17,6 +18,7 @@ from coltran.image import PhotoError
 from coltran.train import train
 from coltran.training.resume import save
 from coltran.training.step import start, take_step
+from tests.tiny import colorizer_config, upsampler_config
 from tests.tiny_training import whole_config, write_photos
 
 CPU = torch.device("cpu")
@@ -101,6 +103,21 @@ def test_pretrain_dir_starts_from_those_weights(photos_dir, tmp_path):
     _train(still, tmp_path / "second", photos_dir, pretrain_dir=tmp_path / "first", seed=5)
     ours, theirs = (checkpoint.load(tmp_path / name).state_dict() for name in ("second", "first"))
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_weights_of_a_network_that_differs_in_what_a_key_left_out_means_are_refused(photos_dir, tmp_path):
+    without_skip = whole_config(max_train_steps=1, model=colorizer_config(8, 8, skip=False))
+    _train(without_skip, tmp_path / "first", photos_dir)
+    with pytest.raises(UserError, match=r"model\.decoder\.skip \(False there, True here\)"):
+        _train(whole_config(max_train_steps=1), tmp_path / "second", photos_dir, pretrain_dir=tmp_path / "first")
+
+
+def test_weights_that_do_not_fit_are_named(photos_dir, tmp_path):
+    _train(whole_config(max_train_steps=1), tmp_path / "first", photos_dir)
+    other = colorizer_config(8, 8)
+    del other["decoder"]["cond_att_v"]
+    with pytest.raises(checkpoint.CheckpointError, match="does not fit its network: misshapen"):
+        _train(whole_config(model=other), tmp_path / "second", photos_dir, pretrain_dir=tmp_path / "first")
 
 
 def test_dropout_is_drawn_from_seed_and_step_alone():
@@ -233,18 +250,30 @@ def test_weights_that_are_no_numbers_are_not_saved(logdir):
         whole_config(polyak_decay=3.0),
         whole_config(model={"name": "nonsense"}),
         whole_config(model={"name": "color_upsampler"}),
+        whole_config(model=upsampler_config("color_upsampler") | {"num_heads": 0}),
+        whole_config(model=upsampler_config("color_upsampler") | {"num_encoder_layers": -1}),
         whole_config(resolution=[16]),
         whole_config(resolution=[16, 0]),
         whole_config(resolution=["large", 16]),
     ],
-    ids=["optimizer", "average", "network", "sizes", "one side", "no columns", "no number"],
+    ids=[
+        "optimizer",
+        "average",
+        "network",
+        "sizes",
+        "no heads",
+        "fewer than no layers",
+        "one side",
+        "no columns",
+        "no number",
+    ],
 )
 def test_a_configuration_that_cannot_be_trained_is_one_sentence(config):
     with pytest.raises(UserError, match=r"cannot be trained.*[^.]\.$"):
         start(config, 0, CPU)
 
 
-@pytest.mark.parametrize("key", ["batch_size", "max_train_steps"])
+@pytest.mark.parametrize("key", ["batch_size", "max_train_steps", "eval_batch_size"])
 @pytest.mark.parametrize("value", [0, -3, None, 1.5])
 def test_a_number_that_must_be_whole_and_positive_is_named(key, value):
     with pytest.raises(UserError, match=f"config.{key} must be a whole number from 1 on, not {value}"):
@@ -268,6 +297,15 @@ def test_a_damaged_training_state_is_an_error(photos_dir, logdir):
     path = logdir / "checkpoint-000001" / "training.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(checkpoint.CheckpointError, match="is damaged"):
+        _train(whole_config(max_train_steps=2), logdir, photos_dir)
+
+
+def test_a_training_state_without_what_the_optimizer_keeps_is_an_error(photos_dir, logdir):
+    _train(whole_config(max_train_steps=1), logdir, photos_dir)
+    path = logdir / "checkpoint-000001" / "training.safetensors"
+    tensors = load_file(path)
+    save_file({name: t for name, t in tensors.items() if name.startswith("weights/")}, path)
+    with pytest.raises(checkpoint.CheckpointError, match="is incomplete: it lacks optimizer/"):
         _train(whole_config(max_train_steps=2), logdir, photos_dir)
 
 

@@ -44,7 +44,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"There are no weights {path}.") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path} is no file of weights: {str(error).splitlines()[0]}.") from error
+        raise UserError(f"{path} is no file of weights alone.") from error
 
 
 def efficientnet_lite0() -> Extractor:

@@ -83,8 +83,14 @@ def draw(pipeline: Pipeline, photos: Sequence[Path], samples: int, seed: int, ba
             yield Samples(found.images, int(np.argmax(found.log_prob)))
 
 
-def read(folder: Path, photos: Sequence[Path], side: int) -> Iterator[Samples]:
+def read(folder: Path, photos: Sequence[Path], side: int, share: slice = slice(None)) -> Iterator[Samples]:
     """Results that lie in a folder: of old.jpg old-0.png, old-1.png, ..., as `coltran.colorize` writes, or old.png.
+
+    Args:
+        folder: with the results.
+        photos: all that were coloured, by whose names the results are told apart.
+        side: pixels a side to which the results are brought.
+        share: those of the photographs whose results are given.
 
     Raises:
         UserError: a photograph has none, or the names leave open whose one is.
@@ -102,7 +108,7 @@ def read(folder: Path, photos: Sequence[Path], side: int) -> Iterator[Samples]:
         name, number = (match[1], int(match[2])) if match else (path.stem, 0)
         if results.setdefault(name, {}).setdefault(number, path) != path:
             raise UserError(f"{results[name][number]} and {path} would be the same result.")
-    for photo in photos:
+    for photo in photos[share]:
         if photo.stem not in results:
             raise UserError(f"{folder} has no result of {photo}: no image {photo.stem}-0 or {photo.stem}.")
         yield Samples([square(path, side) for _, path in sorted(results[photo.stem].items())], 0)
@@ -164,9 +170,12 @@ def _of_all(rows: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
 
 
 def _means(names: Sequence[str], table: np.ndarray) -> dict[str, float]:
-    """The mean of each column [N, k] where it is a number; columns that nowhere are one are left out."""
+    """The mean of each column [N, k] where it is finite, which the PSNR of an image without any error is not.
+
+    Columns that nowhere are finite are left out.
+    """
     columns = zip(names, table.T, strict=False)  # the last of `names` are not measured of every network
-    return {name: float(np.nanmean(column)) for name, column in columns if not np.isnan(column).all()}
+    return {name: float(column[ok].mean()) for name, column in columns if (ok := np.isfinite(column)).any()}
 
 
 @torch.no_grad()

@@ -63,10 +63,10 @@ def colourings(
     how: dict[str, Any] = {"protocol": protocol, "compared": measure.PROTOCOLS[protocol]}
     how |= {"photos": len(photos), "reference_photos": len(reference)}
     share = slice(processes.rank(), None, processes.count())
-    photos, reference = photos[share], reference[share]
+    everything, photos, reference = photos, photos[share], reference[share]
     if results is not None:
         side, networks = RESULTS_SIDE, {}
-        found = measure.read(results, photos, side)
+        found = measure.read(results, everything, side, share)
         how["results"] = str(results)
     else:
         pipeline = from_pretrained(checkpoint).to(device or torch.device("cpu"))

@@ -64,6 +64,20 @@ class GrayEncoder(nn.Module):
         return self.encoder(self.embedding(gray.long()) + self.bias, implementation=implementation)
 
 
+DEFAULTS: dict[str, Any] = {  # of a `decoder` section, as the original's
+    "skip": True,
+    "cond_att_act": "identity",
+    "cond_att_init": "glorot_uniform",
+    "cond_mlp": "affine",
+    "cond_mlp_act": "identity",
+    "cond_ln": True,
+    "cond_ln_seq": "sc",
+    "cond_ln_sp_ave": "learnable",
+    "cond_ln_act": "identity",
+    "cond_ln_init": "glorot_uniform",
+}
+
+
 class _Decoder(nn.Module):
     """What the outer and the inner decoder share: position embedding and conditioned residual layers."""
 
@@ -80,8 +94,9 @@ class _Decoder(nn.Module):
         condition_attention: bool,  # what a missing cond_att_* key means
     ) -> None:
         super().__init__()
+        config = DEFAULTS | dict(config)
         hidden, heads = config["hidden_size"], config["num_heads"]
-        self.skip = config.get("skip", True)
+        self.skip = config["skip"]
         if self.skip and encoded != hidden:
             raise ValueError(f"skip needs encoder.hidden_size {encoded} equal to decoder.hidden_size {hidden}")
         self.position = PositionEmbedding(height, width, hidden)
@@ -96,8 +111,8 @@ class _Decoder(nn.Module):
                 context=context,
                 conditioned=conditioned,
                 cond_scale=config.get("cond_att_scale", condition_attention),
-                act=config.get("cond_att_act", "identity"),
-                init=config.get("cond_att_init", "glorot_uniform"),
+                act=config["cond_att_act"],
+                init=config["cond_att_init"],
             )
             for axis, causal in attention * layers
         )
@@ -106,8 +121,8 @@ class _Decoder(nn.Module):
                 hidden,
                 config["ff_size"],
                 context=context,
-                cond_mlp=config.get("cond_mlp", "affine"),
-                act=config.get("cond_mlp_act", "identity"),
+                cond_mlp=config["cond_mlp"],
+                act=config["cond_mlp_act"],
             )
             for _ in self.attention
         )
@@ -116,17 +131,17 @@ class _Decoder(nn.Module):
 
     @staticmethod
     def _norm(config: Mapping[str, Any], height: int, width: int, hidden: int, encoded: int) -> Norm | ConditionalNorm:
-        if not config.get("cond_ln", True):
+        if not config["cond_ln"]:
             return Norm(hidden)
         return ConditionalNorm(
             height,
             width,
             hidden,
             encoded,
-            sequence=config.get("cond_ln_seq", "sc"),
-            average=config.get("cond_ln_sp_ave", "learnable"),
-            act=config.get("cond_ln_act", "identity"),
-            init=config.get("cond_ln_init", "glorot_uniform"),
+            sequence=config["cond_ln_seq"],
+            average=config["cond_ln_sp_ave"],
+            act=config["cond_ln_act"],
+            init=config["cond_ln_init"],
         )
 
     def run_layers(self, x: Tensor, z: Tensor, context: Tensor, *, implementation: str | None) -> Tensor:

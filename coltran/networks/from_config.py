@@ -23,9 +23,13 @@ def build(model_config: Mapping[str, Any]) -> nn.Module:
     """The network of a `model` section, by its `name`, with fresh weights from torch's generator.
 
     Raises:
-        ValueError: an unknown name or option.
+        ValueError: an unknown name or option, or fewer layers than none.
         KeyError: a size without a default is missing.
     """
+    for section in (model_config, model_config.get("encoder") or {}, model_config.get("decoder") or {}):
+        for key, value in section.items():
+            if key.endswith("_layers") and value < 0:
+                raise ValueError(f"{key} must be at least 0, not {value}")
     return choose(NETWORKS, model_config.get("name", ""), "model.name")(model_config)
 
 

@@ -8,6 +8,7 @@ import http.client
 import os
 import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
@@ -66,7 +67,11 @@ def install(output: Path, url: str = URL, progress: Progress | None = None) -> d
 
 
 def _archive(output: Path, url: str) -> Path:
-    return output / url.rsplit("/", 1)[1]
+    parts = urllib.parse.urlsplit(url)
+    name = parts.path.rsplit("/", 1)[-1]
+    if parts.scheme not in ("http", "https", "file") or not name:
+        raise UserError(f"{url} is no address of an archive, such as {URL}.")
+    return output / name
 
 
 def fetch(url: str, target: Path, progress: Progress | None = None) -> Path:

@@ -55,6 +55,8 @@ def prepare(square: np.ndarray, config: Mapping[str, Any], network_name: str) ->
 class _Photographs(Dataset):
     """Sample number -> (arrays of the sample or None, paths that could not be read on the way)."""
 
+    tries_all = False  # whether a sample is None only where no photograph at all can be read
+
     def __init__(self, config: Mapping[str, Any], photos: Photos, network_name: str) -> None:
         if isinstance(photos, (str, Path)):
             self.folder, self.paths = str(photos), list_folder(photos)
@@ -68,6 +70,8 @@ class _Photographs(Dataset):
 
 
 class _TrainingPhotographs(_Photographs):
+    tries_all = True
+
     def __init__(self, config: Mapping[str, Any], photos: Photos, network_name: str, seed: int) -> None:
         super().__init__(config, photos, network_name)
         self.seed = seed
@@ -155,18 +159,25 @@ def _load(dataset: _Photographs, batches: Iterator[list[int]], workers: int) -> 
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # leaves the global random state alone
     )
-    unread: set[str] = set()
+    told: set[str] = set()
+    failures = 0  # in an evaluation one of each photograph
     found = iter(loader)
     try:
         for batch, unreadable in found:
             for message in unreadable:
-                if message not in unread:
-                    unread.add(message)
+                if message not in told:
+                    told.add(message)
                     warnings.warn(f"Skipped: {message}", stacklevel=2)
+            failures += len(unreadable)
             if batch is not None:
                 yield batch
-            elif len(unread) == len(dataset.paths):
+            elif dataset.tries_all or failures == len(dataset.paths):
                 raise image.PhotoError(f"None of the photographs in {dataset.folder} can be read.")
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        reason = "A process that reads photographs was ended, perhaps as there was too little memory"
+        raise UserError(f"{reason}: fewer --workers take less.") from error
     finally:
         # An error keeps its frames and so the workers, which no SIGTERM ends: leaving Python would wait for them.
         if isinstance(found, _MultiProcessingDataLoaderIter):
@@ -235,9 +246,13 @@ def eval_batches(
 
     Raises:
         PhotoError: the folder is missing or empty, or none of its photographs can be read.
+        UserError: `config.eval_batch_size` or the limit is below 1.
     """
     dataset = _EvaluationPhotographs(config, data_dir, network_name)
-    size = batch_size or config["eval_batch_size"]
+    size = config["eval_batch_size"] if batch_size is None else batch_size
+    for name, number in (("config.eval_batch_size", size), ("config.eval_num_examples", 1 if limit is None else limit)):
+        if number < 1:
+            raise UserError(f"{name} must be a whole number from 1 on, not {number}.")
     dataset.paths = dataset.paths[:limit]
     numbers = range(len(dataset.paths))
     part, parts = share

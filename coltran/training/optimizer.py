@@ -139,11 +139,12 @@ def shortened(config: Mapping[str, Any], by: int) -> dict[str, Any]:
     is left as it is, for `coltran.training.step.start` to refuse.
     """
     result: dict[str, Any] = plain(config)
-    for section, key in ((result, "max_train_steps"), (result.get("optimizer") or {}, "decay_steps")):
-        if isinstance(section.get(key), int):
+    optimizer = result.get("optimizer")
+    for section, key in ((result, "max_train_steps"), (optimizer, "decay_steps")):
+        if isinstance(section, dict) and isinstance(section.get(key), int):
             section[key] = math.ceil(section[key] / by)
-    decay = result.get("polyak_decay") or 0
-    if 0 < decay < 1:
+    decay = result.get("polyak_decay")
+    if isinstance(decay, float) and 0 < decay < 1:
         result["polyak_decay"] = decay**by
     return result
 

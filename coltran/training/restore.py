@@ -13,6 +13,7 @@ from torch import nn
 from coltran import checkpoint, networks
 from coltran.checkpoint import CheckpointError
 from coltran.errors import UserError
+from coltran.networks.colorizer import DEFAULTS
 from coltran.networks.layers import plain
 from coltran.original import bundle
 from coltran.original.load import load_tf_network
@@ -60,7 +61,10 @@ def restore(config: Mapping[str, Any], logdir: str | Path, device: torch.device,
     network = checkpoint.load(path)
     there = plain(network.config)  # type: ignore[arg-type]
     if widening and not any(_differences(there, narrow_section(section))):
-        network = widened(network, section)
+        try:
+            network = widened(network, section)
+        except NotImplementedError as error:
+            raise UserError(f"{path} cannot be made wider: {error}.") from error
     elif differences := list(_differences(there, section)):
         raise UserError(f"{path} is of another network than the configuration: {', '.join(differences)}.")
     return Restored(network.to(device), checkpoint.load_step(path) or 0, path)
@@ -81,7 +85,9 @@ def network_section(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = "model") -> Iterator[str]:
-    """What differs between two sections, in keys that both have and that matter."""
+    """What differs between two sections, in keys that matter and that both have, or that have a default."""
+    defaults = DEFAULTS if prefix == "model.decoder" else {}
+    there, here = defaults | dict(there), defaults | dict(here)
     for key in sorted(there.keys() & here.keys()):
         if isinstance(there[key], Mapping) and isinstance(here[key], Mapping):
             yield from _differences(there[key], here[key], f"{prefix}.{key}")

@@ -77,6 +77,12 @@ def resume(training: Training, path: Path) -> None:
             # torch keeps Adam's step counts on the CPU
             target = parameters[name].device if value.shape else torch.device("cpu")
             training.optimizer.state[parameters[name]][slot] = value.to(target, copy=True)
+    slots = {key for key in tensors if key.startswith("optimizer/")}
+    fresh = {
+        f"optimizer/{name}/{slot}" for name, p in parameters.items() for slot in training.optimizer.state.get(p, {})
+    }
+    if missing := sorted(fresh - slots):
+        raise CheckpointError(f"{source} is incomplete: it lacks {missing[0]}.")
     if not isinstance(state.get("step"), int):
         raise CheckpointError(f"{path / 'training.yaml'} names no step.")
     training.step = state["step"]

@@ -25,8 +25,10 @@ from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
 from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
 
-_WHOLE_NUMBERS = {"batch_size": 1, "max_train_steps": 1, "downsample_res": 1, "prepare_photographs": 0}  # least values
-_OPTIONAL = ("downsample_res", "prepare_photographs")
+_WHOLE_NUMBERS = {  # least values
+    "batch_size": 1, "max_train_steps": 1, "eval_batch_size": 1, "downsample_res": 1, "prepare_photographs": 0,
+}  # fmt: skip
+_OPTIONAL = ("eval_batch_size", "downsample_res", "prepare_photographs")
 
 
 class Losses(nn.Module):
@@ -102,7 +104,7 @@ def start(
         network = networks.build(networks.model_config(config)).to(device).train()
         optimizer = build_optimizer(config, network.parameters())
         average = build_average(config, network)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"The configuration cannot be trained: {reason}.") from error
     if where.bfloat16:
