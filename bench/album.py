@@ -42,7 +42,8 @@ def colour(pipeline: Pipeline, photos: Sequence[Path], output: Path, stage: str,
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir()
     clock, processor = time.perf_counter(), time.process_time()
-    if problems := colour_album(pipeline, photos, output, drawing=DRAWING | {"stage": stage}, batch=batch):
+    _, problems = colour_album(pipeline, photos, output, drawing=DRAWING | {"stage": stage}, batch=batch)
+    if problems:
         raise UserError(problems[0])
     clock, processor = time.perf_counter() - clock, time.process_time() - processor
     return {"clock": clock / len(photos), "processor": processor / len(photos)}

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from coltran.cli import progress_bar
 from coltran.console import LOG
@@ -14,28 +17,34 @@ from coltran.files import clear_unfinished
 from coltran.image import PhotoError, list_photos
 from coltran.photo.files import Photograph
 from coltran.photo.hints import Wishes
-from coltran.photo.results import Job, Results
+from coltran.photo.results import EarlierResults, Job, Results
 from coltran.photo.variety import choose_diverse, differences
 from coltran.pipeline import Colorized, Pipeline
 
-ROOM = 1 << 26  # pixels of photographs that are drawn together; the next and the last ones take memory as well
+ROOM = 1 << 26  # pixels of colourings that are made together; the next and the last ones take memory as well
 
 
 def find_photos(named: Sequence[str], output: Path | None) -> tuple[list[Path], list[str]]:
     """The photographs to colour, each once, and a sentence for each name that stands for none.
 
-    Earlier results are no photographs: when a named folder contains the output folder, that is left out.
+    Earlier results are no photographs: when a named folder contains the output folder, that is left out, and when it is
+    that folder or in it, what is a result.
     """
     photos: dict[Path, None] = {}
     problems = []
+    earlier = EarlierResults(output) if output is not None else None
     for name in named:
         try:
             listed = list_photos([name])
         except PhotoError as error:
             problems.append(str(error))
             continue
-        if output is not None and Path(name).resolve() in output.resolve().parents:
-            listed = [photo for photo in listed if output.resolve() not in photo.resolve().parents]
+        if output is not None and earlier is not None and Path(name).is_dir():
+            folder, place = Path(name).resolve(), output.resolve()
+            if folder in place.parents:
+                listed = [photo for photo in listed if place not in photo.resolve().parents]
+            elif folder == place or place in folder.parents:
+                listed = [photo for photo in listed if photo not in earlier]
             if not listed:
                 problems.append(f"The folder {name} holds no photographs but earlier results.")
         photos.update(dict.fromkeys(listed))
@@ -57,8 +66,11 @@ def colour_album(
     diverse: int | None = None,
     wishes: Wishes | None = None,
     noted: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Colours photographs into a folder; returns a sentence for each that could not be.
+) -> tuple[list[Path], list[str]]:
+    """Colours photographs into a folder.
+
+    Returns:
+        the photographs whose results are there now, and a sentence for each that could not be coloured.
 
     Args:
         output: the folder, which exists.
@@ -72,7 +84,7 @@ def colour_album(
         skip_existing: leave photographs that an earlier run with the same options has finished.
 
     Raises:
-        OSError: a result cannot be written; those before it are whole.
+        OSError: nothing can be written any more, as on a full disk; what was made before is whole and recorded.
     """
     count = best or (samples if diverse is None else diverse + 1)
     asked = {"samples": samples, "best": best, "diverse": diverse, "quality": quality}
@@ -80,11 +92,38 @@ def colour_album(
     results = Results(photos, output, options=options, count=count, format=format, quality=quality)
     jobs = [job for job in results.jobs if not (skip_existing and results.is_done(job))]
     problems: list[str] = []
+    try:
+        _colour(
+            pipeline,
+            results,
+            jobs,
+            problems,
+            drawing=drawing,
+            samples=samples,
+            batch=batch,
+            diverse=diverse,
+            wishes=wishes,
+        )
+    except OSError:
+        for problem in problems:  # what ends the run is told after them
+            LOG.error("%s", problem)
+        raise
+    finished = [job for job in results.jobs if job not in jobs or str(job.photo) in results.made]
+    results.write_contact_sheet(finished)
+    clear_unfinished(output)
+    return [job.photo for job in finished], problems
+
+
+def _colour(
+    pipeline: Pipeline, results: Results, jobs: Sequence[Job], problems: list[str], *, drawing: Mapping[str, Any],
+    samples: int, batch: int, diverse: int | None, wishes: Wishes | None,
+) -> None:  # fmt: skip
+    best = results.count if diverse is None else None
     with progress_bar() as progress, ThreadPoolExecutor(1) as writer:
         overall = progress.add_task("photographs", total=len(jobs), visible=len(jobs) > 1)
         task = progress.add_task("reading", total=None)
         writing: Future[None] | None = None
-        for found in _read_ahead(results, jobs, max(1, batch // samples), problems):
+        for found in _read_ahead(results, jobs, max(1, batch // samples), best or samples, problems):
             name = found[0][0].photo.name if len(found) == 1 else f"{len(found)} photographs"
 
             def report(stage: str, done: int, total: int, name: str = name) -> None:
@@ -92,23 +131,24 @@ def colour_album(
 
             images = [photo.pixels for _, photo in found]
             coloured = pipeline.colour(
-                images, [wishes] if wishes else None, samples=samples, batch_size=batch, progress=report, **drawing
-            )
+                images, [wishes] if wishes else None, samples=samples, best=best, batch_size=batch, progress=report,
+                **drawing,
+            )  # fmt: skip
             if writing is not None:
                 writing.result()
-            writing = writer.submit(_write, results, found, coloured, diverse)
+            writing = writer.submit(_write, results, found, coloured, diverse, problems)
             progress.advance(overall, len(found))
         if writing is not None:
             writing.result()
-    results.write_contact_sheet()
-    clear_unfinished(output)
-    return problems
 
 
 def _read_ahead(
-    results: Results, jobs: Sequence[Job], count: int, problems: list[str]
+    results: Results, jobs: Sequence[Job], count: int, kept: int, problems: list[str]
 ) -> Iterator[list[tuple[Job, Photograph]]]:
-    """The photographs that can be read, up to `count` or `ROOM` pixels at a time; the next are read meanwhile."""
+    """The photographs that can be read, up to `count` or, with `kept` colourings of each, `ROOM` pixels at a time.
+
+    The next ones are read meanwhile.
+    """
     left = iter(jobs)
 
     def read() -> list[tuple[Job, Photograph]]:
@@ -120,7 +160,7 @@ def _read_ahead(
                 problems.append(str(error))
                 continue
             found.append((job, photo))
-            pixels += photo.pixels.shape[0] * photo.pixels.shape[1]
+            pixels += kept * photo.pixels.shape[0] * photo.pixels.shape[1]
             if len(found) == count or pixels >= ROOM:
                 break
         return found
@@ -132,17 +172,33 @@ def _read_ahead(
             yield found
 
 
+# What is wrong with one result's name alone.
+_OF_ONE_FILE = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EINVAL)
+
+
 def _write(
-    results: Results, found: Sequence[tuple[Job, Photograph]], coloured: Sequence[Colorized], diverse: int | None
+    results: Results,
+    found: Sequence[tuple[Job, Photograph]],
+    coloured: Sequence[Colorized],
+    diverse: int | None,
+    problems: list[str],
 ) -> None:
-    for (job, photo), one in zip(found, coloured, strict=True):
-        bits = [-log_prob for log_prob in one.log_prob]
-        order = sorted(range(len(bits)), key=lambda s: bits[s])[: results.count]
-        if diverse is not None:
-            order = choose_diverse(differences(one.images), order[0], diverse)
-        results.write(job, photo, one.images, one.gray, bits, order)
-        LOG.info("%s", f"{job.photo} -> {results.sheet(job)}")
-        if one.effective is not None:
-            particles = results.options["particles"]
-            LOG.info("  effective sample size: at least %.1f of %d particles", one.effective, particles)
-    results.save_record()
+    try:
+        for (job, photo), one in zip(found, coloured, strict=True):
+            if diverse is not None:
+                likeliest = int(np.argmax(one.log_prob))
+                one = one.choose(choose_diverse(differences(one.images), likeliest, diverse))
+            bits = [-log_prob for log_prob in one.log_prob]
+            try:
+                results.write(job, photo, one.images, one.gray, bits, one.samples)
+            except OSError as error:
+                if error.errno not in _OF_ONE_FILE:
+                    raise
+                problems.append(f"{job.photo} is not coloured: {error.filename}: {error.strerror}.")
+                continue
+            LOG.info("%s", f"{job.photo} -> {results.sheet(job)}")
+            if one.effective is not None:
+                particles = results.options["particles"]
+                LOG.info("  effective sample size: at least %.1f of %d particles", one.effective, particles)
+    finally:
+        results.save_record()

@@ -146,7 +146,8 @@ class Colourist:
             try:
                 with fsspec.open(path, "rb") as file:
                     photo = files.read(path, file)
-                files.check_side(photo.pixels, self.order.format or photo.format)
+                if self.order.drawing["size"] == "original":
+                    files.check_side(photo.pixels, self.order.format or photo.format)
             except PhotoError as error:
                 rows.append(row | {"error": str(error)})
             except (OSError, ImportError) as error:
@@ -155,7 +156,9 @@ class Colourist:
                 read.append((row, name, photo))
         drawing = dict(self.order.drawing) | {"seed": [row["seed"] for row, _, _ in read]}
         images = [photo.pixels for _, _, photo in read]
-        coloured = self.pipeline.colour(images, samples=self.order.samples, batch_size=self.order.batch, **drawing)
+        coloured = self.pipeline.colour(
+            images, samples=self.order.samples, best=self.order.best, batch_size=self.order.batch, **drawing
+        )
         for (row, name, photo), results in zip(read, coloured, strict=True):
             rows += [row | result for result in self._write(name, photo, results, row["seed"])]
         seconds = (time.perf_counter() - start) / len(batch)
@@ -164,16 +167,15 @@ class Colourist:
     def _write(self, name: str, photo: files.Photograph, results: Colorized, seed: int) -> Iterator[dict[str, Any]]:
         """Writes the likeliest colourings of a photograph; what is particular to each."""
         format = self.order.format or photo.format
-        likely = sorted(range(len(results.images)), key=lambda s: -results.log_prob[s])[: self.order.best]
-        for k, s in enumerate(likely):
+        for k, (image, log_prob, s) in enumerate(zip(results.images, results.log_prob, results.samples, strict=True)):
             file = f"{name}-{k}{files.FORMATS[format]}"
             path = Path(self.order.output, file)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_colouring(
-                results.images[s], path, photo, dict(self.order.drawing) | {"seed": seed}, format=format,
-                quality=self.order.quality, sample=s, bits=-results.log_prob[s],
+                image, path, photo, dict(self.order.drawing) | {"seed": seed}, format=format,
+                quality=self.order.quality, sample=s, bits=-log_prob,
             )  # fmt: skip
-            yield {"file": file, "sample": s, "log_probability": results.log_prob[s]}
+            yield {"file": file, "sample": s, "log_probability": log_prob}
 
 
 def colour_on_ray(

@@ -35,7 +35,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +48,7 @@ from coltran.photo import files
 from coltran.photo.results import RECORD, load_record
 from coltran.pipeline import ESTIMATE, STAGES, from_pretrained
 from coltran.sampling.estimates import ESTIMATES
+from coltran_kernels.shapes import SMALLEST
 
 # Options of `Pipeline.colour`.
 DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "estimate", "norm", "fit", "size", "precision")
@@ -58,9 +58,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a usage error leaves the program with exit code 2."""
     parser = Parser("colorize", __doc__)
     count = cli.at_least(1)
-    temperature = cli.number(float, lambda value: 0 < value < math.inf, "a number above 0")
+    temperature = cli.number(float, lambda value: SMALLEST <= value <= 1 / SMALLEST, "a number above 0")
     quality = cli.number(int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
-    share = cli.number(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
+    share = cli.number(float, lambda value: SMALLEST <= value <= 1, "a number above 0 and at most 1")
 
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="a photograph, or a folder of photographs")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
@@ -148,13 +148,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     arguments = parse_arguments(argv)
     if arguments.ray is not None:
-        return _report(_on_ray(arguments), arguments)
+        return _report((), _on_ray(arguments), arguments)
     device = cli.use_machine(arguments)
     if arguments.precision == "bfloat16":
         if device.type not in ("cpu", "cuda"):
             raise UserError(f"--precision=bfloat16 colours on a CPU or a GPU; {device} takes --precision=float32.")
         require_bfloat16(device)
     photos, problems = find_photos(arguments.photos, arguments.output)
+    finished: list[Path] = []
     if wishes.are_given(arguments) and len(photos) > 1:
         raise UsageError(f"Hints and --redraw are for one photograph, and there are {len(photos)}.")
     if photos:
@@ -166,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         drawing = {name: getattr(arguments, name) for name in DRAWING}
         wished = wishes.of_photograph(arguments, pipeline, photos[0], drawing) if wishes.are_given(arguments) else None
         arguments.output.mkdir(parents=True, exist_ok=True)
-        problems += colour_album(
+        finished, failed = colour_album(
             pipeline,
             photos,
             arguments.output,
@@ -181,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             wishes=wished,
             noted=wishes.noted(arguments) | {"checkpoint": _everywhere(arguments.checkpoint)},
         )
-    return _report(problems, arguments)
+        problems += failed
+    return _report(finished, problems, arguments)
 
 
 def _on_ray(arguments: argparse.Namespace) -> list[str]:
@@ -215,13 +217,14 @@ def _everywhere(checkpoint: Path | None) -> str | None:
     return str(checkpoint.resolve() if checkpoint.exists() else checkpoint) if checkpoint else None
 
 
-def _report(problems: list[str], arguments: argparse.Namespace) -> int:
-    """Says what went wrong, and for --json what colourings.json holds; returns the exit code."""
+def _report(finished: Sequence[Path], problems: Sequence[str], arguments: argparse.Namespace) -> int:
+    """Says what went wrong, and for --json what colourings.json holds of these photographs; returns the exit code."""
     for problem in problems:
         LOG.error("%s", problem)
     if arguments.json:
-        photos = load_record(arguments.output / RECORD)
-        print(json.dumps({"output": str(arguments.output), "photos": photos, "problems": problems}))
+        record = load_record(arguments.output / RECORD)
+        photos = {name: record[name] for name in map(str, finished) if name in record}
+        print(json.dumps({"output": str(arguments.output), "photos": photos, "problems": list(problems)}))
     return 1 if problems else 0
 
 

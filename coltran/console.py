@@ -27,7 +27,9 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         aside = self.json or record.levelno >= logging.WARNING
         text = os.fsencode(record.getMessage()).decode(errors="replace")  # names of files may be in any encoding
-        print(text, file=sys.stderr if aside else sys.stdout, flush=True)
+        stream = sys.stderr if aside else sys.stdout
+        encoding = stream.encoding or "utf-8"  # which may have no way to write some of them
+        print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
 
 
 _console = _Console()

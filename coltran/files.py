@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import tempfile
@@ -21,7 +22,8 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     When the block raises, the temporary file vanishes and whatever was at `path` stays.
     """
-    temporary = path.with_name(f"{WRITING}{os.getpid()}@{platform.node()}@{path.name}")
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # the name itself may be as long as names can be
+    temporary = path.with_name(f"{WRITING}{os.getpid()}@{platform.node()}@{short}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from math import log
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from coltran import checkpoint, hub
 from coltran.checkpoint import CheckpointError
-from coltran.image import PhotoError, area_resize, image_to_rgb, labels_to_colors
+from coltran.image import PhotoError, area_resize, labels_to_colors
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
@@ -61,6 +62,7 @@ class Colorized:
     gray: np.ndarray  # uint8 [H, W], what was coloured, at their size
     log_prob: list[float]  # of each image's coarse colours under the colorizer: mean log2 a pixel, so -bits a pixel
     labels: list[np.ndarray]  # those coarse colours: int64 [h, w] each, for `kept`
+    samples: list[int]  # which of the samples that were drawn each one is
     effective: float | None = None  # with particles: the least effective sample size after any row
 
     def choose(self, order: Sequence[int]) -> Colorized:
@@ -70,6 +72,7 @@ class Colorized:
             images=[self.images[s] for s in order],
             log_prob=[self.log_prob[s] for s in order],
             labels=[self.labels[s] for s in order],
+            samples=[self.samples[s] for s in order],
         )
 
 
@@ -140,6 +143,7 @@ class Pipeline:
         wishes: Sequence[Wishes] | None = None,
         *,
         samples: int = 1,
+        best: int | None = None,
         particles: int = 1,
         seed: int | Sequence[int] | None = 0,
         temperature: float = 1.0,
@@ -168,6 +172,8 @@ class Pipeline:
             wishes: what is imposed on each photograph, in its own pixels (`coltran.photo.hints`); default nothing.
             samples: how many colourings. The k-th depends on the seed and on k alone: more
                 samples begin with the same ones.
+            best: of the samples only the likeliest so many are upsampled and given, the likeliest first; None gives
+                all, in the order in which they are numbered.
             particles: beyond 1, so many colourings of each photograph are drawn together, and those that agree with
                 what is imposed are gone on from (`coltran.sampling.particles`); the samples are chosen from them at the
                 end.
@@ -199,12 +205,16 @@ class Pipeline:
             raise ValueError(f"the stages of this pipeline are {', '.join(self.stages)}, got {stage!r}")
         if samples < 1 or batch_size < 1:
             raise ValueError(f"samples and batch_size must be at least 1, got {samples} and {batch_size}")
+        if best is not None and not 1 <= best <= samples:
+            raise ValueError(f"best must be from 1 to the {samples} samples, got {best}")
         if particles < 1 or 1 < particles < samples:
             raise ValueError(f"particles must be 1, or at least the {samples} samples, got {particles}")
         if seed is None:
             seed = secrets.randbits(64)
         report = progress or (lambda stage, done, total: None)
-        seeds = seed if isinstance(seed, Sequence) else [seed] * len(images)
+        seeds = [index(number) for number in (seed if isinstance(seed, Sequence) else [seed] * len(images))]
+        if len(seeds) != len(images):
+            raise ValueError(f"{len(seeds)} seeds for {len(images)} photographs")
         strips = []
         for n, (image, wish) in enumerate(zip(images, wishes or [Wishes()] * len(images), strict=True)):
             view = self.look(image, fit)
@@ -227,15 +237,19 @@ class Pipeline:
                 draw_particles(self.colorizer, strip, samples=samples, progress=report_strip, **options)
 
         results = []
-        drawn = [(strip.view, labels) for strip in strips for labels in strip.labels]
+        orders = [list(range(samples)) for _ in strips]
+        if best is not None:
+            orders = [sorted(range(samples), key=lambda s: -float(strip.log_prob[s]))[:best] for strip in strips]
+        kept = len(orders[0]) if orders else 0
+        drawn = [(strip.view, strip.labels[s]) for strip, order in zip(strips, orders, strict=True) for s in order]
         with closing(spread(lambda one: upsample(*one), drawn, self.device)) as upsampled:
-            for strip in strips:
+            for strip, order in zip(strips, orders, strict=True):
                 colours = []
-                for image in islice(upsampled, samples):
+                for image in islice(upsampled, kept):
                     colours.append(image)
                     if stage != "coarse":
-                        report(stage, strip.number * samples + len(colours), len(strips) * samples)
-                log_prob = [float(total) / log(2) / strip.given.numel() for total in strip.log_prob]
+                        report(stage, strip.number * kept + len(colours), len(strips) * kept)
+                log_prob = [float(strip.log_prob[s]) / log(2) / strip.given.numel() for s in order]
                 if size == "original":
                     luma = luminance(strip.view.photo)
                     kind = strip.view.photo.dtype.type
@@ -243,7 +257,8 @@ class Pipeline:
                     gray = np.rint(luma).astype(np.uint8)
                 else:
                     gray = strip.view.gray_high if stage == "final" else strip.view.gray_low
-                results.append(Colorized(colours, gray, log_prob, list(strip.labels.numpy()), strip.effective))
+                labels = [strip.labels[s].numpy() for s in order]
+                results.append(Colorized(colours, gray, log_prob, labels, order, strip.effective))
         return results
 
     def look(self, image: Photo, fit: str = "stretch") -> View:
@@ -289,7 +304,7 @@ def read_photo(image: Photo) -> np.ndarray:
         return files.read(image).pixels
     if isinstance(image, Image.Image):
         try:
-            return image_to_rgb(image)
+            return files.of_image(image.copy()).pixels
         except (OSError, ValueError) as error:
             raise PhotoError(f"The image cannot be read: {error}.") from error
     if image.dtype == np.uint16 and image.ndim == 2 and image.size:

@@ -32,9 +32,9 @@ from coltran.files import check_output
 from coltran.image import PhotoError
 from coltran.photo.ask import Place, ask
 from coltran.photo.files import write_png
-from coltran.photo.hints import Hint
+from coltran.photo.hints import Hint, HintError
 from coltran.photo.overlay import LONGEST, heat
-from coltran.photo.results import name_results
+from coltran.photo.results import EarlierResults, name_results
 from coltran.photo.view import View
 from coltran.pipeline import Pipeline, from_pretrained
 from coltran.sampling.assess import MOST_BITS, assess
@@ -157,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pipeline = from_pretrained(arguments.checkpoint).to(device)
         if arguments.output:
             arguments.output.mkdir(parents=True, exist_ok=True)
+            inputs, earlier = {photo.resolve() for photo in photos}, EarlierResults(arguments.output)
         with cli.progress_bar() as progress:
             task = progress.add_task("photographs", total=len(photos))
             for job in name_results(photos):
@@ -171,9 +172,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                         answer = {"photo": str(job.photo), "bits_per_pixel": round(bits, 4)}
                     found.append(answer)
                     if arguments.output:
-                        kind = "entropy" if arguments.ask else "surprise"
-                        write_png(picture, arguments.output / f"{job.name}-{kind}.png")
-                except PhotoError as error:
+                        target = arguments.output / f"{job.name}-{'entropy' if arguments.ask else 'surprise'}.png"
+                        if target.resolve() in inputs or (target.exists() and target not in earlier):
+                            raise PhotoError(f"The map of {job.photo} is not written: it would replace {target}.")
+                        write_png(picture, target)
+                except (PhotoError, HintError) as error:
                     problems.append(str(error))
                 progress.advance(task)
     if not arguments.ask:

@@ -98,8 +98,10 @@ def of_photograph(arguments: argparse.Namespace, pipeline: Pipeline, path: Path,
     if arguments.redraw is None:
         return Wishes(hints)
     first = dict(options) | {"stage": "coarse", "size": "network"}
-    particles = arguments.particles if hints and arguments.particles else 1  # without hints it was drawn without them
-    kept = pipeline(photo, hints=hints, samples=arguments.keep + 1, particles=particles, **first).labels[-1]
+    left, top, right, bottom = arguments.redraw
+    outside = [hint for hint in hints if not (left <= hint.x < right and top <= hint.y < bottom)]
+    particles = arguments.particles if outside and arguments.particles else 1  # without hints it was drawn without them
+    kept = pipeline(photo, hints=outside, samples=arguments.keep + 1, particles=particles, **first).labels[-1]
     return Wishes(hints, kept, arguments.redraw)
 
 

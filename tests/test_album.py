@@ -29,5 +29,5 @@ def test_large_photographs_are_drawn_a_few_at_a_time(tmp_path, monkeypatch, room
     drawing = {"seed": 0, "stage": "coarse", "fit": "stretch", "size": "original"}
     (tmp_path / "out").mkdir()
     photos = list_photos([tmp_path / "photos"])
-    (problem,) = album.colour_album(tiny_pipeline(), photos, tmp_path / "out", drawing=drawing, batch=3)
+    _, (problem,) = album.colour_album(tiny_pipeline(), photos, tmp_path / "out", drawing=drawing, batch=3)
     assert drawn == expected and "p1.png" in problem

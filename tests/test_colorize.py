@@ -18,6 +18,7 @@ from PIL import Image
 from coltran import cli, colorize, pipeline
 from coltran.photo import files, sheets
 from coltran.photo.recolour import LUMA, luminance
+from coltran.photo.results import Results
 from coltran.pipeline import Pipeline, from_pretrained
 from tests.tiny import save_tiny_networks
 
@@ -179,7 +180,7 @@ def test_what_another_photograph_has_replaced_is_drawn_again(here, capsys):
 def test_every_option_of_drawing_reaches_the_pipeline():
     given = set(vars(colorize.parse_arguments(["a.png", "-o", "out"])))
     taken = set(inspect.signature(pipeline.Pipeline.colour).parameters)
-    assert given & taken - {"samples", "particles"} == set(colorize.DRAWING)  # the two have a way of their own
+    assert given & taken - {"samples", "best", "particles"} == set(colorize.DRAWING)  # those have a way of their own
 
 
 def test_folders_are_coloured_with_their_subfolders(here):
@@ -211,6 +212,89 @@ def test_a_folder_of_nothing_but_results_is_reported(here, capsys):
     make_photo("album/out/a-0.png")
     assert colorize.main(["album", "-o", "album/out"]) == 1
     assert "holds no photographs but earlier results" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_result_is_never_replaced(here, capsys):
+    make_photo("holiday.png")
+    make_photo("holiday-1.png", 1)
+    before = Path("holiday-1.png").read_bytes()
+    assert colorize.main(["holiday.png", "-o", ".", "--samples", "2"]) == 1
+    assert Path("holiday-1.png").read_bytes() == before
+    assert "its result would replace holiday-1.png" in capsys.readouterr().err
+    Path("holiday-1.png").unlink()
+    for _ in range(2):  # the second time its own results are there
+        assert colorize.main(["holiday.png", "-o", ".", "--samples", "2"]) == 0
+    Path("colourings.json").unlink()
+    assert colorize.main(["holiday.png", "-o", ".", "--samples", "2"]) == 0  # they say themselves that they are ours
+
+
+def test_results_in_the_named_folder_itself_are_no_photographs(here):
+    make_photo("album/a.png")
+    make_photo("album/b.jpg", 1)
+    for _ in range(2):
+        assert colorize.main(["album", "-o", "album"]) == 0
+    assert results("album") == [
+        "a-0.png", "a-sheet.png", "a.png", "b-0.jpg", "b-sheet.png", "b.jpg", "colourings.json", "contact_sheet.png",
+    ]  # fmt: skip
+    for _ in range(2):
+        Path("other").mkdir(exist_ok=True)
+        assert colorize.main(["album/a.png", "other", "-o", "other"]) in (0, 1)  # the first time it is empty
+    assert "a-0-0.png" not in results("other")
+
+
+def test_a_photograph_that_is_another_one_now_is_not_skipped(here):
+    make_photo("cat.png")
+    colorize.main(["cat.png", "-o", "out", "--skip-existing"])
+    before = Path("out/cat-0.png").read_bytes()
+    colorize.main(["cat.png", "-o", "out", "--skip-existing"])
+    assert Path("out/cat-0.png").read_bytes() == before
+    make_photo("cat.png", 1)
+    colorize.main(["cat.png", "-o", "out", "--skip-existing"])
+    assert Path("out/cat-0.png").read_bytes() != before
+
+
+@pytest.mark.parametrize("batch", ["1", "16"])
+def test_a_result_that_cannot_be_written_keeps_no_other_from_being(here, capsys, batch):
+    for seed, name in enumerate(("a", "m" * 249, "z")):
+        make_photo(f"album/{name}.png", seed)
+    Path("album/b.png").write_text("broken")
+    assert colorize.main(["album", "-o", "out", "--batch", batch]) == 1
+    assert {"a-0.png", "z-0.png"} <= set(results())
+    assert set(record("out")) == {"album/a.png", "album/z.png"}
+    told = capsys.readouterr().err
+    assert "b.png is not an image" in told and "File name too long" in told
+
+
+def test_only_the_best_are_upsampled(here, monkeypatch):
+    upsampled = []
+    plain = Pipeline._upsample
+    monkeypatch.setattr(
+        Pipeline, "_upsample", lambda self, *given, **options: upsampled.append(1) or plain(self, *given, **options)
+    )
+    make_photo("cat.png")
+    colorize.main(["cat.png", "-o", "out", "--samples", "5", "--best", "2"])
+    assert len(upsampled) == 2
+
+
+def test_two_runs_into_one_folder_both_stand_in_the_record(here):
+    for seed, name in enumerate("ab"):
+        make_photo(f"{name}.png", seed)
+    first, second = (
+        Results([Path(f"{name}.png")], here, options={}, count=1, format=None, quality=95) for name in "ab"
+    )
+    for found, name in ((first, "a"), (second, "b")):
+        found.made[f"{name}.png"] = {"colourings": [{"file": f"{name}-0.png"}]}
+    second.save_record()
+    first.save_record()
+    assert set(json.loads(Path("colourings.json").read_text())) == {"a.png", "b.png"}
+
+
+def test_json_tells_of_this_run_alone(here, capsys):
+    for seed, name in enumerate("ab"):
+        make_photo(f"{name}.png", seed)
+    colorize.main(["a.png", "-o", "out", "--quiet"])
+    colorize.main(["b.png", "-o", "out", "--quiet", "--json"])
+    assert set(json.loads(capsys.readouterr().out)["photos"]) == {"b.png"}
 
 
 def test_no_photograph_is_replaced_by_a_result(here, capsys):

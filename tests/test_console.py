@@ -167,6 +167,13 @@ def test_colours_are_forced_and_forbidden_as_elsewhere(monkeypatch, environment,
     assert ("photographs" in out.getvalue()) == animated
 
 
+def test_a_name_that_the_terminal_cannot_write_is_written_as_well_as_it_can(monkeypatch):
+    plain = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(plain, "latin-1", write_through=True))
+    console.LOG.info("%s", "фото.jpg")
+    assert plain.getvalue() == b"????.jpg\n"
+
+
 def test_the_version_is_the_same_everywhere():
     assert f'\nversion = "{coltran.__version__}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 

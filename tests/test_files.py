@@ -56,6 +56,13 @@ def _left(folder: Path, number: int, host: str = platform.node()) -> Path:
     return path
 
 
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
+    path = tmp_path / ("x" * 251 + ".png")
+    with written_whole(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+
+
 def test_what_killed_writers_left_is_cleared_and_nothing_else(tmp_path):
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
@@ -70,4 +77,6 @@ def test_what_killed_writers_left_is_cleared_and_nothing_else(tmp_path):
 
 def test_an_unfinished_file_is_known_by_its_writer(tmp_path):
     with written_whole(tmp_path / "a@b.png") as temporary:
-        assert temporary == _left(tmp_path, os.getpid())
+        assert temporary.name.startswith(f".writing-{os.getpid()}@{platform.node()}@")
+        assert (temporary.parent, temporary.suffix) == (tmp_path, ".png")
+        temporary.touch()

@@ -313,3 +313,21 @@ def test_every_kind_of_image_is_turned_upright_with_its_alpha(tmp_path, mode):
     photo = files.read(tmp_path / "a.png")
     assert photo.pixels.shape[:2] == (5, 3)
     assert photo.alpha is None or photo.alpha.shape == (5, 3)
+
+
+def test_transparency_of_16_bits_of_gray_stays_and_is_white(tmp_path):
+    values = np.array([[0, 40000], [65535, 12]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=40000)
+    found = files.read(tmp_path / "a.png")
+    assert found.alpha is not None
+    assert found.alpha.tolist() == [[255, 0], [255, 255]]
+    assert found.pixels.tolist() == [[0, 65535], [65535, 12]]
+
+
+@pytest.mark.parametrize("a", [0.0, -1.0])
+def test_a_gray_profile_without_sense_changes_nothing(a):
+    """A parametric curve of kind 1, of which a is what x is multiplied by, and a power below 0."""
+    curve = struct.pack(">4s4xHxx3i", b"para", 1, round(-65536), round(65536 * a), 0)
+    profile = bytes(128) + struct.pack(">I4sII", 1, b"kTRC", 144, len(curve)) + curve
+    values = np.arange(0, 65536, 4369, dtype=np.uint16).reshape(4, 4)
+    np.testing.assert_array_equal(profiles.gray_to_srgb(values, profile), values)

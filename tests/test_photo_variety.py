@@ -10,6 +10,12 @@ from coltran.photo.lab import to_ab
 from coltran.photo.variety import choose_diverse, differences
 
 
+def test_colourings_of_16_bits_differ_as_those_of_8_bits():
+    images = [np.random.default_rng(seed).integers(0, 256, (9, 9, 3), dtype=np.uint8) for seed in range(3)]
+    wide = [image.astype(np.uint16) * 257 for image in images]
+    np.testing.assert_allclose(differences(wide), differences(images), rtol=1e-3)
+
+
 def test_grays_have_no_a_and_b():
     assert np.abs(to_ab(np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1))).max() < 0.2  # OpenCV's tables
 

@@ -15,7 +15,7 @@ from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError, area_resize, center_square, rgb_to_gray
 from coltran.networks.colorizer import Colorizer
 from coltran.photo import squares
-from coltran.photo.hints import Box, Hint, hinted_labels
+from coltran.photo.hints import Box, Hint, HintError, hinted_labels
 from coltran.photo.recolour import luminance, recolour, without_specks
 from coltran.pipeline import Pipeline, from_pretrained
 from coltran.sampling import sample, upsample_color, upsample_space
@@ -392,3 +392,38 @@ def test_photographs_can_have_a_seed_each(tiny, photo):
     for found, seed in zip(each, (3, 4), strict=True):
         np.testing.assert_array_equal(found.images, tiny(photo, samples=2, seed=seed).images)
     assert not np.array_equal(each[0].images, each[1].images)
+
+
+def test_the_best_samples_are_those_of_all(tiny):
+    photo = np.random.default_rng(0).integers(0, 256, (12, 15, 3), dtype=np.uint8)
+    every, best = tiny(photo, samples=5, seed=3), tiny(photo, samples=5, best=2, seed=3)
+    order = sorted(range(5), key=lambda s: -every.log_prob[s])[:2]
+    assert (best.samples, best.log_prob) == (order, [every.log_prob[s] for s in order])
+    for image, s in zip(best.images, order, strict=True):
+        np.testing.assert_array_equal(image, every.images[s])
+
+
+def test_a_pillow_image_is_read_as_its_file_is(tiny, tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (12, 15), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        found = tiny(image).images[0]
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found, tiny(tmp_path / "a.png").images[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"seed": [1, 2]}, ValueError),
+        ({"seed": 3.7}, TypeError),
+        ({"best": 2}, ValueError),
+        ({"redraw": Box(0, 0, 5, 5)}, HintError),
+        ({"hints": [Hint(3, 3, (999, 0, 0))]}, HintError),
+        ({"hints": [Hint(3, 3, (9, 0, 0), -5)]}, HintError),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_meant_is_refused(tiny, options, kind):
+    with pytest.raises(kind):
+        tiny(np.zeros((12, 15, 3), np.uint8), **options)

@@ -130,3 +130,18 @@ def test_bad_files_are_reported_and_the_rest_is_scored(here, capsys):
 def test_what_makes_no_sense_is_one_sentence(here, monkeypatch, capsys, arguments, code, sentence):
     assert run(monkeypatch, *arguments) == code
     assert sentence in capsys.readouterr().err
+
+
+def test_a_map_replaces_no_photograph(here, capsys):
+    photo = Path("a.png").read_bytes()
+    Path("a-surprise.png").write_bytes(photo)
+    assert score.main(["a.png", "a-surprise.png", "-o", "."]) == 1
+    assert Path("a-surprise.png").read_bytes() == photo
+    assert "would replace a-surprise.png" in capsys.readouterr().err
+
+
+def test_a_hint_outside_one_photograph_keeps_none_from_being_told(here, capsys):
+    Image.new("L", (400, 300), 90).save("wide.png")
+    code = score.main(["a.png", "wide.png", "--ask", "--samples", "16", "--hint", "350,10,#ffffff"])
+    told = capsys.readouterr()
+    assert code == 1 and "wide.png" in told.out and "lies outside" in told.err

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 
 from coltran.files import written_whole
 from coltran.image import PhotoError, gray_values, reading, upright_to_rgb
@@ -23,6 +23,9 @@ _STORAGE = frozenset(
     [*range(254, 268), 273, 700, *range(277, 282), 284, *range(288, 294), 297, 301, *range(317, 326), *range(330, 348)]
     + [*range(512, 522), *range(529, 533), 34675]
 )
+
+
+OURS = "Coloured by coltran"  # what a result's description begins with
 
 
 @dataclass(frozen=True)
@@ -48,25 +51,39 @@ def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
         PhotoError: as of `coltran.image.load_photo`.
     """
     with reading(path), Image.open(file or path) as opened:
-        found, profile = (opened.format or "").lower(), opened.info.get("icc_profile")
-        image = _upright(opened)
-        exif = _exif(opened)  # only now, as it takes the orientation out
-        alpha = None
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            pixels = gray_values(image)
-            pixels = profiles.gray_to_srgb(pixels, profile) if profile else pixels
-        else:
-            if image.has_transparency_data:
-                gray = image.mode in ("LA", "La")
-                image = image.convert("LA" if gray else "RGBA")
-                alpha = np.array(image.getchannel("A"))
-                image = image.getchannel("L") if gray else image.convert("RGB")
-            if profile:
-                plain = image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
-                image = profiles.to_srgb(plain, profile)
-            pixels = upright_to_rgb(image)
+        return of_image(opened)
+
+
+def of_image(opened: Image.Image) -> Photograph:
+    """The photograph that a Pillow image is, as `read` reads it; its EXIF no longer has the orientation then.
+
+    Raises:
+        OSError, ValueError: it cannot be read, as of `coltran.image.image_to_rgb`.
+    """
+    if not opened.width * opened.height:
+        raise ValueError("it has no pixels")
+    found, profile = (opened.format or "").lower(), opened.info.get("icc_profile")
+    image = _upright(opened)
+    exif = _exif(opened)  # only now, as it takes the orientation out
+    alpha = None
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        pixels = gray_values(image)
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            alpha = np.where(pixels == clear, 0, 255).astype(np.uint8)
+        pixels = profiles.gray_to_srgb(pixels, profile) if profile else pixels
+    else:
+        if image.has_transparency_data:
+            gray = image.mode in ("LA", "La")
+            image = image.convert("LA" if gray else "RGBA")
+            alpha = np.array(image.getchannel("A"))
+            image = image.getchannel("L") if gray else image.convert("RGB")
+        if profile:
+            plain = image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB")
+            image = profiles.to_srgb(plain, profile)
+        pixels = upright_to_rgb(image)
     if alpha is not None:
-        pixels[alpha == 0] = 255
+        pixels[alpha == 0] = np.iinfo(pixels.dtype).max
     return Photograph(pixels, alpha, {"mpo": "jpeg"}.get(found, found if found in FORMATS else "png"), exif)
 
 
@@ -119,7 +136,7 @@ def write(
         pixels: uint8 or uint16 [H, W, 3]; JPEG and WebP have no room for 16 bits and get 8.
         quality: of JPEG and WebP, 1 to 100; from 90 on JPEG keeps the colours of every pixel.
         exif, alpha: as of `Photograph`; JPEG has no room for an alpha, so the image is laid over white.
-        description: put into EXIF's ImageDescription.
+        description: put into EXIF's ImageDescription; `is_ours` knows by its first words what a run has made.
 
     Raises:
         OSError: it cannot be written; what was there remains.
@@ -137,9 +154,21 @@ def write(
 
 
 def write_png(pixels: np.ndarray, path: Path) -> None:
-    """Writes uint8 [H, W, 3] as a plain PNG, whole or not at all."""
+    """Writes uint8 [H, W, 3] as a PNG that says that it is ours, whole or not at all."""
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Description", OURS)
     with written_whole(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=said)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file says that this program made it, as colourings, sheets and maps do."""
+    try:
+        with Image.open(path) as image:
+            said = image.getexif().get(ExifTags.Base.ImageDescription) or image.info.get("Description")
+    except (*_SENSELESS, Image.DecompressionBombError):
+        return False
+    return str(said).startswith(OURS)
 
 
 def check_side(pixels: np.ndarray, format: str) -> None:

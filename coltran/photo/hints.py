@@ -112,6 +112,9 @@ def hinted_labels(hints: Iterable[Hint], view: View) -> np.ndarray:
     hints = list(hints)
     if not hints:
         return labels
+    for hint in hints:
+        if not (all(0 <= value <= 255 for value in hint.colour) and 0 <= hint.radius < 2**31):
+            raise HintError(f"A hint has a colour of 0 to 255 and a radius from 0 on, which {tuple(hint)} has not.")
     x, y = np.array([hint[:2] for hint in hints]).T
     height, width = view.photo.shape[:2]
     outside = (x < view.left) | (x >= view.left + width) | (y < view.top) | (y >= view.top + height)
@@ -173,5 +176,7 @@ class Wishes(NamedTuple):
         """
         hinted = hinted_labels(self.hints, view)
         if self.kept is None:
+            if self.redraw is not None:
+                raise HintError("A part is drawn anew of a colouring that is kept, and none is given.")
             return hinted
         return np.where(hinted >= 0, hinted, kept_labels(self.kept, self.redraw, view))

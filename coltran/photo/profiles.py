@@ -33,8 +33,11 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 def gray_to_srgb(values: np.ndarray, profile: bytes) -> np.ndarray:
     """uint16 [H, W] of a gray profile as sRGB's, all 16 bits of them; as they are where it is broken or of colours."""
     try:
-        light = _curve(_tag(profile, b"kTRC"), np.linspace(0, 1, 65536))
-    except (struct.error, ValueError, KeyError):
+        with np.errstate(all="ignore"):
+            light = _curve(_tag(profile, b"kTRC"), np.linspace(0, 1, 65536))
+    except (struct.error, ValueError, KeyError, ArithmeticError):
+        return values
+    if not np.isfinite(light).all():
         return values
     encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
     return np.rint(65535 * encoded.clip(0, 1)).astype(np.uint16)[values]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def write_colouring(
         quality=quality,
         exif=photo.exif,
         alpha=center_square(alpha) if alpha is not None and options["fit"] == "crop" else alpha,
-        description=f"Coloured by coltran: seed {options['seed']}, sample {sample}, {bits:.4f} bits a pixel",
+        description=f"{files.OURS}: seed {options['seed']}, sample {sample}, {bits:.4f} bits a pixel",
     )
 
 
@@ -75,7 +76,7 @@ class Results:
     """The results of a run, in one folder.
 
     Args:
-        photos: of the run; none of them is ever replaced.
+        photos: of the run; none of them is ever replaced, nor any other file that is no result.
         output: the folder.
         options: how the run draws, as of `Pipeline.colour`: colourings.json says it of each photograph.
         count: results a photograph.
@@ -90,7 +91,10 @@ class Results:
         self.output, self.options, self.count, self.format, self.quality = output, dict(options), count, format, quality
         self.jobs = name_results(photos)
         self.inputs = {photo.resolve() for photo in photos}
-        self.record = load_record(output / RECORD)
+        self.record = load_record(output / RECORD)  # of earlier runs
+        self.earlier = EarlierResults(output)
+        self.made: dict[str, Any] = {}  # of this run
+        self.digests: dict[Path, str] = {}
 
     def sheet(self, job: Job) -> Path:
         """Where the sheet of a photograph is."""
@@ -100,18 +104,30 @@ class Results:
         """Where its colourings go, where the photograph's own format is `format`.
 
         Raises:
-            PhotoError: one of its results would replace a photograph of this run.
+            PhotoError: one of its results would replace a photograph of this run, or another file that is no result, or
+                has a name that no file can have.
         """
         suffix = files.FORMATS[self.format or format]
         paths = [self.output / f"{job.name}-{k}{suffix}" for k in range(self.count)]
-        if clash := self.inputs.intersection(path.resolve() for path in [*paths, self.sheet(job)]):
-            raise PhotoError(f"{job.photo} is not coloured: its result would replace {min(clash)}.")
+        for path in [*paths, self.sheet(job)]:
+            try:
+                free = self._is_free(path)
+            except OSError as error:
+                raise PhotoError(f"{job.photo} is not coloured: {path}: {error.strerror}.") from error
+            if not free:
+                raise PhotoError(f"{job.photo} is not coloured: its result would replace {path}.")
         return paths
+
+    def _is_free(self, path: Path) -> bool:
+        return path.resolve() not in self.inputs and (not path.exists() or path in self.earlier)
 
     def is_done(self, job: Job) -> bool:
         """Whether an earlier run with the same options has finished this photograph, under the names it has now."""
         found = self.record.get(str(job.photo))
-        if not isinstance(found, dict) or found != self.options | {"colourings": found.get("colourings")}:
+        if not isinstance(found, dict):
+            return False
+        same = {key: value for key, value in found.items() if key not in ("colourings", "sha256")} == self.options
+        if not same or found.get("sha256") not in (None, _digest(job.photo)):  # None: of a version that told none
             return False
         paths = [self.output / name for name in _recorded(found)]
         suffixes = {files.FORMATS[self.format]} if self.format else {path.suffix for path in paths}
@@ -125,8 +141,11 @@ class Results:
             PhotoError: it cannot be read, or its results cannot be written.
         """
         photo = files.read(job.photo)
-        files.check_side(photo.pixels, self.format or photo.format)
+        if self.options.get("size", "original") == "original":
+            cropped = center_square(photo.pixels) if self.options.get("fit") == "crop" else photo.pixels
+            files.check_side(cropped, self.format or photo.format)
         self.targets(job, photo.format)
+        self.digests[job.photo] = _digest(job.photo)
         return photo
 
     def write(
@@ -136,42 +155,64 @@ class Results:
         images: Sequence[np.ndarray],
         gray: np.ndarray,
         bits: Sequence[float],
-        order: Sequence[int],
+        samples: Sequence[int],
     ) -> None:
         """Writes a photograph's colourings and then its sheet, each whole or not at all.
 
         Args:
-            images: uint8 or uint16 [H, W, 3] each, the k-th the sample k.
+            images: uint8 or uint16 [H, W, 3] each, in the order in which they are written.
             gray: uint8 [H, W], what was coloured.
             bits: of each image's colours, a pixel.
-            order: which samples are written, in this order.
+            samples: which of the samples each image is.
         """
         entries, tiles = [], [("gray", gray)]
-        for path, s in zip(self.targets(job, photo.format), order, strict=True):
+        for path, image, its, sample in zip(self.targets(job, photo.format), images, bits, samples, strict=True):
             write_colouring(
-                images[s], path, photo, self.options, format=self.format, quality=self.quality, sample=s, bits=bits[s]
+                image, path, photo, self.options, format=self.format, quality=self.quality, sample=sample, bits=its
             )
-            entries.append({"file": path.name, "sample": s, "bits_per_pixel": round(bits[s], 4)})
-            tiles.append((f"{path.name}: {bits[s]:.2f} bits a pixel", images[s]))
+            entries.append({"file": path.name, "sample": sample, "bits_per_pixel": round(its, 4)})
+            tiles.append((f"{path.name}: {its:.2f} bits a pixel", image))
         files.write_png(sheet_of(tiles), self.sheet(job))
-        written = {entry["file"] for entry in entries}
-        for other, said in list(self.record.items()):  # whose results these replace
-            if written.intersection(_recorded(said)):
-                del self.record[other]
-        self.record[str(job.photo)] = self.options | {"colourings": entries}
+        self.made[str(job.photo)] = self.options | {"colourings": entries, "sha256": self.digests[job.photo]}
 
     def save_record(self) -> None:
-        """Writes colourings.json: what this run and earlier ones put into the folder."""
+        """Writes colourings.json: what this run and others put into the folder."""
+        record = load_record(self.output / RECORD)  # anew: another run may be at work as well
+        written = {name for said in self.made.values() for name in _recorded(said)}
+        kept = {photo: said for photo, said in record.items() if not written.intersection(_recorded(said))}
         with written_whole(self.output / RECORD) as temporary:
-            temporary.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(kept | self.made, indent=1) + "\n", encoding="utf-8")
 
-    def write_contact_sheet(self) -> None:
-        """Writes the sheets of the first photographs one above the other, where there are several photographs."""
+    def write_contact_sheet(self, done: Sequence[Job]) -> None:
+        """Writes the sheets of the first of these photographs one above the other, where the run has several."""
         overview = self.output / "contact_sheet.png"
-        made = [job for job in self.jobs if self.sheet(job).exists()][:STACKED]
-        if len(self.jobs) > 1 and made and overview.resolve() not in self.inputs:
+        made = [job for job in done if self.sheet(job).exists()][:STACKED]
+        if len(self.jobs) > 1 and made and self._is_free(overview):
             sheets = [(job.photo.name, np.asarray(Image.open(self.sheet(job)).convert("RGB"))) for job in made]
             files.write_png(stack_sheets(sheets), overview)
+
+
+class EarlierResults:
+    """Which files of a folder are results: those that say so, and those that its colourings.json names.
+
+    Sheets of earlier versions say nothing; they are known by the names of what stands on them.
+    """
+
+    def __init__(self, output: Path) -> None:
+        record = load_record(output / RECORD)
+        names = {name for said in record.values() for name in _recorded(said)}
+        names |= {f"{Path(name).stem.rpartition('-')[0]}-sheet.png" for name in names}
+        self.named = {(output / name).resolve() for name in [*names, *(["contact_sheet.png"] if record else [])]}
+
+    def __contains__(self, path: Path) -> bool:
+        return path.resolve() in self.named or files.is_ours(path)
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _recorded(said: object) -> list[str]:

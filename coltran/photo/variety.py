@@ -8,18 +8,19 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from coltran.image import to_eight_bits
 from coltran.photo.lab import to_ab
 
 SIDE = 64  # pixels a side at which colourings are compared
 
 
 def differences(images: Sequence[np.ndarray]) -> np.ndarray:
-    """How much colourings of one photograph, uint8 [H, W, 3] each, differ: float32 [N, N].
+    """How much colourings of one photograph, uint8 or uint16 [H, W, 3] each, differ: float32 [N, N].
 
     The mean over the pixels of the distance in CIELAB's a and b, at 64 x 64 pixels.
     """
     small = np.stack([cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in images])
-    ab = to_ab(small)
+    ab = to_ab(to_eight_bits(small) if small.dtype == np.uint16 else small)
     return np.stack([np.linalg.norm(ab - one, axis=-1).mean((1, 2)) for one in ab])
 
 
