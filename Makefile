@@ -46,7 +46,7 @@ SHORTEN ?= 1
 TRAIN = $(BIN)/python -m coltran.train --data_dir=$(PHOTOS)/train --precision=$(PRECISION) --device=$(DEVICE) \
     --shorten=$(SHORTEN)
 small: $(READY)  ## train the small networks on PHOTOS/train in PRECISION on DEVICE, measure them on PHOTOS/valid, put them into the package
-	@echo "Five trainings. On two cores of an AMD EPYC (Zen 4): about seventeen hours, eleven with PRECISION=bfloat16, estimates."
+	@echo "Five trainings. On two cores of an AMD EPYC (Zen 4): about seventeen hours, eleven with PRECISION=bfloat16, estimates; a tenth with SHORTEN=10."
 	$(TRAIN) --config=coltran/configs/narrow_colorizer.py --logdir=$(RUNS)/narrow_colorizer
 	$(TRAIN) --config=coltran/configs/small_colorizer.py --logdir=$(RUNS)/colorizer --pretrain_dir=$(RUNS)/narrow_colorizer
 	$(TRAIN) --config=coltran/configs/small_color_upsampler.py --logdir=$(RUNS)/color_upsampler
