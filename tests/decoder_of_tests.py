@@ -109,3 +109,12 @@ def away_from_boundaries(
     drawn_from = drawn_from.masked_fill(beyond, 0)
     middles = (drawn_from.cumsum(-1) - drawn_from / 2) / drawn_from.sum(-1, keepdim=True)
     return middles.gather(-1, labels[..., None])[..., 0].float(), labels, probabilities
+
+
+def with_short_matrices(weights: DecoderWeights) -> DecoderWeights:
+    """The same with its matrices in float16, between float32 values."""
+    layers = tuple(
+        layer._replace(qkv=layer.qkv.half(), out=layer.out.half(), ff1=layer.ff1.half(), ff2=layer.ff2.half())
+        for layer in weights.layers
+    )
+    return weights._replace(layers=layers, logits=weights.logits.half())

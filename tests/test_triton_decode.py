@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 from concurrent_programs import concurrent_programs
-from decoder_of_tests import SWITCHES, as_double, random_row
+from decoder_of_tests import SWITCHES, as_double, random_row, with_short_matrices
 from tiny import colorizer_config
 
 from coltran.networks.colorizer import Colorizer
@@ -201,11 +201,7 @@ def test_a_dtype_that_it_cannot_serve_is_refused(dtype):
 def test_short_matrices_round_what_they_multiply_and_nothing_else():
     """float16 in bfloat16's place, which the interpreter computes wrongly."""
     weights, terms, uniforms = random_row(2, 5, 32, 32, 2, 40, 2)
-    layers = tuple(
-        layer._replace(qkv=layer.qkv.half(), out=layer.out.half(), ff1=layer.ff1.half(), ff2=layer.ff2.half())
-        for layer in weights.layers
-    )
-    short = weights._replace(layers=layers, logits=weights.logits.half())
+    short = with_short_matrices(weights)
     given = torch.randint(40, (2, 5))
     _, exact, _ = reference.decode_row(*as_double((weights, terms, uniforms)), **(DEFAULTS | {"given": given}))
     _, found, _ = decode_row(short, terms, uniforms, given=given, implementation="triton")

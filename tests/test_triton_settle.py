@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from concurrent_programs import concurrent_programs
-from decoder_of_tests import SETTINGS, random_row
+from decoder_of_tests import SETTINGS, random_row, with_short_matrices
 from settle_cases import Case, check_case
 
 from coltran_kernels import reference, settle_row
@@ -93,11 +93,7 @@ def test_a_dtype_that_it_cannot_serve_is_refused():
 def test_with_short_matrices_both_ways_compute_the_same():
     """float16 in bfloat16's place, which the interpreter computes wrongly."""
     weights, terms, uniforms = random_row(1, 6, 32, 32, 2, 40, 2)
-    layers = tuple(
-        layer._replace(qkv=layer.qkv.half(), out=layer.out.half(), ff1=layer.ff1.half(), ff2=layer.ff2.half())
-        for layer in weights.layers
-    )
-    short = weights._replace(layers=layers, logits=weights.logits.half())
+    short = with_short_matrices(weights)
     given = torch.randint(40, (1, 6))
     expected = decode_launch.decode_row(short, terms, uniforms, **(SETTINGS | {"given": given}))
     found = settle_launch.settle_row(
