@@ -24,11 +24,11 @@ from coltran.pipeline import Colorized, Pipeline
 ROOM = 1 << 26  # pixels of colourings that are made together; the next and the last ones take memory as well
 
 
-def find_photos(named: Sequence[str], output: Path | None) -> tuple[list[Path], list[str]]:
+def find_photos(named: Sequence[str], output: Path | None, *, colourings: bool = False) -> tuple[list[Path], list[str]]:
     """The photographs to colour, each once, and a sentence for each name that stands for none.
 
     Earlier results are no photographs: when a named folder contains the output folder, that is left out, and when it is
-    that folder or in it, what is a result.
+    that folder or in it, what is a result; with `colourings` only sheets and maps, so that colourings can be scored.
     """
     photos: dict[Path, None] = {}
     problems = []
@@ -44,7 +44,7 @@ def find_photos(named: Sequence[str], output: Path | None) -> tuple[list[Path], 
             if folder in place.parents:
                 listed = [photo for photo in listed if place not in photo.resolve().parents]
             elif folder == place or place in folder.parents:
-                listed = [photo for photo in listed if photo not in earlier]
+                listed = [p for p in listed if not (earlier.is_picture(p) if colourings else p in earlier)]
             if not listed:
                 problems.append(f"The folder {name} holds no photographs but earlier results.")
         photos.update(dict.fromkeys(listed))
@@ -108,7 +108,8 @@ def colour_album(
         for problem in problems:  # what ends the run is told after them
             LOG.error("%s", problem)
         raise
-    finished = [job for job in results.jobs if job not in jobs or str(job.photo) in results.made]
+    drawn = set(jobs)
+    finished = [job for job in results.jobs if job not in drawn or str(job.photo) in results.made]
     results.write_contact_sheet(finished)
     clear_unfinished(output)
     return [job.photo for job in finished], problems
@@ -191,6 +192,9 @@ def _write(
             bits = [-log_prob for log_prob in one.log_prob]
             try:
                 results.write(job, photo, one.images, one.gray, bits, one.samples)
+            except PhotoError as error:  # what lies there now is no result
+                problems.append(str(error))
+                continue
             except OSError as error:
                 if error.errno not in _OF_ONE_FILE:
                     raise

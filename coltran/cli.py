@@ -36,8 +36,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Calls `main` and leaves the program with the exit code that it returns (None is 0).
 
     Errors that are nobody's bug become one sentence on stderr: `UserError` (exit code 1, or 2 for
-    `UsageError`), `PhotoError`, `CheckpointError`, `OSError` and a device out of memory (1),
-    Ctrl-C (130). Everything else is a bug and keeps its traceback.
+    `UsageError`), `PhotoError`, `CheckpointError`, `OSError`, a device out of memory and a reading process that
+    was killed (1), Ctrl-C (130). Everything else is a bug and keeps its traceback.
     """
     speak()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
@@ -48,8 +48,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = _fail(str(error), error.exit_code)
     except (PhotoError, CheckpointError) as error:
         code = _fail(str(error), 1)
-    except torch.OutOfMemoryError as error:
-        code = _fail(f"Out of memory, a smaller batch may fit: {str(error).splitlines()[0]}", 1)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            code = _fail(f"Out of memory, a smaller batch may fit: {str(error).splitlines()[0]}", 1)
+        elif str(error).startswith("DataLoader worker"):  # what torch raises wherever the program is just then
+            reason = "A process that reads photographs was ended, perhaps as there was too little memory"
+            code = _fail(f"{reason}: fewer --workers take less.", 1)
+        else:
+            raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader
         code = _fail("Nobody reads the output any more.", 1)
@@ -212,6 +218,8 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
             print(f"  --{name}: {values[name].help}" + ("" if default is None else f" (default: {default})"))
         raise SystemExit(0)
     path, argv = _take_config(argv)
+    if any(re.match(r"--?config\.[\w.]+\[", argument) for argument in argv):
+        raise UsageError("Give a list whole, as in --config.resolution=[128,128].")
     config = load_config(path)
     _make_lists(tuple, config)  # ml_collections has flags for tuples alone
     with config.unlocked():

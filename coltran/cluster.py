@@ -31,7 +31,7 @@ from coltran.files import WRITING
 from coltran.image import PHOTO_SUFFIXES, PhotoError
 from coltran.photo import files
 from coltran.photo.manifest import SCHEMA, Manifest
-from coltran.photo.results import write_colouring
+from coltran.photo.results import check_room, write_colouring
 from coltran.pipeline import Colorized, from_pretrained
 from coltran.sampling import named_seed
 from coltran.sampling.strips import batched
@@ -146,8 +146,7 @@ class Colourist:
             try:
                 with fsspec.open(path, "rb") as file:
                     photo = files.read(path, file)
-                if self.order.drawing["size"] == "original":
-                    files.check_side(photo.pixels, self.order.format or photo.format)
+                check_room(photo, self.order.drawing, self.order.format or photo.format)
             except PhotoError as error:
                 rows.append(row | {"error": str(error)})
             except (OSError, ImportError) as error:

@@ -58,9 +58,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a usage error leaves the program with exit code 2."""
     parser = Parser("colorize", __doc__)
     count = cli.at_least(1)
-    temperature = cli.number(float, lambda value: SMALLEST <= value <= 1 / SMALLEST, "a number above 0")
+    temperature = cli.number(float, lambda value: SMALLEST <= value <= 1 / SMALLEST, "a number from 1e-30 to 1e30")
     quality = cli.number(int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
-    share = cli.number(float, lambda value: SMALLEST <= value <= 1, "a number above 0 and at most 1")
+    share = cli.number(float, lambda value: SMALLEST <= value <= 1, "a number from 1e-30 to 1")
 
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="a photograph, or a folder of photographs")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")

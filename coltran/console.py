@@ -28,7 +28,7 @@ class _Console(logging.Handler):
         aside = self.json or record.levelno >= logging.WARNING
         text = os.fsencode(record.getMessage()).decode(errors="replace")  # names of files may be in any encoding
         stream = sys.stderr if aside else sys.stdout
-        encoding = stream.encoding or "utf-8"  # which may have no way to write some of them
+        encoding = getattr(stream, "encoding", None) or "utf-8"  # which may have no way to write some of them
         print(text.encode(encoding, "replace").decode(encoding), file=stream, flush=True)
 
 

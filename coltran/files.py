@@ -45,7 +45,9 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def runs(number: int) -> bool:
-    """Whether there is a process of that number on this machine."""
+    """Whether there is a process of that number on this machine; False where that cannot be asked."""
+    if os.name != "posix":
+        return False  # os.kill would send Ctrl-C
     try:
         os.kill(number, 0)
     except ProcessLookupError:

@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The program; returns its exit code."""
     arguments = parse_arguments(argv)
     device = cli.use_machine(arguments)
-    photos, problems = find_photos(arguments.photos, arguments.output)
+    photos, problems = find_photos(arguments.photos, arguments.output, colourings=True)
     found: list[dict[str, Any]] = []
     if photos:
         if arguments.output:

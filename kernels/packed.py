@@ -48,18 +48,22 @@ def packed_attention(
     Raises:
         ValueError, NotImplementedError: see `axial_attention`.
     """
-    length, heads = qkv.shape[2 if axis == "row" else 1], bias.shape[0]
-    parts = len(conditioned) * (2 if scaled else 1)
-    width = qkv.shape[-1] // 3
     require(axis in ("row", "column"), f"packed_attention: axis must be 'row' or 'column', got {axis!r}")
     require(
-        bias.shape == (heads, 2 * length) and heads > 0 and qkv.shape[-1] % (3 * heads) == 0,
-        f"packed_attention: qkv is {tuple(qkv.shape)}, bias {tuple(bias.shape)}, expected [h, {2 * length}]",
+        set(conditioned) <= set("qkv") and len(set(conditioned)) == len(conditioned),
+        f"packed_attention: conditioned names some of 'q', 'k' and 'v', got {conditioned!r}",
     )
     require(
-        projected is None or projected.shape == (*qkv.shape[:-1], parts * width),
-        f"packed_attention: projected is {None if projected is None else tuple(projected.shape)}, "
-        f"expected {(*qkv.shape[:-1], parts * width)}",
+        qkv.dim() == 4 and bias.dim() == 2 and len(bias) > 0 and qkv.shape[-1] % (3 * len(bias)) == 0,
+        f"packed_attention: qkv is {tuple(qkv.shape)}, bias {tuple(bias.shape)}, no [B, H, W, 3 h C] and [h, 2L]",
+    )
+    length = qkv.shape[2 if axis == "row" else 1]
+    require(bias.shape[1] == 2 * length, f"packed_attention: bias is {tuple(bias.shape)}, for lines of {length}")
+    expected = (*qkv.shape[:-1], len(conditioned) * (2 if scaled else 1) * (qkv.shape[-1] // 3))
+    found = None if projected is None else tuple(projected.shape)
+    require(
+        found == (expected if conditioned else None),
+        f"packed_attention: projected is {found}, expected {expected if conditioned else None}",
     )
     if implementation in (None, "cpu") and packed.serves(qkv, projected, bias):
         return packed.attention(qkv, projected, bias, axis, causal, conditioned, scaled)

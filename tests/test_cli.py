@@ -2,7 +2,11 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
+import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +22,9 @@ from coltran.devices import choose
 from coltran.devices.choose import place
 from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
+from coltran.training.data import train_batches
 from tests.tiny import upsampler_config
+from tests.tiny_training import whole_config, write_photos
 
 CONFIG = "--config=coltran/test_configs/colorizer.py"
 
@@ -77,6 +83,19 @@ def test_an_error_of_the_system_names_the_file(capsys, tmp_path):
 def test_a_device_out_of_memory_is_one_sentence(capsys):
     assert _exit_code(_raise(torch.OutOfMemoryError("no room\nmany\nmore\nlines"))) == 1
     assert capsys.readouterr().err == "Out of memory, a smaller batch may fit: no room.\n"
+
+
+def test_a_reading_process_that_is_killed_is_one_sentence(capsys, tmp_path):
+    def read() -> None:
+        batches = train_batches(whole_config(), write_photos(tmp_path / "photos"), "coltran_core", workers=1)
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(60)  # as a step would; torch's handler of SIGCHLD raises in here
+
+    assert _exit_code(read) == 1
+    assert "was ended, perhaps as there was too little memory: fewer --workers take less." in capsys.readouterr().err
 
 
 def test_ctrl_c_is_130(capsys):
@@ -197,6 +216,7 @@ def test_a_section_that_the_file_lacks_can_be_given():
         ([CONFIG, "--config.optimizer.momentun=4"], r"no key 'momentun'"),
         ([CONFIG, "--config.modle.hidden_size=4"], r"no key 'modle'"),
         ([CONFIG, "--config.batch_size=few"], r"batch_size=few"),
+        ([CONFIG, "--config.resolution[0]=32"], r"Give a list whole"),
         ([CONFIG, "--step=4"], r"'step'"),
         ([CONFIG, "--steps=few"], r"--steps=few"),
         ([CONFIG, "stray"], r"'stray'"),

@@ -3,9 +3,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import os
 import shutil
-import signal
 import warnings
 from pathlib import Path
 
@@ -228,17 +226,6 @@ def test_photographs_that_vanish_end_the_training(folder):
         next(batches)
 
 
-def test_a_worker_that_is_killed_is_one_sentence(folder):
-    batches = train_batches(whole_config(), folder, "coltran_core", workers=1)
-    next(batches)
-    (worker,) = multiprocessing.active_children()
-    assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(UserError, match="fewer --workers"):
-        for _ in batches:
-            pass
-
-
 def test_a_batch_of_no_photographs_is_refused(folder):
     with pytest.raises(UserError, match=r"config\.eval_batch_size must be a whole number from 1 on, not 0"):
         _evaluate(folder, batch_size=0)
@@ -254,6 +241,7 @@ def test_an_error_in_a_worker_leaves_no_worker_behind(folder, monkeypatch):
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.filterwarnings("ignore:Skipped")
 def test_evaluation_leaves_unreadable_photos_out(folder):
     (folder / "p02.png").write_bytes(b"no photograph")
     assert [len(batch["rgb"]) for batch in _evaluate(folder, batch_size=2)] == [2, 1, 1]

@@ -194,6 +194,10 @@ def test_bfloat16_is_taken_on_a_gpu_for_heads_that_its_kernels_serve():
         {"projected": torch.zeros(1, 1, 1, 64)},
         {"projected": torch.zeros(2, 3, 9, 32)},
         {"scaled": False},
+        {"conditioned": "x"},
+        {"conditioned": "qq"},
+        {"conditioned": ""},
+        {"qkv": torch.zeros(9, 48)},
     ],
     ids=lambda wrong: " ".join(wrong),
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, ImageFile
 
 from coltran.image import PhotoError, load_photo
 from coltran.photo import files, profiles
@@ -331,3 +331,17 @@ def test_a_gray_profile_without_sense_changes_nothing(a):
     profile = bytes(128) + struct.pack(">I4sII", 1, b"kTRC", 144, len(curve)) + curve
     values = np.arange(0, 65536, 4369, dtype=np.uint16).reshape(4, 4)
     np.testing.assert_array_equal(profiles.gray_to_srgb(values, profile), values)
+
+
+@pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff"])
+def test_what_we_have_made_is_known_without_decoding_it(tmp_path, monkeypatch, format):
+    files.write(_pixels(), tmp_path / "a", format=format, quality=95, description=f"{files.OURS}: seed 0")
+    files.write(_pixels(), tmp_path / "b", format=format, quality=95, description="a holiday")
+    files.write_png(_pixels(), tmp_path / "c")
+    Image.fromarray(_pixels()).save(tmp_path / "d", format="PNG")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", None)
+    assert files.said_by_us(tmp_path / "a") == "Coloured by coltran: seed 0"
+    assert files.said_by_us(tmp_path / "b") is None
+    assert files.said_by_us(tmp_path / "c") == "Coloured by coltran"
+    assert files.said_by_us(tmp_path / "d") is None
+    assert files.said_by_us(tmp_path / "absent") is None

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from coltran import checkpoint, cli, pipeline, score
+from coltran import checkpoint, cli, colorize, pipeline, score
 from coltran.sampling.assess import assess
 from tests.tiny import tiny_pipeline
 
@@ -145,3 +145,12 @@ def test_a_hint_outside_one_photograph_keeps_none_from_being_told(here, capsys):
     code = score.main(["a.png", "wide.png", "--ask", "--samples", "16", "--hint", "350,10,#ffffff"])
     told = capsys.readouterr()
     assert code == 1 and "wide.png" in told.out and "lies outside" in told.err
+
+
+def test_colourings_in_the_output_folder_are_scored_and_sheets_and_maps_are_not(here, capsys):
+    colorize.main(["a.png", "-o", "out", "--samples", "2", "--quiet"])
+    for _ in range(2):
+        capsys.readouterr()
+        assert score.main(["out", "-o", "out"]) == 0
+        told = [line.split()[-1] for line in capsys.readouterr().out.splitlines()]
+        assert sorted(told) == ["out/a-0.png", "out/a-1.png"]

@@ -171,3 +171,24 @@ def test_a_drawing_that_begins_while_others_have_their_share_has_all_threads(eig
     later.join()
     assert seen == {"drawing": (8, 8), "later": 8}
     assert torch.get_num_threads() == 8
+
+
+def test_a_thread_that_began_while_others_had_their_share_has_all_threads_later(eight):
+    seen, begun, go = {}, threading.Event(), threading.Event()
+
+    def draw() -> None:
+        seen["began with"] = torch.get_num_threads()
+        begun.set()
+        go.wait(timeout=60)
+        with Threads(CPU) as team:
+            seen["draws with"] = team.all
+
+    upsampling = spread(lambda item: item, range(MOST), CPU)
+    next(upsampling)
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    assert begun.wait(timeout=60)
+    upsampling.close()
+    go.set()
+    drawing.join()
+    assert seen == {"began with": 8 // MOST, "draws with": 8}

@@ -136,7 +136,7 @@ def write(
         pixels: uint8 or uint16 [H, W, 3]; JPEG and WebP have no room for 16 bits and get 8.
         quality: of JPEG and WebP, 1 to 100; from 90 on JPEG keeps the colours of every pixel.
         exif, alpha: as of `Photograph`; JPEG has no room for an alpha, so the image is laid over white.
-        description: put into EXIF's ImageDescription; `is_ours` knows by its first words what a run has made.
+        description: put into EXIF's ImageDescription; `said_by_us` knows by its first words what a run has made.
 
     Raises:
         OSError: it cannot be written; what was there remains.
@@ -161,14 +161,16 @@ def write_png(pixels: np.ndarray, path: Path) -> None:
         Image.fromarray(pixels).save(temporary, format="PNG", pnginfo=said)
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file says that this program made it, as colourings, sheets and maps do."""
+def said_by_us(path: Path) -> str | None:
+    """What this program has written into a file about it, as into colourings, sheets and maps; None into no other."""
     try:
         with Image.open(path) as image:
-            said = image.getexif().get(ExifTags.Base.ImageDescription) or image.info.get("Description")
+            said = image.info.get("Description")
+            if said is None and (image.format != "PNG" or "exif" in image.info):  # else Pillow decodes all of it first
+                said = image.getexif().get(ExifTags.Base.ImageDescription)
     except (*_SENSELESS, Image.DecompressionBombError):
-        return False
-    return str(said).startswith(OURS)
+        return None
+    return str(said) if str(said).startswith(OURS) else None
 
 
 def check_side(pixels: np.ndarray, format: str) -> None:

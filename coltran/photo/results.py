@@ -72,6 +72,16 @@ def write_colouring(
     )
 
 
+def check_room(photo: files.Photograph, options: Mapping[str, Any], format: str) -> None:
+    """Raises PhotoError where a format has no room for a result as large as the photograph, if it is to be.
+
+    Args:
+        options: as of `Pipeline.colour`.
+    """
+    if options.get("size", "original") == "original":
+        files.check_side(center_square(photo.pixels) if options.get("fit") == "crop" else photo.pixels, format)
+
+
 class Results:
     """The results of a run, in one folder.
 
@@ -141,9 +151,7 @@ class Results:
             PhotoError: it cannot be read, or its results cannot be written.
         """
         photo = files.read(job.photo)
-        if self.options.get("size", "original") == "original":
-            cropped = center_square(photo.pixels) if self.options.get("fit") == "crop" else photo.pixels
-            files.check_side(cropped, self.format or photo.format)
+        check_room(photo, self.options, self.format or photo.format)
         self.targets(job, photo.format)
         self.digests[job.photo] = _digest(job.photo)
         return photo
@@ -164,6 +172,10 @@ class Results:
             gray: uint8 [H, W], what was coloured.
             bits: of each image's colours, a pixel.
             samples: which of the samples each image is.
+
+        Raises:
+            PhotoError: as of `targets`.
+            OSError: it cannot be written.
         """
         entries, tiles = [], [("gray", gray)]
         for path, image, its, sample in zip(self.targets(job, photo.format), images, bits, samples, strict=True):
@@ -177,8 +189,8 @@ class Results:
 
     def save_record(self) -> None:
         """Writes colourings.json: what this run and others put into the folder."""
-        record = load_record(self.output / RECORD)  # anew: another run may be at work as well
         written = {name for said in self.made.values() for name in _recorded(said)}
+        record = load_record(self.output / RECORD)  # anew: another run may have added to it
         kept = {photo: said for photo, said in record.items() if not written.intersection(_recorded(said))}
         with written_whole(self.output / RECORD) as temporary:
             temporary.write_text(json.dumps(kept | self.made, indent=1) + "\n", encoding="utf-8")
@@ -195,17 +207,25 @@ class Results:
 class EarlierResults:
     """Which files of a folder are results: those that say so, and those that its colourings.json names.
 
-    Sheets of earlier versions say nothing; they are known by the names of what stands on them.
+    Sheets and maps of earlier versions say nothing; they are known by the names of what they show.
     """
 
     def __init__(self, output: Path) -> None:
         record = load_record(output / RECORD)
         names = {name for said in record.values() for name in _recorded(said)}
-        names |= {f"{Path(name).stem.rpartition('-')[0]}-sheet.png" for name in names}
-        self.named = {(output / name).resolve() for name in [*names, *(["contact_sheet.png"] if record else [])]}
+        photos = {Path(name).stem.rpartition("-")[0] for name in names}
+        pictures = {f"{photo}-{kind}.png" for photo in photos for kind in ("sheet", "surprise", "entropy")}
+        self.colourings = {(output / name).resolve() for name in names}
+        self.pictures = {(output / name).resolve() for name in [*pictures, *(["contact_sheet.png"] if record else [])]}
 
     def __contains__(self, path: Path) -> bool:
-        return path.resolve() in self.named or files.is_ours(path)
+        return (
+            path.resolve() in self.colourings or path.resolve() in self.pictures or files.said_by_us(path) is not None
+        )
+
+    def is_picture(self, path: Path) -> bool:
+        """Whether it is a sheet or a map, and no colouring."""
+        return path.resolve() in self.pictures or files.said_by_us(path) == files.OURS
 
 
 def _digest(file: Path) -> str:

@@ -33,6 +33,12 @@ _all = 0  # its threads while any are
 _own = threading.local()  # `share`: the threads of a worker of `spread`
 
 
+def _of_the_process() -> int:
+    """What a thread begins with now: the calling one may have begun while another had lowered that."""
+    with ThreadPoolExecutor(1) as fresh:
+        return fresh.submit(torch.get_num_threads).result()
+
+
 @contextmanager
 def _as_before() -> Iterator[int]:
     """How many threads the calling one may use; in the end it has as many, and so have threads that start later.
@@ -43,7 +49,7 @@ def _as_before() -> Iterator[int]:
     global _at_work, _all
     with _lock:
         if not _at_work:
-            _all = torch.get_num_threads()
+            _all = _of_the_process()
         _at_work += 1
     found = int(getattr(_own, "share", _all))
     torch.set_num_threads(found)

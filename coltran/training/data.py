@@ -173,11 +173,6 @@ def _load(dataset: _Photographs, batches: Iterator[list[int]], workers: int) -> 
                 yield batch
             elif dataset.tries_all or failures == len(dataset.paths):
                 raise image.PhotoError(f"None of the photographs in {dataset.folder} can be read.")
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
-            raise
-        reason = "A process that reads photographs was ended, perhaps as there was too little memory"
-        raise UserError(f"{reason}: fewer --workers take less.") from error
     finally:
         # An error keeps its frames and so the workers, which no SIGTERM ends: leaving Python would wait for them.
         if isinstance(found, _MultiProcessingDataLoaderIter):
