@@ -100,11 +100,14 @@ def find_photos(named: Sequence[str], output: Path) -> tuple[dict[str, str], lis
 
 def _list(name: str, output: Path) -> Iterator[tuple[str, str]]:
     if name.endswith(".txt"):
-        with fsspec.open(name, "rt", encoding="utf-8") as file:
+        with fsspec.open(name, "rt", encoding="utf-8-sig") as file:  # with the mark of Windows' editors or without
             yield from ((path, _inside(path)) for line in file if (path := line.strip()))
     elif name.endswith(".parquet"):
         with fsspec.open(name, "rb") as file:
-            yield from ((path, _inside(path)) for path in pq.read_table(file, columns=["path"])["path"].to_pylist())
+            paths = pq.read_table(file, columns=["path"])["path"].to_pylist()
+        if not all(isinstance(path, str) for path in paths):
+            raise ValueError("its column path has values that are no text")
+        yield from ((path, _inside(path)) for path in paths)
     else:
         system, root = fsspec.core.url_to_fs(name)
         local = "://" not in name
@@ -127,6 +130,16 @@ def _inside(path: str) -> str:
     return "/".join(part for part in parts if part not in ("/", ".."))
 
 
+def check_names(order: Order, name: str) -> None:
+    """Raises PhotoError where the results of a photograph of that name would have names that no file can have."""
+    try:
+        Path(order.output, f"{PurePosixPath(name).name}-{order.best - 1}.jpeg").lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise PhotoError(f"The results of {name} cannot be written: {error.strerror}.") from error
+
+
 class Colourist:
     """An actor: the networks, and what is made with them of a batch of photographs."""
 
@@ -144,12 +157,13 @@ class Colourist:
             seed = named_seed(self.order.drawing["seed"], path)
             row = {"path": path, "seed": seed}
             try:
-                with fsspec.open(path, "rb") as file:
+                check_names(self.order, name)
+                with open(path, "rb") if "://" not in path else fsspec.open(path, "rb") as file:
                     photo = files.read(path, file)
                 check_room(photo, self.order.drawing, self.order.format or photo.format)
             except PhotoError as error:
                 rows.append(row | {"error": str(error)})
-            except (OSError, ImportError) as error:
+            except Exception as error:  # the file systems that fsspec brings raise what they like
                 rows.append(row | {"error": f"{path} cannot be read: {error}."})
             else:
                 read.append((row, name, photo))
@@ -190,11 +204,16 @@ def colour_on_ray(
         threads: of each actor; where None, the machine's, shared by the actors on it.
 
     Raises:
-        UserError: the cluster cannot be reached, or has not so many cores or GPUs; or the manifest is another's.
+        UserError: the cluster cannot be reached, or has not so many cores or GPUs; or the manifest is another's, or
+            says that another photograph has results of the same name.
         OSError: a result cannot be written; what was made before is whole and in the manifest.
     """
     output = Path(order.output)
     manifest = Manifest(output, order.options(), photos)
+    for path, name in photos.items():
+        if (owner := manifest.owners.get(name, path)) != path:
+            manifest.close()
+            raise UserError(f"{path} would have the results that {owner} has in {output}: name another folder.")
     left = [(path, name) for path, name in photos.items() if path not in manifest.done]
     failed: list[str] = []
     try:

@@ -123,13 +123,22 @@ def colorize(
         raise UserError(f"The results would replace the photographs in {img_dir}: name another --store_dir.")
     check_output(target)
     previous: dict[Path, np.ndarray] = {}
+    problems = list[str]()
+    if name != "coltran_core" and gen_data_dir:
+        for photo in [photo for photo in photos if not (Path(gen_data_dir) / photo.name).is_file()]:
+            try:  # what cannot be read had no result in the stage before either
+                load_photo(photo)
+            except PhotoError as error:
+                problems.append(str(error))
+                photos.remove(photo)
+        if not photos:
+            return problems
     if name != "coltran_core":
         before = previous_stage(gen_data_dir, photos, config.get("downsample_res", 64))
         previous = dict(zip(photos, before, strict=True))
     network, step, path = restore(config, logdir, device)
     LOG.info("%s", f"Producing samples after {step} training steps: {path}")
     target.mkdir(parents=True, exist_ok=True)
-    problems = []
     size = batch_size or BATCH_SIZES[name]
     for start in range(0, len(photos), size):
         grays: dict[Path, np.ndarray] = {}

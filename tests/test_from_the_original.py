@@ -397,6 +397,10 @@ def test_a_photograph_that_cannot_be_read_does_not_stop_the_others(run, workshop
     assert run("custom_colorize", "colorizer", *flags) == 1
     assert "b.png is not an image" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out" / "stage1").iterdir()] == ["a.png"]
+    flags = [f"--logdir={workshop / 'color_upsampler'}", *flags[1:], f"--gen_data_dir={tmp_path / 'out' / 'stage1'}"]
+    assert run("custom_colorize", "color_upsampler", *flags) == 1  # nor the stage after
+    assert "b.png is not an image" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out" / "stage2").iterdir()] == ["a.png"]
 
 
 def test_results_never_replace_the_photographs(run, workshop, tmp_path, capsys):

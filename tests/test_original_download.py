@@ -6,10 +6,12 @@ import io
 import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import google_crc32c
 import pytest
@@ -186,6 +188,13 @@ def test_without_a_network_it_says_so(tmp_path):
 def test_an_address_that_moved_is_one_sentence(server, tmp_path):
     with pytest.raises(UserError, match="the server answers 404"):
         download.fetch(server.url.replace("coltran.zip", "gone.zip"), tmp_path / "coltran.zip")
+
+
+@pytest.mark.parametrize("error", [zlib.error("bad"), NotImplementedError("kind"), RuntimeError("encrypted")])
+def test_an_archive_that_cannot_be_taken_apart_is_one_sentence(server, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", Mock(side_effect=error))
+    with pytest.raises(UserError, match="is damaged"):
+        download.install(tmp_path, server.url)
 
 
 def test_a_damaged_archive_is_one_sentence(server, tmp_path: Path):

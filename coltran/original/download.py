@@ -11,6 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def unpack(archive: Path) -> dict[str, Path]:
             if wanted > free:
                 raise UserError(f"{archive} unpacks to {wanted >> 20} MB, and {free >> 20} MB are free.")
             file.extractall(folder)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive} is damaged; delete it and fetch it again.") from error
     found: dict[str, Path] = {}
     for place in sorted({index.parent for index in folder.rglob("*.index")}):

@@ -50,20 +50,30 @@ class Guard:
     """Refuses what is not for the page, and adds headers to every answer.
 
     Args:
-        names: under which browsers reach the page, besides localhost and numeric addresses.
+        host: what the server listens at.
+        names: under which browsers reach the page besides that, localhost and numeric addresses, perhaps by way of a
+            server in front that has another port.
         most_bytes: of an upload.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str], most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, host: str, names: Collection[str], most_bytes: int) -> None:
         self.app, self.most_bytes = app, most_bytes
-        self.names = {"localhost", *(name.lower() for name in names)}
+        self.given = {name.lower() for name in names}
+        self.names = {"localhost", host.lower(), *self.given}
 
     def refusal(self, path: str, headers: Headers, most: int) -> tuple[int, str] | None:
         """Status and reason, where the request is refused for its head."""
         host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            _name(host)
+            asker = None if origin is None else urlsplit(origin).netloc
+            its_name = "" if asker is None else _name(asker)
+        except ValueError:
+            return 403, "This page answers to names and addresses alone."
         if not (_is_address(_name(host)) or _name(host) in self.names):
             return 403, f"This page does not answer to the name {_name(host)!r}; coltran.web --name gives it one more."
-        if origin is not None and urlsplit(origin).netloc != host and _name(urlsplit(origin).netloc) not in self.names:
+        # Under a name of its own a server in front may have another port; other ports of this machine are others.
+        if asker is not None and asker != host and its_name not in self.given:
             return 403, f"This page takes no requests from {origin}."
         if not SERVED.fullmatch(path):
             return 404, "There is nothing here."

@@ -121,10 +121,10 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
             stopped.set()
 
     def opened(path: str | None, before: Sitting | None, request: gr.Request) -> tuple[Any, ...]:
-        now = None if path is None else at.open_photo(path, most_pixels)
-        if before is not None:
+        if before is not None:  # which goes also where the new one cannot be opened
             before.closed = True
         halt(request)
+        now = None if path is None else at.open_photo(path, most_pixels)
         picture, gone = None if now is None else now.small, gr.DownloadButton(value=None, interactive=False)
         return now, picture, PHOTO, gr.Gallery([], label=COLOURINGS), None, None, [], None, gone, asked(request)
 
@@ -139,7 +139,7 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
             yield unchanged
             return
         stopped.begun = True
-        if now is None:
+        if now is None or now.closed:
             raise gr.Error("Choose a photograph first.", print_exception=False)
         if why == AGAIN and (not now.labels or now.box is None):
             raise gr.Error(
@@ -156,7 +156,7 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         try:
             for picture in at.draw(pipeline, now, stopped, redraw=why == AGAIN, **options):
                 yield unchanged if now.closed else (gr.skip(), picture, gr.skip(), gr.skip(), gr.skip())
-            found = [(one, f"{bits:.2f} bits") for one, bits in zip(at.colourings(now), now.bits, strict=True)]
+            found = [(one, caption(now, n)) for n, one in enumerate(at.colourings(now))]
             gallery = gr.Gallery(found, label=f"Colourings of seed {options['seed']} (bits a pixel)", selected_index=0)
             yield now, looked(now, what), gallery, *chosen(now)
         except Stopped:
@@ -167,6 +167,9 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
             now.drawing = False
             stops.get(str(request.session_hash), set()).discard(stopped)
 
+    def caption(now: Sitting, n: int) -> str:
+        return f"{now.bits[n]:.2f} bits"
+
     def chosen(now: Sitting) -> tuple[Update, Update]:
         pixels, path = at.full(pipeline, now)
         gray = luminance(pixels).round().astype(np.uint8)
@@ -176,16 +179,21 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
     def choose(now: Sitting | None, what: str, event: gr.SelectData) -> tuple[Any, ...]:
         if now is None or not 0 <= event.index < len(now.images):  # of a gallery that is gone by now
             return (gr.skip(),) * 4
+        if isinstance(event.value, dict) and event.value.get("caption") not in (None, caption(now, event.index)):
+            return (gr.skip(),) * 4  # clicked before other colourings took the places of those
         now.chosen = event.index
         return now, *chosen(now), looked(now, what) if what == SURPRISING else gr.skip()
 
-    def placed(now: Sitting | None, event: gr.SelectData) -> tuple[Any, ...]:
+    def placed(now: Sitting | None, means: str, event: gr.SelectData) -> tuple[Any, ...]:
         if now is not None and now.drawing:  # what is shown is not the photograph
             gr.Info("The colours are still being drawn: click when they are there, or after Stop.")
         if now is None or now.drawing:
-            return None, gr.skip(), gr.skip()
+            return gr.skip(), None, gr.skip(), gr.skip(), gr.skip()
         x, y = now.place(*event.index)
-        return (x, y), x, y
+        if means == CORNER:  # at once: the second corner may be clicked before anything that waits is done
+            now, picture, _ = pointed(now, means, x, y)
+            return now, None, x, y, picture
+        return now, (x, y), x, y, gr.skip()
 
     def clicked(now: Sitting | None, means: str, spot: tuple[int, int] | None) -> tuple[Any, ...]:
         return pointed(now, means, *(spot or (None, None)))
@@ -291,8 +299,9 @@ def build(pipeline: Pipeline, *, most_pixels: int, most_samples: int, workers: i
         colour.click(asked, None, ticket, **at_once).then(drawn, [now, at_asking, ticket, *settings], results, **busy)
         redraw.click(asked, None, ticket, **at_once).then(drawn, [now, at_again, ticket, *settings], results, **busy)
         stop.click(halt, **at_once)
-        gallery.select(guarded(choose), [now, view], [now, slider, download, photo], **busy)
-        clicking = photo.select(placed, now, [spot, x, y], **quick)
+        # "always_last": of clicks that come while one is being answered the last one counts.
+        gallery.select(guarded(choose), [now, view], [now, slider, download, photo], trigger_mode="always_last", **busy)
+        clicking = photo.select(placed, [now, means], [now, spot, x, y, photo], **quick)
         clicking.success(guarded(clicked), [now, means, spot], [now, photo, swatches], **busy)
         gr.on([x.submit, y.submit], guarded(pointed), [now, means, x, y], [now, photo, swatches], **busy)  # by keyboard
         swatches.select(guarded(swatch), now, picker, **quick)

@@ -36,7 +36,7 @@ def start(pipeline: Pipeline, folder: Path, options: argparse.Namespace) -> str:
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own page whether it is there
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1,localhost", options.host)))
     most_bytes = options.megabytes * 2**20
-    guard = Middleware(Guard, names=[options.host, *options.name], most_bytes=most_bytes)
+    guard = Middleware(Guard, host=options.host, names=options.name, most_bytes=most_bytes)
     page = layout.build(
         pipeline, most_pixels=options.megapixels * 10**6, most_samples=options.samples, workers=options.workers
     )

@@ -8,6 +8,7 @@ little; whoever opens the manifest next puts them in.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -59,6 +60,7 @@ class Manifest:
         self.parts.mkdir(exist_ok=True)
         for unfinished in self.parts.glob(f"{WRITING}*"):
             unfinished.unlink()
+        self.owners: dict[str, str] = {}  # {name of results, without number and suffix: path of their photograph}
         self.done = self._merge(wanted)
         self._rows: list[pa.Table] = []
         self._since = time.monotonic()
@@ -95,7 +97,10 @@ class Manifest:
                         forgotten = pc.or_(forgotten, pc.and_(again, pc.is_valid(rows["error"])))
                     rows = rows.filter(pc.invert(forgotten))
                     writer.write_table(rows.replace_schema_metadata(self.schema.metadata))
-                    found.update(rows.filter(pc.is_null(rows["error"]))["path"].to_pylist())
+                    made = rows.filter(pc.is_null(rows["error"]))
+                    found.update(made["path"].to_pylist())
+                    names = (re.sub(r"-\d+\.\w+$", "", file) for file in made["file"].to_pylist())
+                    self.owners.update(zip(names, made["path"].to_pylist(), strict=True))
                 done |= found
         for part in parts:
             part.unlink()

@@ -309,3 +309,37 @@ def test_results_inside_the_album_are_no_photographs(tmp_path):
     assert list(cluster.find_photos([str(tmp_path)], tmp_path / "out")[0].values()) == ["p.png"]
     with pytest.raises(UserError, match="the next run would take them for photographs"):
         cluster.find_photos([str(tmp_path)], tmp_path)
+
+
+def test_another_photographs_results_are_not_replaced(weights, tmp_path, monkeypatch, capsys):
+    for seed, folder in enumerate("pq"):
+        write_photo(tmp_path / folder / "x.png", seed)
+    argv = ("-o", tmp_path / "out", "--checkpoint", weights, "--stage", "coarse", *TWO)
+    assert _run(tmp_path / "p", *argv) == 0
+    before = (tmp_path / "out" / "x.png-0.png").read_bytes()
+    with pytest.raises(UserError, match="q/x.png would have the results that .*p/x.png has"):
+        _run(tmp_path / "q", *argv)
+    assert (tmp_path / "out" / "x.png-0.png").read_bytes() == before
+    assert _run(tmp_path / "p", *argv) == 0
+
+
+def test_names_that_no_file_can_have_are_rows(weights, tmp_path):
+    write_photo(tmp_path / "good.png", 1)
+    long = tmp_path / ("x" * 250 + ".png")
+    write_photo(long, 2)
+    names = [str(tmp_path / "good.png"), "nowhere://x.jpg", str(long)]
+    (tmp_path / "list.txt").write_text("\n".join(names), encoding="utf-8-sig")
+    argv = (tmp_path / "list.txt", "-o", tmp_path / "out", "--checkpoint", weights, "--stage", "coarse", *TWO)
+    assert _run(*argv) == 1
+    errors = {row["path"]: row["error"] for row in _rows(tmp_path / "out")}
+    assert errors[names[0]] is None
+    assert "nowhere://x.jpg cannot be read" in errors[names[1]]
+    assert "cannot be written: File name too long" in errors[names[2]]
+
+
+@pytest.mark.parametrize("paths", [["a.png", None], [1, 2]])
+def test_a_list_of_what_is_no_text_is_a_sentence(tmp_path, paths):
+    pq.write_table(pa.table({"path": paths}), tmp_path / "list.parquet")
+    found, problems = cluster.find_photos([str(tmp_path / "list.parquet")], tmp_path / "out")
+    assert found == {}
+    assert "its column path has values that are no text" in problems[0]

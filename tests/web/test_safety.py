@@ -88,6 +88,10 @@ def test_a_request_that_is_too_large_is_refused_wherever_it_goes(server: str) ->
         ({"host": "other.example", "origin": "http://other.example"}, 403),  # a name that was made point here
         ({"origin": "http://other.example"}, 403),  # another page in the same browser
         ({"origin": "null"}, 403),
+        ({"origin": "http://localhost:9999"}, 403),  # another server on this machine
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"origin": "http://["}, 403),
+        ({"host": "["}, 403),
         ({"host": "", "origin": "http://127.0.0.1"}, 403),
     ],
 )
@@ -96,6 +100,12 @@ def test_no_other_page_can_upload(server: str, photo: Path, headers: dict[str, s
         files = {"files": (photo.name, file)}
         answer = httpx.post(f"{server}/gradio_api/upload", files=files, headers=headers, trust_env=False)
     assert answer.status_code == status
+
+
+def test_an_image_that_is_decoded_before_its_size_is_known_is_refused(server: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.png"
+    Image.new("RGB", (40, 40), "teal").save(path, format="ICO")
+    assert "is not an image that can be read" in Visitor(server).open(path)
 
 
 def test_a_name_that_is_given_is_answered_to(another: Callable[..., str]) -> None:
@@ -252,3 +262,15 @@ def test_who_finds_the_queue_full_is_told(another: Callable[..., str], photo: Pa
     assert "done" in said
     refused = [one for one in said if one != "done"]
     assert refused and all("queue" in one.lower() for one in refused)
+
+
+def test_a_photograph_that_cannot_be_opened_takes_the_place_of_the_one_before(
+    server: str, photo: Path, tmp_path: Path
+) -> None:
+    visitor = Visitor(server)
+    assert visitor.use(photo) == "done"
+    broken = tmp_path / "new.png"
+    broken.write_bytes(b"no image")
+    assert "is not an image" in visitor.open(visitor.upload(broken).json()[0])
+    visitor.opened = False
+    assert "Choose a photograph first" in visitor.draw()
