@@ -13,7 +13,7 @@ it may have are not used. For old.jpg, the output folder gets old-0.jpg, old-1.j
 the model's own probability) and old-sheet.png: the gray photograph and all colourings side by side, small. A run
 of several photographs also gets contact_sheet.png, the sheets of the first 16 one above the other.
 colourings.json says of each file its sample, its seed and its bits a pixel (less is likelier). Results of the same
-name from an earlier run are replaced, a photograph of this run never. A folder is searched with its subfolders.
+name from an earlier run are replaced, any other file never. A folder is searched with its subfolders.
 A photograph that cannot be read is reported at the end (exit code 1), and the others are coloured all the same.
 
 Wishes for one photograph: --hint and --hints impose colours, --particles makes what lies above them agree as well,
