@@ -84,7 +84,7 @@ class Sitting:
 
 
 # What strangers may send; others of Pillow's decode before they tell a size, or start other programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "TGA")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "TGA")
 
 
 def open_photo(path: str | Path, most_pixels: int) -> Sitting:
@@ -94,7 +94,9 @@ def open_photo(path: str | Path, most_pixels: int) -> Sitting:
         PhotoError: it cannot be read, or has more than `most_pixels` or MOST_SIDE, which is known before it is decoded.
     """
     name = Path(path).name  # of the file as the person knows it
-    with reading(name), Image.open(path, formats=FORMATS) as opened:
+    Image.init()
+    served = [one for one in FORMATS if one in Image.OPEN]  # a build of Pillow may lack some
+    with reading(name), Image.open(path, formats=served) as opened:
         pixels, side = opened.width * opened.height, max(opened.size)
     if side > MOST_SIDE:
         raise PhotoError(f"{name} has a side of {side} pixels; this page takes up to {MOST_SIDE}.")
