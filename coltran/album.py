@@ -69,9 +69,6 @@ def colour_album(
 ) -> tuple[list[Path], list[str]]:
     """Colours photographs into a folder.
 
-    Returns:
-        the photographs whose results are there now, and a sentence for each that could not be coloured.
-
     Args:
         output: the folder, which exists.
         drawing: options of `Pipeline.colour`, `seed` among them.
@@ -82,6 +79,9 @@ def colour_album(
         batch: colourings that are drawn together.
         format, quality: see `coltran.photo.results.Results`.
         skip_existing: leave photographs that an earlier run with the same options has finished.
+
+    Returns:
+        The photographs whose results are there now, and a sentence for each that could not be coloured.
 
     Raises:
         OSError: nothing can be written any more, as on a full disk; what was made before is whole and recorded.
