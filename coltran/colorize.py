@@ -48,7 +48,7 @@ from coltran.photo import files
 from coltran.photo.results import RECORD, load_record
 from coltran.pipeline import ESTIMATE, STAGES, from_pretrained
 from coltran.sampling.estimates import ESTIMATES
-from coltran_kernels.shapes import SMALLEST
+from coltran_kernels.shapes import LARGEST, SMALLEST
 
 # Options of `Pipeline.colour`.
 DRAWING = ("seed", "temperature", "top_p", "mode", "stage", "estimate", "norm", "fit", "size", "precision")
@@ -58,7 +58,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a usage error leaves the program with exit code 2."""
     parser = Parser("colorize", __doc__)
     count = cli.at_least(1)
-    temperature = cli.number(float, lambda value: SMALLEST <= value <= 1 / SMALLEST, "a number from 1e-30 to 1e30")
+    temperature = cli.number(float, lambda value: SMALLEST <= value <= LARGEST, "a number from 1e-30 to 1e30")
     quality = cli.number(int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
     share = cli.number(float, lambda value: SMALLEST <= value <= 1, "a number from 1e-30 to 1")
 

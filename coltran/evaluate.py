@@ -215,10 +215,11 @@ def main() -> int:
         given = getattr(options, name)
         if given is not None and given is not False and not options.metrics:
             parser.error(f"--{name} is for --metrics")
+    if options.threads:
+        torch.set_num_threads(options.threads)
     with processes.joined():
-        device = cli.use_machine(options)
         if options.metrics:
-            _measure_colourings(options, device)
+            _measure_colourings(options)
             return 0
         results = evaluate_checkpoint(
             options.checkpoint,
@@ -227,7 +228,7 @@ def main() -> int:
             batch_size=options.batch,
             limit=options.limit,
             workers=options.workers,
-            device=str(device),
+            device=options.device,
             precision=options.precision,
         )
         if processes.rank() == 0:
@@ -235,7 +236,7 @@ def main() -> int:
     return 0
 
 
-def _measure_colourings(options: argparse.Namespace, device: torch.device) -> None:
+def _measure_colourings(options: argparse.Namespace) -> None:
     measured = report.colourings(
         options.data_dir,
         checkpoint=options.checkpoint,
@@ -248,7 +249,7 @@ def _measure_colourings(options: argparse.Namespace, device: torch.device) -> No
         fid_weights=options.fid_weights,
         frechet=options.frechet,
         lpips_weights=options.lpips_weights,
-        device=device,
+        device=cli.device(options.device),
     )
     if processes.rank() != 0:
         return

@@ -61,15 +61,15 @@ def check_decode_row(weights: DecoderWeights, terms: RowTerms, uniforms: Tensor,
             raise ValueError(f"decode_row: {name} is {tuple(tensor.shape)}, expected {allowed}")
 
 
-SMALLEST = 1e-30  # temperature and share of the probability: what float32 divides logits by without overflow
+SMALLEST, LARGEST = 1e-30, 1e30  # temperatures (the first also of top-p) by which float32 divides without overflow
 
 
 def check_draw(name: str, mode: str, temperature: float, top_p: float) -> None:
     """Raises ValueError where operation `name` is told to draw in a way that there is not."""
     require(mode in ("sample", "argmax"), f"{name}: mode must be 'sample' or 'argmax', got {mode!r}")
-    low, high = SMALLEST, 1 / SMALLEST
-    require(low <= temperature <= high, f"{name}: temperature must lie in [{low}, {high}], got {temperature}")
-    require(low <= top_p <= 1, f"{name}: top_p must lie in [{low}, 1], got {top_p}")
+    in_range = SMALLEST <= temperature <= LARGEST
+    require(in_range, f"{name}: temperature must be from {SMALLEST} to {LARGEST}, got {temperature}")
+    require(SMALLEST <= top_p <= 1, f"{name}: top_p must be from {SMALLEST} to 1, got {top_p}")
 
 
 def unpack(packed: Tensor, names: str, parts: tuple[str, ...], heads: int) -> dict[str, Tensor]:
