@@ -105,7 +105,8 @@ def test_no_other_page_can_upload(server: str, photo: Path, headers: dict[str, s
 def test_an_image_that_is_decoded_before_its_size_is_known_is_refused(server: str, tmp_path: Path) -> None:
     path = tmp_path / "small.png"
     Image.new("RGB", (40, 40), "teal").save(path, format="ICO")
-    assert "is not an image that can be read" in Visitor(server).open(path)
+    visitor = Visitor(server)
+    assert "is not an image that can be read" in visitor.open(visitor.upload(path).json()[0])
 
 
 def test_a_name_that_is_given_is_answered_to(another: Callable[..., str]) -> None:
