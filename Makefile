@@ -54,7 +54,7 @@ small: $(READY)  ## train the small networks on PHOTOS/train in PRECISION on DEV
 	$(TRAIN) --config=coltran/configs/small_spatial_upsampler.py --logdir=$(RUNS)/spatial_upsampler --pretrain_dir=$(RUNS)/narrow_spatial_upsampler
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/colorizer --data_dir $(PHOTOS)/valid --train_dir $(PHOTOS)/train
 	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/color_upsampler --data_dir $(PHOTOS)/valid
-	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/spatial_upsampler --data_dir $(PHOTOS)/valid
+	$(BIN)/python -m coltran.evaluate --checkpoint $(RUNS)/spatial_upsampler --data_dir $(PHOTOS)/valid --limit 64
 	$(BIN)/python -m coltran.export $(RUNS) -o coltran/pretrained
 	$(BIN)/python docs/curves.py $(addprefix $(RUNS)/,colorizer color_upsampler spatial_upsampler)
 
