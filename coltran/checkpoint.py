@@ -102,7 +102,7 @@ def load(directory: str | Path) -> nn.Module:
     directory = find(directory)
     section, path = load_config(directory)["model"], directory / "model.safetensors"
     tensors = _load_tensors(path)
-    if any(layers > len(tensors) for layers in _layers(section)):
+    if any(count > len(tensors) for count in networks.layer_counts(section)):
         raise CheckpointError(f"{path} does not fit its network: it has fewer tensors than the network has layers.")
     with torch.device("meta"):  # on paper first: a damaged size could take more memory than there is
         _check_fits(_build(section, directory), tensors, path)
@@ -203,8 +203,8 @@ def find(directory: str | Path) -> Path:
 def prune(logdir: str | Path, keep: int) -> None:
     """Deletes all but the `keep` newest checkpoints, each at once for whoever reads, and what a killed writer left."""
     for stale in Path(logdir).glob(f"{WRITING}checkpoint-*"):
-        writer = stale.name.rpartition("-")[2]
-        if not (stale.name.count("-") > 2 and writer.isdigit() and int(writer) != os.getpid() and runs(int(writer))):
+        writer = re.fullmatch(r"checkpoint-\d+-(\d+)", stale.name.removeprefix(WRITING))
+        if writer is None or int(writer[1]) == os.getpid() or not runs(int(writer[1])):
             shutil.rmtree(stale)
     clear_unfinished(Path(logdir))
     for path in numbered(logdir)[:-keep]:
@@ -248,15 +248,6 @@ def _inside(values: Any) -> Iterator[Any]:
         value = waiting.pop()
         yield value
         waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-
-
-def _layers(section: Mapping[str, Any]) -> Iterator[int]:
-    """The numbers of layers that a `model` section asks for."""
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from _layers(value)
-        elif isinstance(value, int) and str(key).endswith("_layers"):
-            yield value
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     found.append(answer)
                     if arguments.output:
                         target = arguments.output / f"{job.name}-{'entropy' if arguments.ask else 'surprise'}.png"
-                        if target.resolve() in inputs or (target.exists() and target not in earlier):
+                        if not earlier.may_replace(target, inputs):
                             raise PhotoError(f"The map of {job.photo} is not written: it would replace {target}.")
                         write_png(picture, target)
                 except (PhotoError, HintError) as error:

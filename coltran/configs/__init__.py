@@ -3,20 +3,13 @@
 
 from typing import Any
 
+from coltran.configs import colorizer
+
 # Keys that a configuration need not have, and what holds without them: docs/training.md, docs/from-the-original.md.
 OPTIONS: dict[str, Any] = {
     "random_flip": False,
     "random_resized_crop": 0.0,
     "jpeg_draft": False,
     "memory_map": False,
-    "sample": {
-        "log_dir": "",
-        "batch_size": 1,
-        "mode": "sample",
-        "num_samples": 1,
-        "num_outputs": 1,
-        "skip_batches": 0,
-        "gen_file": "gen0",
-        "gen_data_dir": "",
-    },
+    "sample": colorizer.get_config().sample.to_dict() | {"gen_data_dir": ""},
 }

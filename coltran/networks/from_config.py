@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -26,11 +26,18 @@ def build(model_config: Mapping[str, Any]) -> nn.Module:
         ValueError: an unknown name or option, or fewer layers than none.
         KeyError: a size without a default is missing.
     """
-    for section in (model_config, model_config.get("encoder") or {}, model_config.get("decoder") or {}):
-        for key, value in section.items():
-            if key.endswith("_layers") and value < 0:
-                raise ValueError(f"{key} must be at least 0, not {value}")
+    if (fewest := min(layer_counts(model_config), default=0)) < 0:
+        raise ValueError(f"a number of layers must be at least 0, not {fewest}")
     return choose(NETWORKS, model_config.get("name", ""), "model.name")(model_config)
+
+
+def layer_counts(section: Mapping[str, Any]) -> Iterator[int]:
+    """The numbers of layers that a `model` section asks for."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from layer_counts(value)
+        elif isinstance(value, int) and str(key).endswith("_layers"):
+            yield value
 
 
 def model_config(config: Mapping[str, Any]) -> dict[str, Any]:

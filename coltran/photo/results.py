@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,15 +121,12 @@ class Results:
         paths = [self.output / f"{job.name}-{k}{suffix}" for k in range(self.count)]
         for path in [*paths, self.sheet(job)]:
             try:
-                free = self._is_free(path)
+                free = self.earlier.may_replace(path, self.inputs)
             except OSError as error:
                 raise PhotoError(f"{job.photo} is not coloured: {path}: {error.strerror}.") from error
             if not free:
                 raise PhotoError(f"{job.photo} is not coloured: its result would replace {path}.")
         return paths
-
-    def _is_free(self, path: Path) -> bool:
-        return path.resolve() not in self.inputs and (not path.exists() or path in self.earlier)
 
     def is_done(self, job: Job) -> bool:
         """Whether an earlier run with the same options has finished this photograph, under the names it has now."""
@@ -199,7 +196,7 @@ class Results:
         """Writes the sheets of the first of these photographs one above the other, where the run has several."""
         overview = self.output / "contact_sheet.png"
         made = [job for job in done if self.sheet(job).exists()][:STACKED]
-        if len(self.jobs) > 1 and made and self._is_free(overview):
+        if len(self.jobs) > 1 and made and self.earlier.may_replace(overview, self.inputs):
             sheets = [(job.photo.name, np.asarray(Image.open(self.sheet(job)).convert("RGB"))) for job in made]
             files.write_png(stack_sheets(sheets), overview)
 
@@ -222,6 +219,10 @@ class EarlierResults:
         return (
             path.resolve() in self.colourings or path.resolve() in self.pictures or files.said_by_us(path) is not None
         )
+
+    def may_replace(self, path: Path, inputs: Collection[Path]) -> bool:
+        """Whether a result may be written there: nothing lies there but an earlier one, which is none of the inputs."""
+        return path.resolve() not in inputs and (not path.exists() or path in self)
 
     def is_picture(self, path: Path) -> bool:
         """Whether it is a sheet or a map, and no colouring."""
