@@ -1,14 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles Triton kernels for GPUs that are not there, and says what they need of one.
 
-    compiled = compile_ahead(
-        "coltran_kernels.triton.layer_norm:forward_kernel",
-        {"X": torch.bfloat16, "rows": 4096, "EPS": 1e-3, "BLOCK": 512},
-        target="sm_90",
-        num_warps=4,
-    )
-    assert compiled.fits and compiled.registers <= 128
-
 Triton asks its active driver which GPU to compile for. A driver that only names one makes `kernel.warmup` specialise
 and compile exactly as a launch would, up to the machine code; the tools in Triton's wheel then read registers, spills
 and instructions from it. That changes a process for good (no kernel can be launched afterwards, and it must not have
@@ -35,8 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from coltran._checkout import find_kernels
 
 KIB = 1024
 
@@ -163,7 +153,6 @@ def _compile(kernel: str, types: Mapping[str, Any], target: Target, options: Map
     from triton import knobs
     from triton.runtime.jit import MockTensor
 
-    find_kernels()
     _install_driver(target)
     module, _, name = kernel.partition(":")
     function = getattr(importlib.import_module(module), name)

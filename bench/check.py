@@ -10,46 +10,35 @@ probability. Then the images agree wherever no number lies on a boundary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench import recomputing
-from bench.setting import build, draw, random_images, small
+from bench.setting import build, draw, random_images
 from coltran.errors import UserError
 from coltran.networks.colorizer import Colorizer
 from coltran.sampling import Sample, uniforms
 
-SEED = 3
-# By dtype: largest difference of a cumulative probability, and of a natural log-probability.
-TOLERANCES = {torch.float32: (1e-5, 1e-3), torch.bfloat16: (5e-2, 5e-1)}
-
-
-class Agreement(NamedTuple):
-    """How well two ways of sampling agree."""
-
-    pixels: int  # compared
-    on_boundary: int  # of those, drawn alike only within the tolerance
-    log_prob_difference: float  # the largest
+SEED, SMALL_SIDE = 3, 8
+TOLERANCE, LOG_TOLERANCE = 1e-5, 1e-3  # of a cumulative probability, and of a natural log-probability
 
 
 class Disagreement(UserError):
     """They draw different images."""
 
 
-def compare(drawn: Sample, forced: Sample, numbers: Tensor, tolerances: tuple[float, float]) -> Agreement:
+def compare(drawn: Sample, forced: Sample, numbers: Tensor) -> dict[str, Any]:
     """Compares a drawn sample with the distributions along it.
 
     Args:
         drawn: labels and log_prob [B, H, W].
         forced: probabilities [B, rows, W, S] and log_prob [B, H, W] of another way of sampling, given `drawn.labels`.
         numbers: the uniform numbers, [B, H, W].
-        tolerances: largest difference of a cumulative probability, and of a natural log-probability.
 
     Raises:
-        Disagreement: a pixel is beyond them.
+        Disagreement: a pixel is beyond the tolerances.
     """
     assert forced.probabilities is not None
     rows = forced.probabilities.shape[1]
@@ -62,44 +51,41 @@ def compare(drawn: Sample, forced: Sample, numbers: Tensor, tolerances: tuple[fl
     number = numbers[:, :rows].to(end)
     outside = torch.maximum(start - number, number - end).clamp(min=0)
     difference = (drawn.log_prob[:, :rows] - forced.log_prob[:, :rows]).abs().max().item()
-    if not (outside.max().item() <= tolerances[0] and difference <= tolerances[1]):
+    if not (outside.max().item() <= TOLERANCE and difference <= LOG_TOLERANCE):
         raise Disagreement(
             f"The two ways of sampling draw different images: uniform numbers lie up to {outside.max().item():.1e} "
             f"outside the interval of the label drawn, log-probabilities differ by up to {difference:.1e}; allowed are "
-            f"{tolerances[0]:.0e} and {tolerances[1]:.0e}. Nothing was timed."
+            f"{TOLERANCE:.0e} and {LOG_TOLERANCE:.0e}. Nothing was timed."
         )
-    return Agreement(index.numel(), int((outside > 0).sum()), difference)
+    on_boundary = int((outside > 0).sum())  # drawn alike only within the tolerance
+    return {"pixels": index.numel(), "on_boundary": on_boundary, "log_prob_difference": difference}
 
 
-def check_rows(
-    colorizer: Colorizer, gray: Tensor, implementation: str, *, rows: int, norm: str, dtype: torch.dtype
-) -> Agreement:
+def check_rows(colorizer: Colorizer, gray: Tensor, *, rows: int, norm: str = "exact") -> dict[str, Any]:
     """Compares the first rows of `coltran.sampling.sample` and of the original's algorithm.
 
     Raises:
         Disagreement: they are not the same.
     """
     numbers = uniforms(SEED, range(gray.shape[0]), *gray.shape[1:]).to(gray.device)
-    drawn = draw(implementation, colorizer, gray, norm=norm, seed=SEED)
+    drawn = draw(colorizer, gray, norm=norm, seed=SEED)
     forced = recomputing.sample(
         colorizer, gray, norm=norm, seed=SEED, rows=rows, given=drawn.labels, return_probabilities=True
     )
-    return compare(drawn, forced, numbers, TOLERANCES[dtype])
+    return compare(drawn, forced, numbers)
 
 
-def check_whole(model: Mapping[str, Any], implementation: str, device: torch.device, dtype: torch.dtype) -> Agreement:
-    """Compares whole images, small ones, in both meanings of sampling; gives the worse agreement.
+def check(colorizer: Colorizer, rows: int) -> dict[str, Any]:
+    """Compares small images whole, in both meanings of sampling, and the first rows of one at the network's size.
 
     Raises:
         Disagreement: they are not the same.
     """
-    network = build(small(model), device, dtype)
+    device, model = colorizer.embedding.weight.device, dict(colorizer.config) | {"resolution": [SMALL_SIDE, SMALL_SIDE]}
+    network, gray = build(model, device), random_images(2, model, device)[..., 0]
     assert isinstance(network, Colorizer)
-    gray = random_images(2, small(model), device)[..., 0]
-    found = [
-        check_rows(network, gray, implementation, rows=gray.shape[1], norm=norm, dtype=dtype)
-        for norm in ("exact", "rowcontext")
-    ]
-    return Agreement(
-        sum(a.pixels for a in found), sum(a.on_boundary for a in found), max(a.log_prob_difference for a in found)
-    )
+    found = {norm: check_rows(network, gray, rows=SMALL_SIDE, norm=norm) for norm in ("exact", "rowcontext")}
+    if rows:
+        gray = random_images(1, colorizer.config, device)[..., 0]
+        found[f"first {rows} rows"] = check_rows(colorizer, gray, rows=rows)
+    return found

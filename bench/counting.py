@@ -23,7 +23,7 @@ from coltran import networks
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.layers import AxialAttention
 from coltran.networks.upsamplers import ColorUpsampler
-from coltran.sampling.decoding import InnerRows, decoder_weights
+from coltran.sampling.decoding import RowConditioner, decoder_weights
 
 PLAIN = "reference"
 
@@ -64,8 +64,8 @@ def incremental(model: Mapping[str, Any]) -> dict[str, int]:
     """Multiply-adds of `coltran.sampling.sample` an image, by the stages that it reports."""
     network, gray, z, e = _colorizer(model)
     outer, inner, pixels = network.outer_decoder, network.inner_decoder, gray.numel()
-    rows = InnerRows(inner, z, norm="exact")
-    a_row = multiply_adds(lambda: rows.terms(0, e[:, 0], implementation=PLAIN))
+    rows = RowConditioner(inner, z, norm="exact")
+    a_row = multiply_adds(lambda: rows.condition(0, e[:, 0], implementation=PLAIN))
     conditioning = multiply_adds(lambda: norm_affines(inner, z)) + gray.shape[1] * a_row
     everything = multiply_adds(lambda: network.logits(inner(e, e, z, implementation=PLAIN), implementation=PLAIN))
     return {

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,6 @@ from torch.utils.benchmark import Timer
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = {"cpu": (4096, 512, 512), "cuda": (8192, 8192, 8192)}  # sizes of the large product
 SMALLEST_CACHED = 4 << 20  # bytes; below it calling torch takes longer than reading
-MEMORY = 512 << 20  # bytes, beyond any cache
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -39,22 +38,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         "commit": _commit(),
         "load before": round(os.getloadavg()[0], 2) if unix else None,
     }
-
-
-def processor_seconds() -> float:
-    """Processor time of this process and of all that descend from it."""
-    parents, seconds = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-        seconds[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    family = {os.getpid()}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(seconds[member] for member in family)
 
 
 def _processor() -> str:
@@ -83,7 +66,6 @@ class Limits(NamedTuple):
     flops: dict[str, float]  # of the product, a second, by dtype
     cached_bytes: int  # size of the buffer that is read from the cache
     cache_bandwidth: float  # bytes a second
-    memory_bandwidth: float
 
 
 def large_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], object], int]:
@@ -94,17 +76,16 @@ def large_product(device: torch.device, dtype: torch.dtype) -> tuple[Callable[[]
     return lambda: torch.mm(a, b, out=out), 2 * rows * inner * columns
 
 
-def measure_limits(device: torch.device, cached_bytes: int = 0, seconds: float = 0.5) -> Limits:
-    """Measures for about `seconds` each: the large product, and reading from the cache and from memory.
+def measure_limits(
+    device: torch.device, precisions: Iterable[str], cached_bytes: int = 0, seconds: float = 0.5
+) -> Limits:
+    """Measures for about `seconds` each: the large product in some precisions, and reading from the cache.
 
-    Args:
-        device: where.
-        cached_bytes: what has to stay in the cache, such as the weights that are read for every pixel.
-        seconds: how long to repeat each.
+    `cached_bytes` have to stay in that, such as the weights that are read for every pixel.
     """
 
-    def product_rate(dtype: torch.dtype) -> float:
-        multiply, operations = large_product(device, dtype)
+    def product_rate(precision: str) -> float:
+        multiply, operations = large_product(device, getattr(torch, precision))
         return operations / _median_seconds(multiply, seconds)
 
     def read_rate(size: int) -> float:
@@ -114,8 +95,8 @@ def measure_limits(device: torch.device, cached_bytes: int = 0, seconds: float =
         return 4 * buffer.numel() / min(_median_seconds(way, seconds / 2) for way in ways)
 
     cached = max(cached_bytes, SMALLEST_CACHED)
-    rates = {str(dtype).removeprefix("torch."): product_rate(dtype) for dtype in (torch.float32, torch.bfloat16)}
-    return Limits(PRODUCT.get(device.type, PRODUCT["cpu"]), rates, cached, read_rate(cached), read_rate(MEMORY))
+    rates = {precision: product_rate(precision) for precision in precisions}
+    return Limits(PRODUCT.get(device.type, PRODUCT["cpu"]), rates, cached, read_rate(cached))
 
 
 def best(a: Limits, b: Limits) -> Limits:
@@ -123,7 +104,6 @@ def best(a: Limits, b: Limits) -> Limits:
     return a._replace(
         flops={name: max(rate, b.flops[name]) for name, rate in a.flops.items()},
         cache_bandwidth=max(a.cache_bandwidth, b.cache_bandwidth),
-        memory_bandwidth=max(a.memory_bandwidth, b.memory_bandwidth),
     )
 
 

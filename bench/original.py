@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.table import Table
 from torch import Tensor, nn
 
-from bench import machine, setting, tables, timing
-from bench.check import TOLERANCES, Disagreement
+from bench import machine, record, setting, timing
+from bench.check import LOG_TOLERANCE, Disagreement
 from coltran.errors import UserError
 from coltran.image import colors_to_labels
 from coltran.networks.colorizer import Colorizer
@@ -36,28 +37,11 @@ IMAGES = {"coltran_core": "auto_argmax", "color_upsampler": "bit_up_argmax", "sp
 LEAST_EQUAL = 0.999  # of an upsampler's values, each decided by itself
 
 
-def find_package(folder: Path) -> Path:
-    """The folder to import the original's `coltran` from, of that one or of the package itself.
-
-    Raises:
-        UserError: it is not there.
-    """
-    for source in (folder, folder.resolve().parent):
-        if (source / "coltran" / "models" / "colorizer.py").is_file():
-            return source
-    raise UserError(f"The original's package is not in {folder}: there is no coltran/models/colorizer.py.")
+Arrays = dict[str, np.ndarray]
 
 
-def draw(
-    source: Path, python: Path, network: nn.Module, images: Tensor
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Has the original program draw.
-
-    Args:
-        source: where its package is.
-        python: an interpreter with TensorFlow.
-        network: whose weights it gets.
-        images: uint8 [1, H, W, 3].
+def draw(source: Path, python: Path, network: nn.Module, images: Tensor) -> tuple[Arrays, dict[str, Any]]:
+    """Has the original program, whose package is in `source`, draw images uint8 [1, H, W, 3] by a network's weights.
 
     Returns:
         What its `sample` gives, by its names, and {"seconds", "before" that, version of "tensorflow"}.
@@ -95,16 +79,14 @@ def draw(
 
 
 def compare(network: nn.Module, ours: Tensor, drawn: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """How alike the two images are.
+    """How alike the two images are: {"pixels" or values, "different", "first"}.
+
+    "first" is for a colorizer where they begin to differ, and how probable the original finds its label there and ours.
 
     Args:
         network: that drew.
         ours: labels [1, H, W] of a colorizer, or uint8 [1, H, W, 3].
         drawn: of the original.
-
-    Returns:
-        {"pixels" or values, "different", "first": for a colorizer that is where they begin to be, and how probable the
-        original finds its label there and ours}.
 
     Raises:
         Disagreement: they differ by more than ties.
@@ -122,7 +104,7 @@ def compare(network: nn.Module, ours: Tensor, drawn: Mapping[str, np.ndarray]) -
         probabilities = torch.from_numpy(drawn["proba"]).flatten(0, 2)[place]
         both = probabilities[[int(theirs.flatten()[place]), int(ours.flatten()[place])]].tolist()
         found["first"] = {"at": [place // ours.shape[2], place % ours.shape[2]], "probabilities": both}
-        if not abs(np.log(both[0] / both[1])) <= TOLERANCES[torch.float32][1]:
+        if not abs(np.log(both[0] / both[1])) <= LOG_TOLERANCE:
             raise Disagreement(f"The two draw different images: at {found['first']['at']} of probability {both}.")
     return found
 
@@ -136,37 +118,38 @@ def measure(stage: str, network: nn.Module, source: Path, options: Namespace) ->
 
     def run(clock: timing.StageClock) -> None:
         if isinstance(network, Colorizer):
-            drawing = setting.draw(setting.DEFAULT, network, images[..., 0], mode="argmax", norm="rowcontext")
-            result.append(drawing.labels)
+            result.append(setting.draw(network, images[..., 0], mode="argmax", norm="rowcontext").labels)
         else:
-            result.append(setting.upsample(setting.DEFAULT, network, images))
+            result.append(setting.upsample(network, images))
 
-    runs = [timed.seconds for _, timed in timing.alternate({setting.DEFAULT: run}, cpu, options.repeats)]
+    runs = [timed.seconds for _, timed in timing.alternate({record.OURS: run}, cpu, options.repeats)]
     ours = statistics.median(runs)
     found = {"network": stage, "runs": runs, "seconds": ours, "original": told}
     return found | {"ratio": told["seconds"] / ours, "compared": compare(network, result[-1], drawn)}
 
 
-def table(record: Mapping[str, Any]) -> tables.Table:
+def table(measurements: list[dict[str, Any]]) -> Table:
     """The ratios, and how alike the images are."""
     rows, notes = [], []
-    for m in record["measurements"]:
-        compared = m["compared"]
-        equal = 1 - compared["different"] / compared["pixels"]
-        name = m["network"].replace("_", " ")
-        both = tables.number(m["original"]["seconds"]), tables.number(m["seconds"])
-        rows.append((name, *both, tables.number(m["ratio"], "x"), tables.percent(equal)))
-        notes.append(f"{name}: {tables.number(m['original']['before'])} s before the original could begin")
+    for m in measurements:
+        compared, name = m["compared"], m["network"].replace("_", " ")
+        equal = record.percent(1 - compared["different"] / compared["pixels"])
+        rows.append((name, m["original"]["seconds"], m["seconds"], record.number(m["ratio"], "x"), equal))
+        notes.append(f"{name}: {record.number(m['original']['before'])} s before the original could begin")
         if compared["first"]:
             at, (theirs, ours) = compared["first"]["at"], compared["first"]["probabilities"]
             notes.append(f"first pixel that differs: {at}, of probability {theirs:.9f} there and {ours:.9f} here")
     columns = ("network", "the original program, s", "this one, s", "ratio", "equal pixels or values")
-    return tables.Table("The same image by the original program", columns, rows, "; ".join(notes) + ".")
+    return record.table("The same image by the original program", columns, rows, "; ".join(notes) + ".")
 
 
 def main(options: Namespace) -> int:
     """What `sample_speed` does with `--original`; returns its exit code."""
-    source, console, device = find_package(options.original), tables.console(), setting.prepare(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    source, console, device = options.original, record.console(), torch.device("cpu")
+    if not (source / "coltran" / "models" / "colorizer.py").is_file():
+        raise UserError(f"The original's package is not in {source}: there is no coltran/models/colorizer.py.")
     found = []
     for stage, model in setting.load_models(options.config, options.stages).items():
         network = setting.build(model, device)
@@ -180,4 +163,5 @@ def main(options: Namespace) -> int:
         "machine": machine.describe(device),
         "measurements": found,
     }
-    return setting.finish(result, [table(result)], options, console, lambda record, path: None)
+    record.finish(result, [table(found)], options.results)
+    return 0

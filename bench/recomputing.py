@@ -23,9 +23,9 @@ from torch import Tensor
 
 from coltran.image import labels_to_colors
 from coltran.networks.colorizer import Colorizer, InnerDecoder
-from coltran.networks.layers import EPS, choose, shift_right
+from coltran.networks.layers import EPS, shift_right
 from coltran.sampling import Sample, uniforms
-from coltran_kernels import add_layer_norm
+from coltran_kernels import SamplingOptions, add_layer_norm
 from coltran_kernels.reference import draw
 
 Affine = tuple[Tensor, Tensor]
@@ -37,24 +37,18 @@ def norm_affines(decoder: InnerDecoder, z: Tensor) -> list[Affine]:
 
 
 def inner_decoder_row(
-    decoder: InnerDecoder,
-    row: int,
-    e: Tensor,
-    upper: Tensor,
-    z: Tensor,
-    norms: list[Affine],
-    implementation: str | None,
+    decoder: InnerDecoder, row: int, e: Tensor, upper: Tensor, z: Tensor, norms: list[Affine], by: str | None
 ) -> Tensor:
-    """The inner decoder over one row: embedded colours e, rows above and encoded gray, [B, 1, W, D] -> [B, 1, W, D]."""
+    """The inner decoder, `by` an implementation, over a row of embedded colours e, `upper` and gray z, [B, 1, W, D]."""
     x = shift_right(e) + decoder.position.row[row] + decoder.position.column
     if decoder.skip:
         x = x + z + upper
     context = torch.cat((z, upper), -1)
     for i, (attention, feed_forward) in enumerate(zip(decoder.attention, decoder.feed_forward, strict=True)):
-        y = attention(x, context, implementation=implementation)
-        x = add_layer_norm(y, x, *norms[2 * i], EPS, implementation=implementation)
-        y = feed_forward(x, context, implementation=implementation)
-        x = add_layer_norm(y, x, *norms[2 * i + 1], EPS, implementation=implementation)
+        y = attention(x, context, implementation=by)
+        x = add_layer_norm(y, x, *norms[2 * i], EPS, implementation=by)
+        y = feed_forward(x, context, implementation=by)
+        x = add_layer_norm(y, x, *norms[2 * i + 1], EPS, implementation=by)
     return x
 
 
@@ -65,8 +59,6 @@ def sample(
     *,
     mode: str = "sample",
     norm: str = "exact",
-    temperature: float = 1.0,
-    top_p: float = 1.0,
     seed: int = 0,
     rows: int | None = None,
     given: Tensor | None = None,
@@ -79,7 +71,7 @@ def sample(
     Args:
         colorizer: the network, in evaluation mode.
         gray: integers [B, H, W] in 0..255.
-        mode, norm, temperature, top_p, seed, return_probabilities: as for `coltran.sampling.sample`.
+        mode, norm, seed, return_probabilities: as for `coltran.sampling.sample`.
         rows: stop after as many rows; the others of the result are black.
         given: labels [B, H, W] to impose, -1 where a pixel is to be drawn.
         finished: called with the name of each stage when its last operation is issued: "encoder" once, then for each
@@ -88,16 +80,9 @@ def sample(
 
     Returns:
         The sample; `probabilities` [B, rows, W, S] only when asked for.
-
-    Raises:
-        ValueError: `norm` or `mode` out of its range, or more rows than there are.
     """
-    choose({"exact": True, "rowcontext": True}, norm, "norm")
-    choose({"sample": True, "argmax": True}, mode, "mode")
     batch, height, width = gray.shape
     rows = height if rows is None else rows
-    if not 0 < rows <= height:
-        raise ValueError(f"rows must be in 1 .. {height}, got {rows}")
     z = colorizer.encode(gray, implementation=implementation)
     finished("encoder")
     numbers = uniforms(seed, range(batch), height, width).to(z.device)
@@ -116,7 +101,7 @@ def sample(
             x = inner_decoder_row(inner, i, e[:, row], upper[:, row], z[:, row], norms, implementation)
             pixel = colorizer.norm(x[:, 0, j], implementation=implementation)
             logits = colorizer.logits(pixel, implementation=implementation)
-            label = draw(logits, numbers[:, i, j], mode=mode, temperature=temperature, top_p=top_p)
+            label = draw(logits, numbers[:, i, j], SamplingOptions(mode))
             if given is not None:
                 label = torch.where(given[:, i, j] >= 0, given[:, i, j], label)
             labels[:, i, j] = label
@@ -129,4 +114,4 @@ def sample(
             upper = colorizer.outer_decoder(e, z, implementation=implementation)
             finished("outer decoder")
     kept = torch.stack(probabilities, 1).unflatten(1, (rows, width)) if return_probabilities else None
-    return Sample(labels_to_colors(labels), labels, log_prob, kept)
+    return Sample(labels_to_colors(labels), labels, log_prob, log_prob, kept)

@@ -2,9 +2,8 @@
 """How fast the three networks colour, beside the original program's way of sampling and the machine's own limits.
 
     python bench/sample_speed.py                          some minutes on a laptop, the paper's size
-    python bench/sample_speed.py --batch 1 4 20 --plot
-    python bench/sample_speed.py --config coltran/test_configs/colorizer.py --full --implementation all
-    python bench/sample_speed.py --fixed-point --photos ../shared/photos/valid --batch 1 4
+    python bench/sample_speed.py --batch 1 8 --precision bfloat16
+    python bench/sample_speed.py --device cuda --rows 0
     python bench/sample_speed.py --original google-research    beside the original program itself
 
 Both ways of sampling use the same networks with random weights, and before anything is timed they are checked to draw
@@ -22,64 +21,54 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the checkout, in place of bench/
 
-from bench import check, counting, machine, original, plots, record, setting, tables, timing
-from coltran import checkpoint, cli
-from coltran.devices.choose import require_bfloat16
+from bench import check, counting, machine, original, recomputing, record, setting, timing
+from coltran import cli
+from coltran.devices.choose import PRECISIONS, require_bfloat16
 from coltran.networks.colorizer import Colorizer
-from coltran.pipeline import PRETRAINED
-from coltran.sampling import Sample
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-STAGES = ("colorizer", "color_upsampler", "spatial_upsampler")
+Timings = dict[tuple[str, str, int], list[timing.Timing]]  # by network, implementation and batch
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = setting.parser(__doc__)
-    parser.add_argument(
-        "--config", type=Path, default=setting.PAPER, help="configuration of the colorizer; the others' lie beside it"
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--config", type=Path, default=setting.PAPER, help="of the colorizer; those of the others lie beside it")
+    add("--batch", type=cli.at_least(1), nargs="+", default=[1, 8], help="batch sizes (default: 1 8)")
+    add(
+        "--stages",
+        nargs="+",
+        choices=setting.STAGES,
+        default=list(setting.STAGES),
+        help="networks to time (default: all)",
     )
-    parser.add_argument("--batch", type=cli.at_least(1), nargs="+", default=[1, 8], help="batch sizes (default: 1 8)")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--dtype", choices=list(DTYPES), default="float32", help="of the networks")
-    parser.add_argument(
-        "--precision", choices=list(DTYPES), default="float32",
-        help="of our products with float32 networks, on a CPU; the original's way and the checks stay in float32",
-    )  # fmt: skip
-    parser.add_argument(
-        "--rows",
-        type=cli.at_least(0),
-        default=1,
-        help="rows of the original's algorithm to time (default: 1); 0 leaves it out",
-    )
-    parser.add_argument("--fixed-point", action="store_true", help="also draw the rows by fixed point")
-    parser.add_argument(
-        "--photos", type=Path,
-        help="colour the photographs of this folder with the networks in the package, in place of noise with random "
-        "networks, which guess no row right",
-    )  # fmt: skip
-    parser.add_argument("--full", action="store_true", help="time the original's algorithm on all rows")
-    parser.add_argument("--original", type=Path, metavar="DIR", help="compare with the original program in this folder")
-    parser.add_argument(
+    add("--precision", choices=PRECISIONS, default="float32", help="of our products (default: float32)")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--threads", type=cli.at_least(1), help="threads that compute (default: torch's choice)")
+    add("--rows", type=cli.at_least(0), default=1, help="of the original's way to time (default: 1); 0 leaves it out")
+    add("--repeats", type=cli.at_least(1), default=3, help="timed rounds, after one that warms up (default: 3)")
+    add("--results", type=Path, default=record.RESULTS, help="where the JSON line goes (default: bench/results)")
+    add("--original", type=Path, metavar="DIR", help="compare with the original program in this folder")
+    add(
         "--tensorflow", type=Path, default=original.TENSORFLOW, metavar="PYTHON",
         help="interpreter that runs it, with TensorFlow (default: that of `make tf-test`)",
     )  # fmt: skip
     options = parser.parse_args(argv)
-    if options.original and (options.plot or options.device != "cpu" or options.implementation != [setting.DEFAULT]):
-        parser.error("--original goes with --device cpu, without --implementation and --plot")
+    if options.original and (options.device, options.precision) != ("cpu", "float32"):
+        parser.error("--original goes with --device cpu and --precision float32")
     if options.precision == "bfloat16":
-        if options.dtype != "float32" or options.device not in ("cpu", "cuda"):
-            parser.error("--precision bfloat16 takes float32 networks on a CPU or a GPU")
         require_bfloat16(torch.device(options.device))
     return options
 
@@ -88,87 +77,61 @@ class Measuring:
     """The measuring in progress, so that an interruption leaves what there is."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.options, self.console, self.device = options, tables.console(), setting.prepare(options)
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self.options, self.console, self.device = options, record.console(), cli.device(options.device)
         if self.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = False  # both sides, and the limit, in the dtype asked for
-        self.dtype = DTYPES[options.dtype]
+            torch.backends.cuda.matmul.allow_tf32 = False  # both sides, and the limit, in the precision asked for
         self.models = setting.load_models(options.config, options.stages)
-        self.trained: dict[str, Any] = {}  # networks
-        if options.photos:
-            found = {stage: checkpoint.load(PRETRAINED / stage).eval() for stage in options.stages}
-            self.trained = {stage: network.to(self.device, self.dtype) for stage, network in found.items()}
-            self.models = {stage: network.config for stage, network in self.trained.items()}
-        self.settled: dict[int, Sample] = {}  # by fixed point, by batch
-        self.timings: dict[tuple[str, str, int], list[timing.Timing]] = {}  # by network, implementation, batch
+        self.timings: Timings = {}
         self.checks: dict[str, Any] = {}
-        self.answers: dict[str, str | None] = {}
         self.rows, self.step_bytes = (0, 0), 0  # of the original's way, timed and all; of the weights read for a pixel
         if "colorizer" in self.models:
             height = self.models["colorizer"]["resolution"][0]
-            self.rows = (height if options.full else min(options.rows, height), height)
-            width = DTYPES[self._precision(setting.DEFAULT)].itemsize
+            self.rows = (min(options.rows, height), height)
+            width = getattr(torch, options.precision).itemsize
             self.step_bytes = counting.step_weights(self.models["colorizer"]) * width
         self.machine = machine.describe(self.device)
-        self.limits = machine.measure_limits(self.device, self.step_bytes)
-
-    def _precision(self, name: str) -> str:
-        """That of a side's products."""
-        narrow = self.options.precision == "bfloat16" and name != record.RECOMPUTING
-        return "bfloat16" if narrow else self.options.dtype
+        precisions = dict.fromkeys(("float32", options.precision))
+        self.measure_limits = partial(machine.measure_limits, self.device, precisions, self.step_bytes)
+        self.limits = self.measure_limits()
 
     def run(self) -> None:
         """Checks, then times, one network after another."""
         for stage, model in self.models.items():
-            network = self.trained.get(stage) or setting.build(model, self.device, self.dtype)
-            answers = setting.ask_network(model, self.device, self.dtype)
-            implementations = setting.pick(answers, self.options.implementation)
+            network, batches = setting.build(model, self.device), [1]  # an upsampler takes one image at a time
             if isinstance(network, Colorizer):
-                implementations += [record.FIXED_POINT] * self.options.fixed_point
-                self.answers = answers
-                for name, reason in answers.items():
-                    self.console.print(f"can run here: {name}" if reason is None else f"not here: {name} ({reason})")
-                for name in implementations:
-                    self.check(name, network)
-            # An upsampler takes one image at a time, as the pipeline gives them.
-            for batch in dict.fromkeys(self.options.batch) if isinstance(network, Colorizer) else (1,):
-                self.time(stage, network, batch, implementations)
+                batches = list(dict.fromkeys(self.options.batch))
+                self.checks = check.check(network, self.rows[0])
+                self.console.print(f"{record.OURS}: draws the image of {record.RECOMPUTING}")
+            for batch in batches:
+                self.time(stage, batch, self.sides(network, setting.random_images(batch, model, self.device)))
 
-    def check(self, name: str, network: Colorizer) -> None:
-        """Whole small images, and the rows that are timed."""
-        rows, gray = self.rows[0], setting.random_images(1, network.config, self.device)[..., 0]
-        whole = check.check_whole(network.config, name, self.device, self.dtype)
-        self.checks[name] = {"small images": whole._asdict()}
-        if not rows:
-            return
-        part = check.check_rows(network, gray, name, rows=rows, norm="exact", dtype=self.dtype)
-        self.checks[name][f"first {rows} rows"] = part._asdict()
-        self.console.print(f"{name}: draws the image of {record.RECOMPUTING}")
+    def sides(self, network: nn.Module, images: Tensor) -> dict[str, timing.Run]:
+        """What to time in turn."""
+        sides: dict[str, timing.Run] = {}
+        if isinstance(network, Colorizer) and self.rows[0]:
+            theirs = partial(recomputing.sample, network, images[..., 0], rows=self.rows[0])
+            sides[record.RECOMPUTING] = lambda clock: theirs(finished=clock)
+        sides[record.OURS] = lambda clock: setting.run(network, images, self.options.precision, clock)
+        return sides
 
-    def time(self, stage: str, network: nn.Module, batch: int, implementations: list[str]) -> None:
+    def time(self, stage: str, batch: int, sides: dict[str, timing.Run]) -> None:
         """All sides in turn, with the limits after each."""
-        images = setting.random_images(batch, self.models[stage], self.device)
-        if self.options.photos and stage == "colorizer":
-            images = setting.gray_photos(self.options.photos, batch)[..., None].to(self.device)
-        sides = setting.sides(network, stage, images, implementations, self.rows[0], self.options.precision)
-        if record.FIXED_POINT in implementations:
-            self.settled[batch] = setting.draw(
-                record.FIXED_POINT, network, images[..., 0], seed=0, precision=self.options.precision
-            )
         for name, run in timing.alternate(sides, self.device, self.options.repeats):
             # The machine is not the same from minute to minute: what counts is the best that it did in all of them.
-            self.limits = machine.best(self.limits, machine.measure_limits(self.device, self.step_bytes))
+            self.limits = machine.best(self.limits, self.measure_limits())
             if name == record.RECOMPUTING:
                 run = timing.extrapolate(run, *self.rows)
             self.timings.setdefault((stage, name, batch), []).append(run)
             self.console.print(f"{stage}, batch {batch}, {name}: {run.seconds / batch:.3g} s an image")
 
-    def result(self, interrupted: bool) -> dict[str, Any]:
-        """The record of what there is."""
-        found = []
+    def measurements(self) -> Iterator[dict[str, Any]]:
+        """What there is, beside the counted work."""
         for (stage, name, batch), timings in self.timings.items():
             model, slow, read = self.models[stage], name == record.RECOMPUTING, {}
             if stage != "colorizer":
-                macs = {stage: counting.upsampler(model)}
+                macs = {"upsampler": counting.upsampler(model)}
             elif slow:
                 macs = counting.recomputing(model)
             else:
@@ -176,21 +139,20 @@ class Measuring:
                 read = {"row decoding": model["resolution"][0] * model["resolution"][1] * self.step_bytes}
             work = {part: counting.flops(count) for part, count in macs.items()}
             rows = self.rows if slow and self.rows[0] < self.rows[1] else None
-            dtype = self._precision(name)
-            found.append(
-                record.measurement(stage, name, batch, timings, work, self.limits, dtype, read=read, rows=rows)
-            )
+            dtype = "float32" if slow else self.options.precision
+            yield record.measurement(stage, name, batch, timings, work, self.limits, dtype, read=read, rows=rows)
+
+    def result(self, interrupted: bool) -> dict[str, Any]:
+        """The record of what there is."""
+        found = list(self.measurements())
         record.add_ratios(found)
-        record.add_passes(found, self.settled)
-        options = {name: record.told(value) for name, value in vars(self.options).items()}
         return {
             "benchmark": "sample_speed",
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "interrupted": interrupted,
             "machine": self.machine,
             "limits": self.limits._asdict(),
-            "options": options,
-            "implementations": self.answers,
+            "options": {name: record.told(value) for name, value in vars(self.options).items()},
             "checks": self.checks,
             "measurements": found,
         }
@@ -201,19 +163,17 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     if options.original:
         return original.main(options)
-    measuring = Measuring(options)
-    console, interrupted = measuring.console, False
+    measuring, interrupted = Measuring(options), False
     try:
         measuring.run()
     except KeyboardInterrupt:
         if not measuring.timings:
             raise
         interrupted = True
-        console.print("Interrupted; this is what was measured.")
+        measuring.console.print("Interrupted; this is what was measured.")
     result = measuring.result(interrupted)
-    kinds = (tables.machine, tables.results, tables.stages, tables.reading, tables.fixed_point)
-    shown = [table(result) for table in kinds]
-    return setting.finish(result, shown, options, console, plots.sample_speed)
+    record.finish(result, record.speed_tables(result), options.results)
+    return 130 if interrupted else 0
 
 
 if __name__ == "__main__":

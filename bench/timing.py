@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing runs in turn, with the time of each of their stages and the memory they needed."""
+"""Timing runs in turn, with the time of each of their stages."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -56,7 +52,6 @@ class Timing(NamedTuple):
 
     seconds: float
     stages: dict[str, float]  # seconds, by stage
-    peak_bytes: int | None  # most memory in use during the run; None where the system does not tell
 
 
 Run = Callable[[StageClock], object]  # marks its stages on the clock
@@ -65,14 +60,13 @@ Run = Callable[[StageClock], object]  # marks its stages on the clock
 def time_run(run: Run, device: torch.device) -> Timing:
     """Runs once and measures."""
     gc.collect()
-    reset = _reset_peak(device)
     synchronize(device)
     start = time.perf_counter()
     clock = StageClock(device)
     run(clock)
     synchronize(device)
     seconds = time.perf_counter() - start
-    return Timing(seconds, clock.seconds(), _peak(device) if reset else None)
+    return Timing(seconds, clock.seconds())
 
 
 def alternate(sides: Mapping[str, Run], device: torch.device, repeats: int) -> Iterator[tuple[str, Timing]]:
@@ -98,30 +92,4 @@ def extrapolate(timing: Timing, rows: int, height: int) -> Timing:
         return timing
     factors = {"encoder": 1.0, "inner decoder": height / rows, "outer decoder": (height - 1) / rows}
     stages = {stage: seconds * factors[stage] for stage, seconds in timing.stages.items()}
-    return Timing(sum(stages.values()), stages, timing.peak_bytes)
-
-
-def _reset_peak(device: torch.device) -> bool:
-    """Lets the peak of memory in use start from now; False where the system cannot."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return True
-    if not sys.platform.startswith("linux"):
-        return False
-    # What the C library holds in reserve from the run before is given back, so that it counts there and not here.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
-    assert found is not None
-    return 1024 * int(found[1])
+    return Timing(sum(stages.values()), stages)

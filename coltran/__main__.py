@@ -23,13 +23,14 @@ from coltran.console import version
 
 
 def programs() -> dict[str, str]:
-    """{name: the first line of its docstring} of every module of this package that can be started."""
-    found = {}
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    """{name: the first line of its docstring} of every module or package of this package that can be started."""
+    found, here = {}, Path(__file__).parent
+    for path in (*here.glob("*.py"), *here.glob("*/__main__.py")):
         source = path.read_text(encoding="utf-8")
-        if path.stem != "__main__" and '\nif __name__ == "__main__":' in source:
-            found[path.stem] = (ast.get_docstring(ast.parse(source)) or "").split("\n", 1)[0]
-    return found
+        name = path.parent.name if path.stem == "__main__" else path.stem
+        if path != Path(__file__) and '\nif __name__ == "__main__":' in source:
+            found[name] = (ast.get_docstring(ast.parse(source)) or "").split("\n", 1)[0]
+    return dict(sorted(found.items()))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,7 +59,8 @@ def main() -> NoReturn:
     if name not in programs():
         parser().parse_args()
     sys.argv = [f"{sys.argv[0]} {name}", *sys.argv[2:]]
-    cli.run(importlib.import_module(f"coltran.{name}").main)
+    package = (Path(__file__).parent / name).is_dir()
+    cli.run(importlib.import_module(f"coltran.{name}.__main__" if package else f"coltran.{name}").main)
 
 
 if __name__ == "__main__":

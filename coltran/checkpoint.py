@@ -31,8 +31,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coltran import networks
+from coltran.config import as_dict
 from coltran.files import WRITING, clear_unfinished, runs, written_whole
-from coltran.networks.layers import plain
 
 FORMAT = "coltran"
 VERSION = 1  # of config.yaml and what it stands for; files without one are read as of this version
@@ -53,7 +53,7 @@ def save(
     weights: Mapping[str, Tensor] | None = None,
     training: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Writes a checkpoint, whole or not at all; one that is there already gives way to the complete new one.
+    """Writes a checkpoint atomically, in place of the one that may be there.
 
     Args:
         model: a network with `.config`, its `model` section.
@@ -77,7 +77,7 @@ def save(
     tensors = dict(model.state_dict()) | dict(weights or {})
     if dtype is not None:
         tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
-    whole = plain(config or {}) | {"model": plain(model.config)}  # type: ignore[arg-type]
+    whole = as_dict(config or {}) | {"model": as_dict(model.config)}
     with _written_whole(directory) as temporary:
         save_config(whole, temporary / "config.yaml")
         name = str(whole["model"].get("name", "unknown"))
@@ -201,7 +201,7 @@ def find(directory: str | Path) -> Path:
 
 
 def prune(logdir: str | Path, keep: int) -> None:
-    """Deletes all but the `keep` newest checkpoints, each at once for whoever reads, and what a killed writer left."""
+    """Deletes all but the `keep` newest checkpoints, each renamed first, and leftovers of killed writers."""
     for stale in Path(logdir).glob(f"{WRITING}checkpoint-*"):
         writer = re.fullmatch(r"checkpoint-\d+-(\d+)", stale.name.removeprefix(WRITING))
         if writer is None or int(writer[1]) == os.getpid() or not runs(int(writer[1])):
@@ -213,13 +213,13 @@ def prune(logdir: str | Path, keep: int) -> None:
 
 def save_config(config: Mapping[str, Any], path: Path) -> None:
     """Writes a whole configuration as YAML that says what it is, whole or not at all."""
-    save_yaml({"format": FORMAT, "format_version": VERSION} | plain(config), path)
+    save_yaml({"format": FORMAT, "format_version": VERSION} | as_dict(config), path)
 
 
 def save_yaml(values: Mapping[str, Any], path: Path) -> None:
     """Writes plain values as YAML, whole or not at all."""
     with written_whole(path) as temporary:
-        temporary.write_text(yaml.safe_dump(plain(values), sort_keys=False), encoding="utf-8")
+        temporary.write_text(yaml.safe_dump(as_dict(values), sort_keys=False), encoding="utf-8")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -242,7 +242,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def _inside(values: Any) -> Iterator[Any]:
-    """Everything inside a mapping, as often as it is referred to: what is written once may be in it a billion times."""
+    """All values inside a mapping; aliased ones as often as they are referenced (YAML bombs)."""
     waiting = [values]
     while waiting:
         value = waiting.pop()
@@ -252,7 +252,7 @@ def _inside(values: Any) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _written_whole(directory: Path) -> Iterator[Path]:
-    """Gives a temporary directory that becomes `directory` when the block succeeds and vanishes when not."""
+    """Yields a temporary directory that is renamed to `directory` on success and deleted on failure."""
     temporary = directory.with_name(f"{WRITING}{directory.name}-{os.getpid()}")
     replaced = directory.with_name(f"{WRITING}{directory.name}-replaced")
     try:

@@ -22,18 +22,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from coltran.checkpoint import CheckpointError
-from coltran.configs import OPTIONS
+from coltran.config import options as config_options
 from coltran.console import LOG, QUIET, is_quiet, speak, version
 from coltran.devices.choose import device, import_xla
 from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
+from coltran.networks.guide import Guide
 from coltran.photo.hints import Hint, HintError, parse_hint
+from coltran.sampling.guidance import check_weight
 
 N = TypeVar("N", int, float)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Calls `main` and leaves the program with the exit code that it returns (None is 0).
+    """Calls `main` and exits with the code that it returns (None is 0).
 
     Errors that are nobody's bug become one sentence on stderr: `UserError` (exit code 1, or 2 for
     `UsageError`), `PhotoError`, `CheckpointError`, `OSError`, a device out of memory and a reading process that
@@ -42,6 +44,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     speak()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large to be safe is an error
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of tags without sense, by no file's name
     try:
         code = main() or 0
     except UserError as error:
@@ -94,7 +97,7 @@ def progress_bar(*columns: ProgressColumn) -> Progress:
 
 
 def define_machine_flags(values: flags.FlagValues) -> None:
-    """Defines the original's flags about machines; those that only clusters of TPUs had are read and not used."""
+    """Defines the original's device flags; those for TPU clusters are accepted and ignored."""
     flags.DEFINE_enum(
         "accelerator_type", None, ["CPU", "GPU", "TPU"], "where to compute; GPU where there is one", flag_values=values
     )
@@ -141,7 +144,7 @@ def at_least(lowest: int) -> Callable[[str], int]:
 
 
 def number(convert: Callable[[str], N], holds: Callable[[N], bool], wanted: str) -> Callable[[str], N]:
-    """An argparse type: a number for which `holds`, else a usage error that says what is `wanted`."""
+    """An argparse type: a number for which `holds` is true; `wanted` describes it in the usage error."""
 
     def parse(text: str) -> N:
         with contextlib.suppress(ValueError):
@@ -160,7 +163,7 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def use_machine(arguments: argparse.Namespace) -> torch.device:
-    """Sets the threads of a command line, and gives its device.
+    """Applies `--threads` and returns the device of `--device`.
 
     Raises:
         UserError: a device that cannot be used.
@@ -171,7 +174,7 @@ def use_machine(arguments: argparse.Namespace) -> torch.device:
 
 
 def seed(text: str) -> int:
-    """An argparse type: what decides the random numbers, a whole number from 0 to 2**64 - 1."""
+    """An argparse type: a random seed, 0 to 2**64 - 1."""
     if re.fullmatch(r"\d+", text) and int(text) < 2**64:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**64 - 1")
@@ -224,7 +227,7 @@ def parse_flags(argv: list[str], usage: str, define: Callable[[flags.FlagValues]
     _make_lists(tuple, config)  # ml_collections has flags for tuples alone
     with config.unlocked():
         given = {key for argument in argv for key in re.findall(r"^--?config\.(\w+)", argument)}
-        missing = {key: default for key, default in OPTIONS.items() if key in given and key not in config}
+        missing = {key: default for key, default in config_options().items() if key in given and key not in config}
         config.update(ConfigDict(missing))
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *argv])
@@ -292,3 +295,19 @@ def load_config(path: Path) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise UsageError(f"{path} has no get_config() that returns a ConfigDict.")
     return config
+
+
+def resolve_guidance(arguments: argparse.Namespace, guide: Guide | None) -> None:
+    """Sets `arguments.guidance` to the weight that is meant: see `coltran.sampling.guidance.check_weight`.
+
+    Raises:
+        UserError: there is no guide for it, for `--mode expected` or for `--order guide`.
+    """
+    try:
+        arguments.guidance = check_weight(arguments.guidance, guide)
+    except ValueError as error:
+        raise UserError(f"--guidance={arguments.guidance:g}: {error}.") from error
+    if arguments.mode == "expected" and guide is None:
+        raise UserError("--mode expected needs a guide, and the checkpoint has none.")
+    if getattr(arguments, "order", None) == "guide" and guide is None:
+        raise UserError("--order guide needs a guide, and the checkpoint has none.")

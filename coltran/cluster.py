@@ -26,13 +26,15 @@ import torch
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
 from coltran import cli
-from coltran.errors import UserError
+from coltran.album import draw_all, ends_the_run
+from coltran.errors import UserError, reason
 from coltran.files import WRITING
 from coltran.image import PHOTO_SUFFIXES, PhotoError
+from coltran.loading import from_pretrained
 from coltran.photo import files
 from coltran.photo.manifest import SCHEMA, Manifest
-from coltran.photo.results import check_room, write_colouring
-from coltran.pipeline import Colorized, from_pretrained
+from coltran.photo.results import check_room, write_coloring
+from coltran.pipeline import Colorized
 from coltran.sampling import named_seed
 from coltran.sampling.strips import batched
 
@@ -41,11 +43,11 @@ SHOWN = 10  # photographs that failed, of which the program speaks
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be made of every photograph of a run."""
+class Job:
+    """The options of a run, which every worker gets."""
 
     output: str
-    drawing: Mapping[str, Any]  # options of `Pipeline.colour`, the run's seed among them
+    drawing: Mapping[str, Any]  # options of `Pipeline.colorize`, the run's seed among them
     checkpoint: str | None
     device: str
     samples: int
@@ -55,7 +57,7 @@ class Order:
     quality: int
 
     def options(self) -> dict[str, Any]:
-        """All that a result depends on, for the manifest."""
+        """The options that a result depends on, for the manifest."""
         return {key: value for key, value in asdict(self).items() if key not in ("output", "device", "batch")}
 
 
@@ -125,74 +127,81 @@ def _list(name: str, output: Path) -> Iterator[tuple[str, str]]:
 
 
 def _inside(path: str) -> str:
-    """A path of a list as one that stays within a folder."""
+    """A listed path made relative, without `..`."""
     parts = PurePosixPath(path.split("://")[-1]).parts
     return "/".join(part for part in parts if part not in ("/", ".."))
 
 
-def check_names(order: Order, name: str) -> None:
-    """Raises PhotoError where the results of a photograph of that name would have names that no file can have."""
+def check_names(job: Job, name: str) -> None:
+    """Raises PhotoError where a result's file name would be too long, or has characters that no file name can have."""
     try:
-        Path(order.output, f"{PurePosixPath(name).name}-{order.best - 1}.jpeg").lstat()
+        Path(job.output, f"{PurePosixPath(name).name}-{job.best - 1}.jpeg").lstat()
     except FileNotFoundError:
         pass
     except OSError as error:
         raise PhotoError(f"The results of {name} cannot be written: {error.strerror}.") from error
 
 
-class Colourist:
-    """An actor: the networks, and what is made with them of a batch of photographs."""
+class Worker:
+    """A Ray actor: holds the networks, and colours batches of photographs."""
 
-    def __init__(self, order: Order, threads: int) -> None:
+    def __init__(self, job: Job, threads: int) -> None:
         torch.set_num_threads(threads)
-        self.order = order
-        checkpoint = Path(order.checkpoint) if order.checkpoint else None
-        self.pipeline = from_pretrained(checkpoint).to(cli.device(order.device))
+        self.job = job
+        checkpoint = Path(job.checkpoint) if job.checkpoint else None
+        self.pipeline = from_pretrained(checkpoint).to(cli.device(job.device))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Colours the photographs of the columns `path` and `name`; returns rows of the manifest."""
         start = time.perf_counter()
         rows, read = [], []
         for path, name in zip(batch["path"].to_pylist(), batch["name"].to_pylist(), strict=True):
-            seed = named_seed(self.order.drawing["seed"], path)
+            seed = named_seed(self.job.drawing["seed"], path)
             row = {"path": path, "seed": seed}
             try:
-                check_names(self.order, name)
+                check_names(self.job, name)
                 with open(path, "rb") if "://" not in path else fsspec.open(path, "rb") as file:
                     photo = files.read(path, file)
-                check_room(photo, self.order.drawing, self.order.format or photo.format)
+                check_room(photo, self.job.drawing, self.job.format or photo.format)
             except PhotoError as error:
                 rows.append(row | {"error": str(error)})
             except Exception as error:  # the file systems that fsspec brings raise what they like
                 rows.append(row | {"error": f"{path} cannot be read: {error}."})
             else:
                 read.append((row, name, photo))
-        drawing = dict(self.order.drawing) | {"seed": [row["seed"] for row, _, _ in read]}
-        images = [photo.pixels for _, _, photo in read]
-        coloured = self.pipeline.colour(
-            images, samples=self.order.samples, best=self.order.best, batch_size=self.order.batch, **drawing
-        )
-        for (row, name, photo), results in zip(read, coloured, strict=True):
-            rows += [row | result for result in self._write(name, photo, results, row["seed"])]
+        drawn, failed = draw_all(self._draw, read)
+        rows += [row | {"error": f"{row['path']} is not coloured: {reason(error)}."} for (row, _, _), error in failed]
+        for (row, name, photo), results in drawn:
+            try:
+                rows += [row | result for result in self._write(name, photo, results, row["seed"])]
+            except Exception as error:
+                if ends_the_run(error):
+                    raise
+                rows.append(row | {"error": f"{row['path']} is not coloured: {reason(error)}."})
         seconds = (time.perf_counter() - start) / len(batch)
         return pa.Table.from_pylist([row | {"seconds": seconds} for row in rows], SCHEMA)
 
+    def _draw(self, read: Sequence[tuple[dict[str, Any], str, files.Photograph]]) -> list[Colorized]:
+        options = dict(self.job.drawing) | {"seed": [row["seed"] for row, _, _ in read]}
+        options |= {"samples": self.job.samples, "best": self.job.best, "batch_size": self.job.batch}
+        return self.pipeline.colorize([photo.pixels for _, _, photo in read], **options) if read else []
+
     def _write(self, name: str, photo: files.Photograph, results: Colorized, seed: int) -> Iterator[dict[str, Any]]:
-        """Writes the likeliest colourings of a photograph; what is particular to each."""
-        format = self.order.format or photo.format
+        """Writes the best colourings of a photograph; what is particular to each."""
+        format = self.job.format or photo.format
         for k, (image, log_prob, s) in enumerate(zip(results.images, results.log_prob, results.samples, strict=True)):
             file = f"{name}-{k}{files.FORMATS[format]}"
-            path = Path(self.order.output, file)
+            path = Path(self.job.output, file)
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_colouring(
-                image, path, photo, dict(self.order.drawing) | {"seed": seed}, format=format,
-                quality=self.order.quality, sample=s, bits=-log_prob,
+            write_coloring(
+                image, path, photo, dict(self.job.drawing) | {"seed": seed}, format=format,
+                quality=self.job.quality, sample=s, bits=-log_prob,
             )  # fmt: skip
             yield {"file": file, "sample": s, "log_probability": log_prob}
 
 
-def colour_on_ray(
-    photos: Mapping[str, str], order: Order, *, address: str = "local", actors: int | None = None,
+def color_on_ray(
+    photos: Mapping[str, str], job: Job, *, address: str = "local", actors: int | None = None,
     threads: int | None = None,
 ) -> list[str]:  # fmt: skip
     """Colours photographs that are not in the manifest of the output folder yet; returns a sentence for failures.
@@ -208,8 +217,8 @@ def colour_on_ray(
             says that another photograph has results of the same name.
         OSError: a result cannot be written; what was made before is whole and in the manifest.
     """
-    output = Path(order.output)
-    manifest = Manifest(output, order.options(), photos)
+    output = Path(job.output)
+    manifest = Manifest(output, job.options(), photos)
     for path, name in photos.items():
         if (owner := manifest.owners.get(name, path)) != path:
             manifest.close()
@@ -219,7 +228,7 @@ def colour_on_ray(
     try:
         with cli.progress_bar(MofNCompleteColumn(), TimeRemainingColumn()) as progress:
             task = progress.add_task("photographs", total=len(photos), completed=len(photos) - len(left))
-            for rows in results(left, order, address, actors, threads) if left else ():
+            for rows in results(left, job, address, actors, threads) if left else ():
                 manifest.add(rows)
                 failed += [error for error in rows["error"].to_pylist() if error is not None]
                 progress.advance(task, len(rows["path"].unique()))
@@ -231,13 +240,13 @@ def colour_on_ray(
 
 
 def results(
-    left: Sequence[tuple[str, str]], order: Order, address: str, actors: int | None, threads: int | None
+    left: Sequence[tuple[str, str]], job: Job, address: str, actors: int | None, threads: int | None
 ) -> Iterator[pa.Table]:
-    """Rows of the manifest, as they come.
+    """Yields rows of the manifest as workers finish.
 
     Args:
         left: paths and names of the photographs.
-        order, address, actors, threads: as for `colour_on_ray`, which says what is raised.
+        job, address, actors, threads: as for `color_on_ray`, which says what is raised.
     """
     started = not ray.is_initialized()
     if started:
@@ -246,16 +255,16 @@ def results(
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        actors, threads, gpus = _shares(actors, threads, order.device)
-        together = max(1, order.batch // order.samples)
+        actors, threads, gpus = _shares(actors, threads, job.device)
+        together = max(1, job.batch // job.samples)
         size = together * max(1, len(left) // (together * BLOCKS))
         tables = [
             pa.table({"path": [path for path, _ in block], "name": [name for _, name in block]})
             for block in batched(left, size)
         ]
         found = ray.data.from_arrow(tables).map_batches(
-            Colourist,
-            fn_constructor_args=(order, threads),
+            Worker,
+            fn_constructor_args=(job, threads),
             batch_size=together,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(actors, len(tables))),
@@ -277,7 +286,7 @@ def results(
 
 
 def _connect(address: str) -> None:
-    """Joins a cluster, in silence.
+    """Connects to a Ray cluster.
 
     Raises:
         UserError: there is none.

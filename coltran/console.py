@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs say, and the options that all of them have.
+"""Logging to the console, and the command-line options that all programs share.
 
 Messages go through `logging`, to the logger "coltran": as a library this project says nothing unless that logger is set
 up. A program sets it up by `speak`: what it does on standard output, what goes wrong on standard error.
@@ -50,7 +50,7 @@ def speak(*, quiet: bool = False, json: bool = False) -> None:
 
 
 def is_quiet() -> bool:
-    """Whether only what goes wrong is to be said, so that progress is not shown either."""
+    """Whether --quiet is on: warnings and errors only, no progress."""
     return LOG.getEffectiveLevel() > logging.INFO
 
 
@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """As argparse's own, which would import torch for every --help."""
+    """argparse's version action, but importing torch only when it is used."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **_: object) -> None:
         super().__init__(option_strings, dest, nargs=0, help="say which version this is, and leave")

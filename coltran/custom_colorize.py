@@ -27,6 +27,7 @@ import torch
 from absl import flags
 
 from coltran import cli
+from coltran.config import EvalConfig, part
 from coltran.console import LOG
 from coltran.errors import UserError
 from coltran.files import check_output
@@ -39,7 +40,7 @@ STAGES = {"coltran_core": "stage1", "color_upsampler": "stage2", "spatial_upsamp
 BATCH_SIZES = {"coltran_core": 20, "color_upsampler": 5, "spatial_upsampler": 5}
 
 
-def read_gray(path: Path, config: Mapping[str, Any], mode: str) -> np.ndarray:
+def read_gray(path: Path, config: EvalConfig, mode: str) -> np.ndarray:
     """The gray square of a photograph at the size of a configuration's network: uint8 [H, W].
 
     It is resized to `config.resolution` first and from there to the smaller size, as in training. "recolorize"
@@ -51,10 +52,9 @@ def read_gray(path: Path, config: Mapping[str, Any], mode: str) -> np.ndarray:
     square = center_square(load_photo(path))
     if mode == "colorize":
         square = photo_to_gray(square)
-    height, width = config["resolution"]
-    full = area_resize(square, (height, width))
+    full = area_resize(square, config.resolution)
     size = image_size(config)
-    resized = full if size == (height, width) else area_resize(full, size)
+    resized = full if size == config.resolution else area_resize(full, size)
     return resized if mode == "colorize" else rgb_to_gray(resized)
 
 
@@ -78,7 +78,7 @@ def previous_stage(folder: str | None, photos: list[Path], side: int) -> list[np
 
 
 def stream(name: str) -> int:
-    """Which stream of random numbers a photograph of that name draws from."""
+    """The random stream of a photograph, from its name."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8], "little")
 
 
@@ -112,7 +112,8 @@ def colorize(
             written then.
     """
     device = device or torch.device("cpu")
-    name = config["model"]["name"]
+    settings = part(EvalConfig, config)
+    name = settings.network
     if not Path(img_dir).is_dir():
         raise UserError(f"There is no folder {img_dir} with photographs.")
     photos = [path for path in list_photos([img_dir]) if path.parent == Path(img_dir)]
@@ -134,24 +135,24 @@ def colorize(
         if not photos:
             return problems
     if name != "coltran_core":
-        before = previous_stage(gen_data_dir, photos, config.get("downsample_res", 64))
+        before = previous_stage(gen_data_dir, photos, settings.downsample_res)
         previous = dict(zip(photos, before, strict=True))
     network, step, path = restore(config, logdir, device)
-    LOG.info("%s", f"Producing samples after {step} training steps: {path}")
+    LOG.info("%s", f"Producing samples{f' after {step} training steps' if step else ''}: {path}")
     target.mkdir(parents=True, exist_ok=True)
     size = batch_size or BATCH_SIZES[name]
     for start in range(0, len(photos), size):
         grays: dict[Path, np.ndarray] = {}
         for photo in photos[start : start + size]:
             try:
-                grays[photo] = read_gray(photo, config, mode)
+                grays[photo] = read_gray(photo, settings, mode)
             except PhotoError as error:
                 problems.append(str(error))
         if not grays:
             continue
         colours = None
         if previous:
-            enlarged = [area_resize(previous[photo], image_size(config)) for photo in grays]
+            enlarged = [area_resize(previous[photo], image_size(settings)) for photo in grays]
             colours = torch.from_numpy(np.stack(enlarged)).to(device)
         source = Source(torch.from_numpy(np.stack(list(grays.values()))).to(device), colours)
         indices = [stream(photo.name) for photo in grays]

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from coltran import checkpoint, cli
+from coltran.config import ConfigError, EvalConfig, LossConfig, part
 from coltran.console import LOG, Parser
 from coltran.devices import processes
 from coltran.devices.choose import PRECISIONS, require_bfloat16
@@ -45,10 +46,11 @@ from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch, eval_batches
 
 GRAYS = 256
+PER_PIXEL = {"coltran_core": "autoregressive decoder", "guide": "given the gray photograph alone"}
 
 
 @torch.no_grad()  # XLA has no inference mode
-def evaluate(network: nn.Module, batches: Iterable[Batch], config: Mapping[str, Any]) -> dict[str, float]:
+def evaluate(network: nn.Module, batches: Iterable[Batch], config: LossConfig | Mapping[str, Any]) -> dict[str, float]:
     """The losses of a network, averaged over photographs, each weighing the same whatever its batch.
 
     Args:
@@ -71,7 +73,7 @@ def evaluate(network: nn.Module, batches: Iterable[Batch], config: Mapping[str, 
         losses = compute_losses(network, on_device, config, training=False)
         values = torch.stack([losses[name] for name in names]).tolist()  # at once: each look at XLA is a program
         rows.append([len(batch["rgb"]), *values])
-    table = processes.in_turn(torch.tensor(rows, dtype=torch.float64).view(-1, 1 + len(names))).tolist()
+    table = processes.gather_interleaved(torch.tensor(rows, dtype=torch.float64).view(-1, 1 + len(names))).tolist()
     photos = sum(int(count) for count, *_ in table)
     if not photos:
         raise PhotoError("None of the photographs can be read.")
@@ -86,7 +88,7 @@ def gray_counts(batches: Iterable[Batch]) -> Tensor:
         labels = colors_to_labels(to_bits(batch["rgb"], 8, 3))
         cells = rgb_to_gray(batch["rgb"]).long() * LABELS + labels
         counts += torch.bincount(cells.flatten(), minlength=GRAYS * LABELS)
-    return processes.total(counts).view(GRAYS, LABELS)
+    return processes.all_reduce_sum(counts).view(GRAYS, LABELS)
 
 
 def baseline_bits(train_counts: Tensor, counts: Tensor) -> float:
@@ -140,13 +142,14 @@ def evaluate_checkpoint(
     if precision == "bfloat16":
         require_bfloat16(where)
         use_bfloat16(network)
-    config = checkpoint.load_config(path)
-    name = config["model"]["name"]
-    if missing := [key for key in ("resolution", "eval_batch_size") if key not in config]:
-        raise UserError(f"{path / 'config.yaml'} lacks {' and '.join(missing)}, which the evaluation needs.")
-    if train_dir is not None and name != "coltran_core":
-        raise UserError(f"{path} holds a {name}: the baseline of --train_dir is for the colorizer.")
-    share = processes.rank(), processes.count()
+    try:
+        config = part(EvalConfig, checkpoint.load_config(path))
+    except ConfigError as error:
+        raise UserError(f"{path / 'config.yaml'} cannot be evaluated: {error}.") from error
+    name = config.network
+    if train_dir is not None and name not in PER_PIXEL:
+        raise UserError(f"{path} holds a {name}: the baseline of --train_dir is for the colorizer and the guide.")
+    share = processes.rank(), processes.world_size()
     batches = eval_batches(config, data_dir, name, batch_size, limit, workers, share)
     if train_dir is None:
         return {"model": name, "checkpoint": str(path), **evaluate(network, batches, config)}
@@ -160,10 +163,10 @@ def show(results: Mapping[str, Any]) -> None:
     """Prints what `evaluate_checkpoint` found, for a person and, in the last line, for a program."""
     if not math.isfinite(results["loss"]):
         raise UserError(f"The loss of {results['checkpoint']} is not a finite number.")
-    unit = "bits/pixel" if results["model"] == "coltran_core" else "bits/channel value"
+    unit = "bits/pixel" if results["model"] in PER_PIXEL else "bits/channel value"
     rows = {
-        "loss": "autoregressive decoder" if results["model"] == "coltran_core" else results["model"],
-        "encoder": "parallel head",
+        "loss": PER_PIXEL.get(results["model"], results["model"]),
+        "encoder": "parallel head, given the gray photograph alone",
         "baseline": "constant distribution given the gray level",
     }
     LOG.info("%s photographs, %s", results["photos"], results["checkpoint"])
@@ -196,7 +199,7 @@ def main() -> int:
     metrics.add_argument("--seed", type=cli.seed, help="of the random numbers (0)")
     metrics.add_argument("--fid_weights", type=Path, metavar="FILE", help="FID, with these weights of Inception-v3")
     metrics.add_argument(
-        "--frechet", action="store_true", help="Frechet's distance in features of EfficientNet-Lite0, which is no FID"
+        "--frechet", action="store_true", help="Frechet's distance in features of EfficientNet-Lite2, which is no FID"
     )
     metrics.add_argument(
         "--lpips_weights",
@@ -205,21 +208,33 @@ def main() -> int:
         metavar=("VGG", "LPIPS"),
         help="diversity by LPIPS too, with these weights",
     )
+    text = "measure the images that the networks draw, without guidance, as the paper does (what a person gets)"
+    metrics.add_argument("--paper", action="store_true", help=text)
     metrics.add_argument("--output", type=Path, metavar="DIR", help="put metrics.json and reliability.png there")
     options = parser.parse_args()
     if not options.metrics and not options.checkpoint:
         parser.error("name a --checkpoint, or ask for --metrics of the networks in the package")
     if options.metrics and (options.train_dir or options.precision != "float32"):
         parser.error("--train_dir and --precision are not for --metrics")
-    for name in ("results", "protocol", "samples", "seed", "output", "fid_weights", "frechet", "lpips_weights"):
+    for name in (
+        "results",
+        "protocol",
+        "samples",
+        "seed",
+        "output",
+        "fid_weights",
+        "frechet",
+        "lpips_weights",
+        "paper",
+    ):
         given = getattr(options, name)
         if given is not None and given is not False and not options.metrics:
             parser.error(f"--{name} is for --metrics")
     if options.threads:
         torch.set_num_threads(options.threads)
-    with processes.joined():
+    with processes.init_distributed():
         if options.metrics:
-            _measure_colourings(options)
+            _measure_colorings(options)
             return 0
         results = evaluate_checkpoint(
             options.checkpoint,
@@ -236,7 +251,7 @@ def main() -> int:
     return 0
 
 
-def _measure_colourings(options: argparse.Namespace) -> None:
+def _measure_colorings(options: argparse.Namespace) -> None:
     measured = report.colourings(
         options.data_dir,
         checkpoint=options.checkpoint,
@@ -248,6 +263,7 @@ def _measure_colourings(options: argparse.Namespace) -> None:
         batch=options.batch or 16,
         fid_weights=options.fid_weights,
         frechet=options.frechet,
+        paper=options.paper,
         lpips_weights=options.lpips_weights,
         device=cli.device(options.device),
     )

@@ -24,7 +24,8 @@ import torch
 
 from coltran import checkpoint, cli, hub
 from coltran.console import LOG, Parser
-from coltran.pipeline import NETWORKS, from_pretrained
+from coltran.loading import from_pretrained
+from coltran.pipeline import NETWORKS
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where files can be written, and files that are there whole or not at all."""
+"""Atomic writes, their leftovers, and checks before writing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def runs(number: int) -> bool:
-    """Whether there is a process of that number on this machine; False where that cannot be asked."""
+    """Whether a process with this id runs on this machine; False where that cannot be told."""
     if os.name != "posix":
         return False  # os.kill would send Ctrl-C
     try:
@@ -58,7 +58,7 @@ def runs(number: int) -> bool:
 
 
 def check_output(folder: Path) -> None:
-    """Raises UserError where a folder that may not exist yet cannot be written to; makes nothing that stays."""
+    """Raises UserError if the folder, which need not exist yet, cannot be written to; leaves nothing behind."""
     try:
         existing = next(above for above in (folder.absolute(), *folder.absolute().parents) if above.exists())
         with tempfile.TemporaryFile(dir=existing):

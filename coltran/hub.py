@@ -79,7 +79,7 @@ def card(networks: Sequence[Path], name: str) -> str:
     for path in networks:
         network = checkpoint.load(path)
         size = sum(parameter.numel() for parameter in network.parameters())
-        height, width = network.config.get("resolution", (64, 64))  # type: ignore[union-attr, operator]
+        height, width = network.resolution  # type: ignore[misc]
         rows.append(f"| `{path.name}` | {size / 1e6:.2f} M | {height} x {width} |")
     return f"""---
 library_name: coltran

@@ -8,15 +8,17 @@ tensors and return the same kind.
 
 from __future__ import annotations
 
-import contextlib
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
+
+from coltran.photo.decoding import PhotoError, decode
+from coltran.photo.exif import upright
+from coltran.photo.kinds import PHOTO_SUFFIXES
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
@@ -24,15 +26,6 @@ LUMA = (0.2989, 0.587, 0.114)
 _PRODUCTS = torch.from_numpy(np.array(LUMA, np.float32)[:, None] * np.arange(256, dtype=np.float32))  # [3, 256]
 
 STRIP = 1 << 20  # pixels that are worked on at once where memory is not to grow with the photograph
-
-PHOTO_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"]
-    + [".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"]
-)
-
-
-class PhotoError(ValueError):
-    """A file or folder that holds no readable photograph; the message is one sentence that names it."""
 
 
 def _cast(x: Array, dtype: str) -> Array:
@@ -227,7 +220,7 @@ def image_to_rgb(image: Image.Image) -> np.ndarray:
         ValueError: values whose range is not known (floating point, 32-bit integers beyond 65535), or a mode
             that Pillow cannot turn into RGB.
     """
-    return upright_to_rgb(ImageOps.exif_transpose(image))
+    return upright_to_rgb(upright(image))
 
 
 def upright_to_rgb(image: Image.Image) -> np.ndarray:
@@ -244,30 +237,6 @@ def upright_to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-@contextlib.contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Turns what goes wrong while an image is read into a PhotoError of one sentence."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise PhotoError(f"{path} does not exist.") from None
-    except IsADirectoryError:
-        raise PhotoError(f"{path} is a folder, not an image.") from None
-    except UnidentifiedImageError:
-        raise PhotoError(f"{path} is not an image that can be read.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()).rstrip(".")
-        raise PhotoError(f"{path} cannot be read as an image: {reason}.") from None
-
-
-@contextlib.contextmanager
-def _opened(path: str | Path, least: int) -> Iterator[Image.Image]:
-    with reading(path), Image.open(path) as image:
-        if least:
-            image.draft(None, (least, least))
-        yield image
-
-
 def load_photo(path: str | Path, *, least: int = 0) -> np.ndarray:
     """Read a photograph in any format that Pillow reads.
 
@@ -282,8 +251,7 @@ def load_photo(path: str | Path, *, least: int = 0) -> np.ndarray:
         PhotoError: the file is missing, not an image, damaged, too large for Pillow's safety limit, or holds
             values of an unknown range.
     """
-    with _opened(path, least) as image:
-        return image_to_rgb(image)
+    return decode(path, lambda image, tags: upright_to_rgb(upright(image, tags)), least=least)
 
 
 def photo_size(path: str | Path, *, least: int = 0) -> tuple[int, int]:
@@ -292,8 +260,7 @@ def photo_size(path: str | Path, *, least: int = 0) -> tuple[int, int]:
     Raises:
         PhotoError: the file is missing or not an image.
     """
-    with _opened(path, least) as image:
-        return image.size
+    return decode(path, lambda image, tags: image.size, least=least)
 
 
 def list_photos(paths: Iterable[str | Path]) -> list[Path]:

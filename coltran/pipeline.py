@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three networks in a row: from a photograph to its colourings.
+"""The networks in a row: from a photograph to its colourings.
 
 import coltran
 pipeline = coltran.from_pretrained()
@@ -12,10 +12,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from math import log
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -25,55 +23,38 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from coltran import checkpoint, hub
-from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError, area_resize, labels_to_colors
 from coltran.networks.colorizer import Colorizer
+from coltran.networks.guide import Guide
 from coltran.networks.layers import choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
-from coltran.original import download
 from coltran.photo import files, squares
-from coltran.photo.hints import Box, Hint, Wishes
-from coltran.photo.recolour import for_photographs, luminance, recolour
-from coltran.photo.view import View, look
+from coltran.photo.hints import Box, Edits, Hint, hinted_labels
+from coltran.photo.recolor import for_photographs
+from coltran.photo.view import BORDERS, LEVELS, View, look
 from coltran.sampling import upsample_color, upsample_space
+from coltran.sampling.assess import plausible
 from coltran.sampling.estimates import ESTIMATES
+from coltran.sampling.guidance import check_weight, expect, probabilities
+from coltran.sampling.ranking import Colorized, check_order, ranking
 from coltran.sampling.strips import Preview, Strip, draw_particles, draw_strips
 from coltran.sampling.threads import spread
 
 STAGES = ("coarse", "color", "final")
+# Whose colours are given where nothing is said, by `size`. On a photograph's own luminance those of 64 x 64 pixels look
+# better than the enlarged ones, and take a third of the time (docs/guide.md).
+DEFAULT_STAGE = {"original": "color", "network": "final"}
+MODES = ("sample", "argmax", "expected")
 ESTIMATE = "sharp"  # of the upsamplers: what errs least, docs/photographs.md
 NETWORKS: dict[str, type[nn.Module]] = {
     "colorizer": Colorizer,
     "color_upsampler": ColorUpsampler,
     "spatial_upsampler": SpatialUpsampler,
+    "guide": Guide,
 }
-PRETRAINED = Path(__file__).resolve().parent / "pretrained"
 
 Photo = Image.Image | np.ndarray | str | Path
 Progress = Callable[[str, int, int], None]  # (stage, done, total): rows of pixels while "coarse", then images
-
-
-@dataclass(frozen=True)
-class Colorized:
-    """Colourings of one photograph."""
-
-    images: list[np.ndarray]  # uint8 [H, W, 3] each; uint16 at the own size of a photograph of 16 bits
-    gray: np.ndarray  # uint8 [H, W], what was coloured, at their size
-    log_prob: list[float]  # of each image's coarse colours under the colorizer: mean log2 a pixel, so -bits a pixel
-    labels: list[np.ndarray]  # those coarse colours: int64 [h, w] each, for `kept`
-    samples: list[int]  # which of the samples that were drawn each one is
-    effective: float | None = None  # with particles: the least effective sample size after any row
-
-    def choose(self, order: Sequence[int]) -> Colorized:
-        """Some of the colourings, in an order of one's own."""
-        return replace(
-            self,
-            images=[self.images[s] for s in order],
-            log_prob=[self.log_prob[s] for s in order],
-            labels=[self.labels[s] for s in order],
-            samples=[self.samples[s] for s in order],
-        )
 
 
 class Pipeline:
@@ -83,9 +64,11 @@ class Pipeline:
         colorizer: draws coarse colours, at 64 x 64 pixels in the published size.
         color_upsampler: makes them fine, at the same size.
         spatial_upsampler: enlarges the result, to 256 x 256 in the published size.
+        guide: says what each pixel's colour may be, at the colorizer's size; steers what that draws.
 
     Raises:
-        ValueError: a network is not square, the first two differ in size, or the last is no multiple of theirs.
+        ValueError: a network is not square, the colorizer, the colour upsampler and the guide differ in size, or the
+            spatial upsampler's is no multiple of theirs.
     """
 
     def __init__(
@@ -93,18 +76,20 @@ class Pipeline:
         colorizer: Colorizer,
         color_upsampler: ColorUpsampler | None = None,
         spatial_upsampler: SpatialUpsampler | None = None,
+        guide: Guide | None = None,
     ) -> None:
         self.colorizer = colorizer
         self.color_upsampler = color_upsampler
         self.spatial_upsampler = spatial_upsampler
+        self.guide = guide
         self.low = _side(colorizer)
         self.high = 4 * self.low if spatial_upsampler is None else _side(spatial_upsampler)
         if self.high % self.low:
             sides = f"{self.high} pixels a side, no multiple of the {self.low} of the others"
             raise ValueError(f"the spatial upsampler works at {sides}")
-        if color_upsampler is not None and _side(color_upsampler) != self.low:
-            sides = f"{_side(color_upsampler)} pixels a side, the colorizer at {self.low}"
-            raise ValueError(f"the colour upsampler works at {sides}")
+        for name, network in (("colour upsampler", color_upsampler), ("guide", guide)):
+            if network is not None and _side(network) != self.low:
+                raise ValueError(f"the {name} works at {_side(network)} pixels a side, the colorizer at {self.low}")
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -115,12 +100,12 @@ class Pipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The device of the networks."""
         return next(self.colorizer.parameters()).device
 
     def to(self, device: torch.device | str) -> Pipeline:
-        """Moves the networks there and returns this pipeline."""
-        for network in (self.colorizer, self.color_upsampler, self.spatial_upsampler):
+        """Moves the networks to a device; returns self."""
+        for network in (self.colorizer, self.color_upsampler, self.spatial_upsampler, self.guide):
             if network is not None:
                 network.to(device)
         return self
@@ -134,25 +119,30 @@ class Pipeline:
         redraw: Box | None = None,
         **options: Any,
     ) -> Colorized:
-        """Colour one photograph: `colour([image], [Wishes(hints, kept, redraw)], ...)[0]`."""
-        return self.colour([image], [Wishes(hints, kept, redraw)], **options)[0]
+        """Colour one photograph: `colorize([image], [Edits(hints, kept, redraw)], ...)[0]`."""
+        return self.colorize([image], [Edits(hints, kept, redraw)], **options)[0]
 
-    def colour(
+    def colorize(
         self,
         images: Sequence[Photo],
-        wishes: Sequence[Wishes] | None = None,
+        edits: Sequence[Edits] | None = None,
         *,
         samples: int = 1,
         best: int | None = None,
+        order: str | None = None,
         particles: int = 1,
         seed: int | Sequence[int] | None = 0,
         temperature: float = 1.0,
         top_p: float = 1.0,
         mode: str = "sample",
-        stage: str = "final",
+        guidance: float | None = None,
+        reach: bool = False,
+        stage: str | None = None,
         estimate: str = ESTIMATE,
         fit: str = "stretch",
         size: str = "original",
+        levels: str | None = None,
+        border: str | None = None,
         norm: str = "exact",
         precision: str = "float32",
         implementation: str | None = None,
@@ -169,24 +159,38 @@ class Pipeline:
         Args:
             images: each a Pillow image, a path, or uint8 [H, W] or [H, W, 3], of any size; or gray of 16 bits,
                 uint16 [H, W].
-            wishes: what is imposed on each photograph, in its own pixels (`coltran.photo.hints`); default nothing.
+            edits: what is imposed on each photograph, in its own pixels (`coltran.photo.hints`); default nothing.
             samples: how many colourings. The k-th depends on the seed and on k alone: more
                 samples begin with the same ones.
-            best: of the samples only the likeliest so many are upsampled and given, the likeliest first; None gives
-                all, in the order in which they are numbered.
+            best: of the samples only the first so many in the order are upsampled and given, in that order; None gives
+                all, as they are numbered.
+            order: what `best` and `Colorized.ranking` go by: "guide", how near the drawn colours are to those that the
+                guide expects, or "likelihood"; None is "guide" where one steers (`coltran.sampling.ranking`).
             particles: beyond 1, so many colourings of each photograph are drawn together, and those that agree with
                 what is imposed are gone on from (`coltran.sampling.particles`); the samples are chosen from them at the
                 end.
             seed: 0 .. 2**64 - 1, one for all photographs or one for each; None takes a fresh one from the system.
-            temperature, top_p, mode, norm, precision, implementation: as for `coltran.sampling.sample`.
+            temperature, top_p, norm, precision, implementation: as for `coltran.sampling.sample`.
+            mode: "sample" and "argmax" as for `coltran.sampling.sample`; "expected" draws nothing: the colours that the
+                guide expects, its mean at `temperature`, one colouring in a fraction of the time.
+            guidance: how much the guide steers the drawing (`coltran.sampling.guidance`): 0 not at all, which is the
+                colorizer's own distribution; None 1 where there is a guide. Particles and hints aim at the guided
+                distribution, and `log_prob` stays the plain one's.
+            reach: let hints pull on what is like them in gray and joined to them (`coltran.sampling.reach`).
             stage: which network's colours: "coarse" stops after the colorizer (multiples of 32), "color" after the
-                colour upsampler, "final" goes on to the spatial upsampler.
+                colour upsampler, "final" goes on to the spatial upsampler. None is `DEFAULT_STAGE`.
             estimate: which value of an upsampler's distribution: "sharp", "mean", "median" or, as the original program
                 does, "argmax" (`coltran.sampling.upsample_color`).
             fit: "stretch" colours the whole photograph, brought to the networks' square and back; beyond 2 : 1 as
                 several squares (`coltran.photo.squares`). "crop" colours the central square, as the paper does.
             size: "original" puts the colours onto the photograph's own luminance, at its own size
-                (`coltran.photo.recolour`); "network" gives what the networks drew.
+                (`coltran.photo.recolor`); "network" gives what the networks drew.
+            levels: "auto" shows a faded photograph to the networks at full range; it keeps its own luminance and gets
+                chroma that fits its contrast. "restore" gives it the full range as well, "keep" does neither
+                (`coltran.photo.levels`).
+            border: "auto" leaves a print's border neutral and does not show it to the networks
+                (`coltran.photo.border`); "keep" colours it. None is "auto" for both, but "keep" for what the paper
+                does, `fit` "crop" and `size` "network".
             batch_size: colourings that the colorizer draws at once; a matter of memory and speed only.
             progress: called with (stage, done, total) as the work goes on.
             preview: called after each row with (photograph, sample, labels so far), int64 [h, w], which
@@ -195,12 +199,18 @@ class Pipeline:
 
         Raises:
             PhotoError: an image cannot be read.
-            HintError: a wish that cannot be followed.
+            HintError: an edit that cannot be followed.
             ValueError: an argument out of its range, or a stage whose network this pipeline does not have.
         """
         choose({"stretch": True, "crop": True}, fit, "fit")
         choose({"original": True, "network": True}, size, "size")
         choose(ESTIMATES, estimate, "estimate")
+        choose(dict.fromkeys(MODES, True), mode, "mode")
+        guidance = check_weight(guidance, self.guide)
+        order = check_order(order, self.guide, guidance)
+        if mode == "expected":
+            self._check_expected(samples, edits)
+        stage = stage or DEFAULT_STAGE[size]
         if stage not in self.stages:
             raise ValueError(f"the stages of this pipeline are {', '.join(self.stages)}, got {stage!r}")
         if samples < 1 or batch_size < 1:
@@ -215,18 +225,29 @@ class Pipeline:
         seeds = [index(number) for number in (seed if isinstance(seed, Sequence) else [seed] * len(images))]
         if len(seeds) != len(images):
             raise ValueError(f"{len(seeds)} seeds for {len(images)} photographs")
+        default = "keep" if (fit, size) == ("crop", "network") else "auto"
         strips = []
-        for n, (image, wish) in enumerate(zip(images, wishes or [Wishes()] * len(images), strict=True)):
-            view = self.look(image, fit)
-            strips.append(Strip.begin(n, seeds[n], view, wish.labels(view), max(samples, particles)))
+        for n, (image, edit) in enumerate(zip(images, edits or [Edits()] * len(images), strict=True)):
+            view = self.look(image, fit, levels or default, border or default)
+            strips.append(Strip.begin(n, seeds[n], view, edit.labels(view), max(samples, particles)))
+            if mode != "expected":
+                hinted = hinted_labels(edit.hints, view) if reach else None
+                strips[-1].steer(self.guide, guidance, order, hinted)
         options: dict[str, Any] = {
             "mode": mode, "norm": norm, "temperature": temperature, "top_p": top_p, "preview": preview,
             "precision": precision, "implementation": implementation,
         }  # fmt: skip
         upsample = partial(
-            self._upsample, stage=stage, estimate=estimate, precision=precision, implementation=implementation
+            self.upsample, stage=stage, estimate=estimate, precision=precision, implementation=implementation
         )
-        if particles == 1:
+        colors: dict[int, np.ndarray] = {}  # of photographs that nothing is drawn of
+        if mode == "expected":
+            assert self.guide is not None
+            for n, strip in enumerate(strips):
+                colors[n], mean_labels, strip.log_prob[0] = expect(self.guide, strip.view, temperature)
+                strip.labels[0], strip.guided_log_prob[0] = torch.from_numpy(mean_labels), strip.log_prob[0]
+                report("coarse", n + 1, len(strips))
+        elif particles == 1:
             draw_strips(self.colorizer, strips, batch_size=batch_size, progress=partial(report, "coarse"), **options)
         else:
             for n, strip in enumerate(strips):
@@ -239,42 +260,80 @@ class Pipeline:
         results = []
         orders = [list(range(samples)) for _ in strips]
         if best is not None:
-            orders = [sorted(range(samples), key=lambda s: -float(strip.log_prob[s]))[:best] for strip in strips]
+            orders = [ranking(strip.badness())[:best] for strip in strips]
         kept = len(orders[0]) if orders else 0
-        drawn = [(strip.view, strip.labels[s]) for strip, order in zip(strips, orders, strict=True) for s in order]
+        drawn = [
+            (strip.view, strip.labels[s], colors.get(n))
+            for n, (strip, chosen) in enumerate(zip(strips, orders, strict=True))
+            for s in chosen
+        ]
         with closing(spread(lambda one: upsample(*one), drawn, self.device)) as upsampled:
-            for strip, order in zip(strips, orders, strict=True):
+            for strip, chosen in zip(strips, orders, strict=True):
                 colours = []
                 for image in islice(upsampled, kept):
                     colours.append(image)
                     if stage != "coarse":
                         report(stage, strip.number * kept + len(colours), len(strips) * kept)
-                log_prob = [float(strip.log_prob[s]) / log(2) / strip.given.numel() for s in order]
+                log_prob, guided = strip.bits(chosen)
                 if size == "original":
-                    luma = luminance(strip.view.photo)
-                    kind = strip.view.photo.dtype.type
-                    colours = [recolour(luma, image, kind) for image in for_photographs(colours, stage)]
-                    gray = np.rint(luma).astype(np.uint8)
+                    colours = strip.view.recolor(for_photographs(colours, stage))
+                    gray = strip.view.gray()
                 else:
                     gray = strip.view.gray_high if stage == "final" else strip.view.gray_low
-                labels = [strip.labels[s].numpy() for s in order]
-                results.append(Colorized(colours, gray, log_prob, labels, order, strip.effective))
+                labels = [strip.labels[s].numpy() for s in chosen]
+                bad = [strip.badness()[s] for s in chosen]
+                results.append(
+                    Colorized(colours, gray, log_prob, labels, guided, guidance, chosen, bad, strip.effective)
+                )
         return results
 
-    def look(self, image: Photo, fit: str = "stretch") -> View:
-        """How this pipeline's networks see a photograph; `fit` as for `colour`.
+    def colour(self, images: Sequence[Photo], wishes: Sequence[Edits] | None = None, **options: Any) -> list[Colorized]:
+        """The name of `colorize` up to 0.1, and `wishes` that of `edits`; goes in 0.3."""
+        return self.colorize(images, wishes, **options)
+
+    def look(self, image: Photo, fit: str = "stretch", levels: str = "auto", border: str = "auto") -> View:
+        """How this pipeline's networks see a photograph; `fit`, `levels` and `border` as for `colorize`.
 
         Raises:
             PhotoError: it cannot be read.
         """
-        return look(read_photo(image), fit=fit, low=self.low, high=self.high)
+        choose(dict.fromkeys(LEVELS, True), levels, "levels")
+        choose(dict.fromkeys(BORDERS, True), border, "border")
+        return look(read_photo(image), fit=fit, low=self.low, high=self.high, levels=levels, border=border)
 
-    def _upsample(self, view: View, labels: Tensor, *, stage: str, **options: Any) -> np.ndarray:
-        """The colours of a stage for coarse ones, [h, w]: uint8 [h, w, 3], a strip of the stage's scale."""
+    def swatches(self, image: Photo, x: int, y: int, count: int = 6) -> list[tuple[tuple[int, int, int], float]]:
+        """Colours that the guide finds plausible for a pixel of a photograph and their probabilities, likeliest first.
+
+        Raises:
+            PhotoError: the image cannot be read.
+            ValueError: these networks have no guide, or the pixel lies outside of what is coloured.
+        """
+        if self.guide is None:
+            raise ValueError("swatches need a guide, and these networks have none")
+        view = self.look(image)
+        return plausible(view, probabilities(self.guide, view), x, y, count)
+
+    def _check_expected(self, samples: int, edits: Sequence[Edits] | None) -> None:
+        if self.guide is None:
+            raise ValueError("expected colours need a guide, and these networks have none")
+        if samples > 1 or any(edit != Edits() for edit in edits or ()):
+            raise ValueError("expected colours are one colouring a photograph, which follows no hints")
+
+    def upsample(
+        self, view: View, labels: Tensor, colors: np.ndarray | None = None, *, stage: str, **options: Any
+    ) -> np.ndarray:
+        """The colours of a stage: uint8 [h, w, 3], a strip of the stage's scale.
+
+        For coarse ones, labels [h, w]; or for colours uint8 [h, w, 3] of the colour upsampler's scale.
+        """
+        options = {"estimate": ESTIMATE} | options
         images, scale = [], 1
         for k in range(len(view.begins)):
-            found = labels_to_colors(view.square(labels, k, self.low)).to(self.device)
-            if stage != "coarse":
+            if colors is None:
+                found = labels_to_colors(view.square(labels, k, self.low)).to(self.device)
+            else:
+                found = self._tensor(view.square(colors, k, self.low))
+            if stage != "coarse" and colors is None:
                 assert self.color_upsampler is not None
                 gray = self._tensor(view.square(view.gray_low, k, self.low))[None]
                 found = upsample_color(self.color_upsampler, found[None], gray, **options)[0]
@@ -292,19 +351,19 @@ class Pipeline:
 
 
 def _side(network: nn.Module) -> int:
-    height, width = network.config.get("resolution", [64, 64])  # type: ignore[union-attr, operator]
+    height, width = network.resolution  # type: ignore[misc]
     if height != width:
         raise ValueError(f"the pipeline works on squares, and a network on {height} x {width} pixels")
     return height
 
 
 def read_photo(image: Photo) -> np.ndarray:
-    """uint8 [H, W, 3] or uint16 [H, W] of whatever a pipeline may be called with."""
+    """Any input of a pipeline as uint8 [H, W, 3] or uint16 [H, W]."""
     if isinstance(image, (str, Path)):
         return files.read(image).pixels
     if isinstance(image, Image.Image):
         try:
-            return files.of_image(image.copy()).pixels
+            return files.of_image(image.copy() if image.format == "TIFF" else image).pixels
         except (OSError, ValueError) as error:
             raise PhotoError(f"The image cannot be read: {error}.") from error
     if image.dtype == np.uint16 and image.ndim == 2 and image.size:
@@ -313,56 +372,3 @@ def read_photo(image: Photo) -> np.ndarray:
     if image.dtype != np.uint8 or not is_image or not image.size:
         raise ValueError(f"an image is uint8 [H, W] or [H, W, 3], not {image.dtype} {list(image.shape)}")
     return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
-
-
-def find_networks(source: str | Path | None = None, revision: str | None = None) -> Path:
-    """The folder of the networks that `from_pretrained` is asked for; see there."""
-    if source is None:
-        if not PRETRAINED.is_dir():
-            raise CheckpointError("No weights come with this installation, so a checkpoint has to be named.")
-        return PRETRAINED
-    folder = Path(source)
-    if str(source) == "published" and not folder.is_dir() and revision is None:
-        if not download.is_installed(download.cached()):
-            raise CheckpointError("The published networks are not here yet: python -m coltran.download fetches them.")
-        return download.cached()
-    on_hub = hub.repository(folder.as_posix(), revision)
-    if folder.is_dir() or on_hub is None:
-        if revision is not None:
-            raise CheckpointError(f"{folder} is no name on the Hub, so it has no revision {revision}.")
-        if not folder.is_dir():
-            raise CheckpointError(f"There is no folder {folder}.")
-        return folder
-    return hub.fetch(on_hub)
-
-
-def from_pretrained(source: str | Path | None = None, *, revision: str | None = None) -> Pipeline:
-    """The pipeline of trained networks: `colorizer/`, `color_upsampler/` and `spatial_upsampler/` in one folder.
-
-    Each may be a training's log directory too, of which the newest checkpoint is taken. The last two may be
-    absent.
-
-    Args:
-        source: a folder; or, where there is no such folder, "published" for the original's authors' networks, which
-            `python -m coltran.download` fetches, or a name on the Hugging Face Hub, "owner/name" or
-            "owner/name@revision"; None takes the weights that come with the package.
-        revision: a branch, tag or commit on the Hub; the newest where None.
-
-    Raises:
-        CheckpointError: no such folder or repository, no colorizer in it, a damaged checkpoint, or one of another
-            network.
-    """
-    folder = find_networks(source, revision)
-    if not (folder / "colorizer").is_dir():
-        raise CheckpointError(f"{folder} holds no folder named colorizer with that network's checkpoint.")
-    networks: dict[str, nn.Module] = {}
-    for name, kind in NETWORKS.items():
-        if (folder / name).is_dir():
-            networks[name] = checkpoint.load(folder / name)
-            if not isinstance(networks[name], kind):
-                found = next(other for other, its in NETWORKS.items() if isinstance(networks[name], its))
-                raise CheckpointError(f"{folder / name} is the checkpoint of a {found}.")
-    try:
-        return Pipeline(**networks)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise CheckpointError(f"The networks in {folder} do not go together: {error}.") from error

@@ -28,13 +28,14 @@ from absl import flags
 
 from coltran import cli
 from coltran.checkpoint import CheckpointError, numbered
+from coltran.config import EvalConfig, part
 from coltran.console import LOG
 from coltran.devices import processes
 from coltran.errors import UsageError
 from coltran.evaluate import evaluate
 from coltran.train import define_training_flags, train_by_flags
 from coltran.training.data import eval_batches
-from coltran.training.datasets import VALID, photographs
+from coltran.training.datasets import photographs
 from coltran.training.report import Board
 from coltran.training.restore import newest, restore
 
@@ -43,7 +44,7 @@ POLL = 1.0  # seconds between looks for a checkpoint
 
 
 def next_checkpoint(logdir: str | Path, seen: Path | None) -> Path | None:
-    """What to evaluate after the checkpoint `seen`: the one that came next; the newest where nothing was seen yet.
+    """The checkpoint to evaluate after `seen`: the next one, or the newest where `seen` is None.
 
     None where there is none. Of the original's checkpoints, the newest is the only one that is looked for.
     """
@@ -60,14 +61,14 @@ def _rank(path: Path) -> tuple[int, str]:
 
 
 def wait_for_checkpoint(logdir: str | Path, seen: Path | None, seconds: float) -> Path | None:
-    """`next_checkpoint` once there is one, of several processes the first one's; None after `seconds` without one.
+    """Waits for `next_checkpoint`, that of rank 0 under torchrun; None after `seconds`.
 
     Args:
         seconds: how long to wait; below 1 without end.
     """
     start = time.monotonic()
-    while not (found := processes.of_first(str(next_checkpoint(logdir, seen) or ""))):
-        if any(processes.largest([int(1 <= seconds <= time.monotonic() - start)])):
+    while not (found := processes.broadcast_from_rank0(str(next_checkpoint(logdir, seen) or ""))):
+        if any(processes.all_reduce_max([int(1 <= seconds <= time.monotonic() - start)])):
             return None
         time.sleep(POLL)
     return Path(found)
@@ -96,9 +97,11 @@ def evaluate_checkpoints(
         CheckpointError: none came in time, or one is damaged.
         UserError: one of another network than the configuration's.
     """
-    wait = config.get("eval_checkpoint_wait_secs", config.get("save_checkpoint_secs", 900) * 100)
+    settings = part(EvalConfig, config)
+    wait = settings.eval_checkpoint_wait_secs
+    wait = settings.save_checkpoint_secs * 100 if wait is None else wait
     path, count = None, 0
-    share = processes.rank(), processes.count()
+    share = processes.rank(), processes.world_size()
     while (path := wait_for_checkpoint(logdir, path, wait)) is not None:
         restored = None
         try:
@@ -106,20 +109,20 @@ def evaluate_checkpoints(
         except CheckpointError:
             if newest(path) is not None:
                 raise
-        if any(processes.largest([int(restored is None)])) or restored is None:
+        if any(processes.all_reduce_max([int(restored is None)])) or restored is None:
             continue  # the training has deleted it meanwhile
         network, step, source = restored
-        limit = config.get("eval_num_examples")
-        batches = eval_batches(config, photos, config["model"]["name"], limit=limit, workers=workers, share=share)
-        results = evaluate(network, batches, config)
-        weighted = config.get("loss_factor", 1.0) * results["loss"]
-        total = weighted + config.get("encoder_loss_factor", 1.0) * results.get("encoder", 0.0)
+        limit = settings.eval_num_examples
+        batches = eval_batches(settings, photos, settings.network, limit=limit, workers=workers, share=share)
+        results = evaluate(network, batches, settings)
+        weighted = settings.loss_factor * results["loss"]
+        total = weighted + settings.encoder_loss_factor * results.get("encoder", 0.0)
         count += 1
         if processes.rank() != 0:
             continue
         LOG.info("%s", f"Bits/Dim: {results['loss']:.4f}, {results['photos']} photographs, {source}")
         if tensorboard:
-            averaged = bool(config.get("polyak_decay", 0.0))
+            averaged = bool(settings.polyak_decay)
             board = Board(Path(logdir) / f"eval_{subset}_summaries_pyk_{averaged}", step - 1)
             board.scalars({"loss": results["loss"], "total_loss": total}, step)
             board.close()
@@ -143,7 +146,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main() -> int:
     """The program; returns its exit code."""
     values = cli.parse_flags(sys.argv[1:], __doc__ or "", define_flags)
-    with processes.joined():
+    with processes.init_distributed():
         return _run(values)
 
 
@@ -151,10 +154,12 @@ def _run(values: flags.FlagValues) -> int:
     device = cli.machine(values)
     config = values.config
     if values.dataset:
-        config.dataset = values.dataset
+        with config.unlocked():
+            config.dataset = values.dataset
     subset = SUBSETS[values.mode]
-    find = partial(photographs, config.dataset, values.data_dir, subset, config.get("valid_examples", VALID))
-    processes.first_alone(find)  # of a large folder it keeps the list
+    settings = part(EvalConfig, config)
+    find = partial(photographs, settings.dataset, values.data_dir, subset, settings.valid_examples)
+    processes.rank0_first(find)  # of a large folder it keeps the list
     photos = find()
     if values.mode == "train":
         return train_by_flags(values, photos, str(device))

@@ -25,8 +25,8 @@ import torch
 from absl import flags
 from torch import Tensor, nn
 
-from coltran import cli
-from coltran.configs import OPTIONS
+from coltran import cli, networks
+from coltran.config import EvalConfig, SampleConfig, part
 from coltran.console import LOG
 from coltran.errors import UserError
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
@@ -36,13 +36,13 @@ from coltran.original.records import Record, RecordError, generated_files, read_
 from coltran.sampling import named_seed, sample, uniforms, upsample_color, upsample_space
 from coltran.training.data import prepare
 from coltran.training.datasets import labels, photographs
-from coltran.training.restore import network_section, restore
+from coltran.training.restore import restore
 
 SUBSETS = {"sample_valid": "valid", "sample_test": "test", "sample_train": "eval_train"}
 
 
 class Source(NamedTuple):
-    """What one colouring starts from, on the network's device."""
+    """The inputs of a stage, on the network's device."""
 
     gray: Tensor  # integers [B, H, W]
     colours: Tensor | None  # uint8 [B, H, W, 3] of the previous stage, at the network's size; None for the colorizer
@@ -94,9 +94,9 @@ def colour(
 
 
 def sources(
-    config: Mapping[str, Any], photos: Sequence[Path], previous: list[np.ndarray] | None, device: torch.device
+    config: EvalConfig, photos: Sequence[Path], previous: list[np.ndarray] | None, device: torch.device
 ) -> Source:
-    """What a batch of photographs gives the network of a configuration to start from.
+    """The inputs of a configuration's network for a batch of photographs.
 
     Args:
         previous: what the stage before made of them, uint8 [h, w, 3]; the photographs' own colours where None.
@@ -104,7 +104,7 @@ def sources(
     Raises:
         PhotoError: a photograph cannot be read.
     """
-    name = config["model"]["name"]
+    name = config.network
     arrays = [prepare(center_square(load_photo(path)), config, name) for path in photos]
     rgb = np.stack([a["rgb"] for a in arrays])
     gray = torch.from_numpy(rgb_to_gray(rgb)).to(device)
@@ -117,15 +117,15 @@ def sources(
     return Source(gray, torch.from_numpy(np.stack(previous)).to(device))
 
 
-def image_size(config: Mapping[str, Any]) -> tuple[int, int]:
+def image_size(config: EvalConfig) -> tuple[int, int]:
     """Height and width of the images that the network of a configuration makes."""
-    height, width = network_section(config)["resolution"]
-    return int(height), int(width)
+    height, width = networks.model_config(config)["resolution"]
+    return height, width
 
 
-def _previous(options: Mapping[str, Any], size: tuple[int, int], first: int, wanted: list[int]) -> list[np.ndarray]:
+def _previous(options: SampleConfig, size: tuple[int, int], first: int, wanted: list[int]) -> list[np.ndarray]:
     """The previous stage's images of the photographs with these labels."""
-    folder = options["gen_data_dir"]
+    folder = options.gen_data_dir
     records = list(islice(read_generated(folder, size), first, first + len(wanted)))
     if len(records) < len(wanted):
         raise RecordError(
@@ -164,50 +164,46 @@ def write_samples(
         UserError, CheckpointError, PhotoError, RecordError, OSError: nothing is written; a file that is there stays.
     """
     device = device or torch.device("cpu")
-    options = config.get("sample") or OPTIONS["sample"]
-    batch_size, mode = options.get("batch_size", 1), options.get("mode", "argmax")
-    count, repeats = options["num_outputs"], options["num_samples"]
-    name = config["model"]["name"]
+    settings = part(EvalConfig, config)
+    options, name = settings.sample, settings.network
+    batch_size, mode, count, repeats = options.batch_size, options.mode, options.num_outputs, options.num_samples
     if mode not in ("sample", "argmax"):
         raise UserError(f"config.sample.mode must be sample or argmax, not {mode!r}.")
-    if min(batch_size, count, repeats) < 1 or options.get("skip_batches", 0) < 0:
-        raise UserError("config.sample: batch_size, num_outputs and num_samples start at 1, skip_batches at 0.")
-    first = options.get("skip_batches", 0) * batch_size
-    photos = photographs(config["dataset"], data_dir, subset, config.get("valid_examples", 10_000))
+    first = options.skip_batches * batch_size
+    photos = photographs(settings.dataset, data_dir, subset, settings.valid_examples)
     if first + count > len(photos):
         raise UserError(
             f"config.sample asks for {count} outputs after {first} skipped ones: there are {len(photos)} photographs."
         )
-    numbers = labels(config["dataset"], photos, str(data_dir))[first : first + count]
+    numbers = labels(settings.dataset, photos, str(data_dir))[first : first + count]
     photos = photos[first : first + count]
     previous = None
     if name == "coltran_core":
         LOG.info("%s", f"{count} photographs, from number {first} on")
-    elif options.get("gen_data_dir"):
-        side = config.get("downsample_res", 64)
-        previous = _previous(options, (side, side), first, numbers)
+    elif options.gen_data_dir:
+        previous = _previous(options, (settings.downsample_res,) * 2, first, numbers)
         LOG.info(
-            "%s", f"{count} images of {', '.join(map(str, generated_files(options['gen_data_dir'])))}, from {first} on"
+            "%s", f"{count} images of {', '.join(map(str, generated_files(options.gen_data_dir)))}, from {first} on"
         )
     else:
         LOG.info("config.sample.gen_data_dir is not set: starting from the photographs' own colours.")
     network, step, path = restore(config, logdir, device)
-    LOG.info("%s", f"Producing samples after {step} training steps: {path}")
+    LOG.info("%s", f"Producing samples{f' after {step} training steps' if step else ''}: {path}")
 
     def coloured() -> Iterator[Record]:
         for start in range(0, count, batch_size):
-            part = slice(start, min(start + batch_size, count))
-            source = sources(config, photos[part], None if previous is None else previous[part], device)
+            chunk = slice(start, min(start + batch_size, count))
+            source = sources(settings, photos[chunk], None if previous is None else previous[chunk], device)
             images = []
-            seeds = [named_seed(seed, path.name) for path in photos[part]]
+            seeds = [named_seed(seed, path.name) for path in photos[chunk]]
             for k in range(repeats):  # the k-th colouring of a photograph draws from a stream of its own
                 indices = [k] * len(seeds)
                 images.append(colour(network, source, mode=mode, norm=norm, seed=seeds, indices=indices))
-            for image, label in zip(np.concatenate(images, axis=2), numbers[part], strict=True):
+            for image, label in zip(np.concatenate(images, axis=2), numbers[chunk], strict=True):
                 yield Record(image, label)
-            LOG.info("%s", f"{part.stop} of {count} images")
+            LOG.info("%s", f"{chunk.stop} of {count} images")
 
-    target = Path(logdir) / options.get("log_dir", "") / f"{options.get('gen_file', 'gen')}.tfrecords"
+    target = Path(logdir) / options.log_dir / f"{options.gen_file}.tfrecords"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_records(target, coloured())
     LOG.info("%s", f"Wrote {target}")
@@ -231,7 +227,8 @@ def main() -> int:
     device = cli.machine(values)
     config = values.config
     if values.dataset:
-        config.dataset = values.dataset
+        with config.unlocked():
+            config.dataset = values.dataset
     write_samples(
         config, values.logdir, values.data_dir, SUBSETS[values.mode], seed=values.seed, norm=values.norm, device=device
     )

@@ -28,15 +28,18 @@ from PIL import Image, ImageDraw, ImageFont
 from coltran import cli
 from coltran.album import find_photos
 from coltran.console import LOG, Parser
+from coltran.errors import reason
 from coltran.files import check_output
 from coltran.image import PhotoError
+from coltran.loading import from_pretrained
 from coltran.photo.ask import Place, ask
 from coltran.photo.files import write_png
 from coltran.photo.hints import Hint, HintError
+from coltran.photo.names import name_results
 from coltran.photo.overlay import LONGEST, heat
-from coltran.photo.results import EarlierResults, name_results
+from coltran.photo.results import EarlierResults
 from coltran.photo.view import View
-from coltran.pipeline import Pipeline, from_pretrained
+from coltran.pipeline import Pipeline
 from coltran.sampling.assess import MOST_BITS, assess
 
 SURPRISING = 16.0  # bits at which the map of the surprise is brightest
@@ -71,8 +74,9 @@ def ask_about(
     """
     view = pipeline.look(photo, fit)
     drawn = pipeline(
-        photo, hints=hints, samples=samples, seed=seed, fit=fit, stage="coarse", size="network", progress=progress
-    )
+        photo, hints=hints, samples=samples, seed=seed, fit=fit, stage="coarse", size="network", levels="auto",
+        border="auto", progress=progress,
+    )  # fmt: skip
     assessed = assess(pipeline.colorizer, view, drawn.labels)
     places = ask(np.stack(drawn.labels), view)
     found = {
@@ -175,9 +179,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                         target = arguments.output / f"{job.name}-{'entropy' if arguments.ask else 'surprise'}.png"
                         if not earlier.may_replace(target, inputs):
                             raise PhotoError(f"The map of {job.photo} is not written: it would replace {target}.")
+                        target.parent.mkdir(parents=True, exist_ok=True)
                         write_png(picture, target)
                 except (PhotoError, HintError) as error:
                     problems.append(str(error))
+                except OSError:
+                    raise
+                except Exception as error:
+                    problems.append(f"{job.photo} is not scored: {reason(error)}.")
                 progress.advance(task)
     if not arguments.ask:
         found.sort(key=lambda one: one["bits_per_pixel"])

@@ -40,30 +40,32 @@ from coltran.errors import UserError
 from coltran.original import bundle
 from coltran.original.load import convert
 from coltran.training.data import Photos, train_batches
-from coltran.training.first_weights import prepare
+from coltran.training.file_index import list_folder
+from coltran.training.initialization import prepare
 from coltran.training.memory import keep_memory
 from coltran.training.optimizer import build_average, shortened
 from coltran.training.report import Board, Report
 from coltran.training.restore import restore
 from coltran.training.resume import resume, save
 from coltran.training.signals import caught_signals
-from coltran.training.step import start, take_step
+from coltran.training.step import Training, start, take_step
 
 
-def _find_checkpoints(config: Mapping[str, Any], logdir: Path, seed: int) -> list[Path]:
+def _find_checkpoints(training: Training, logdir: Path) -> list[Path]:
     """The checkpoints in a log directory, oldest first; of the original's the newest, made one of ours."""
     if (logdir / "model.safetensors").exists():
         raise UserError(f"{logdir} is a checkpoint, not a log directory; --pretrain_dir={logdir} starts from it.")
     if processes.rank() == 0 and logdir.is_dir() and not checkpoint.numbered(logdir):
         prefix = bundle.latest(logdir)
         if prefix is not None:
-            averaged = bool(config.get("polyak_decay"))
+            averaged = bool(training.config.polyak_decay)
             step = bundle.read_step(bundle.open_bundle(prefix)) or 0
-            convert(prefix, logdir / f"checkpoint-{step:06d}", config=config, optimizer=True, ema=averaged, seed=seed)
-    processes.wait()
+            target, config = logdir / f"checkpoint-{step:06d}", training.saved_config
+            convert(prefix, target, config=config, optimizer=True, ema=averaged, seed=training.seed)
+    processes.barrier()
     found = checkpoint.numbered(logdir)
     newest = found[-1].name if found else ""
-    if processes.of_first(newest) != newest:
+    if processes.broadcast_from_rank0(newest) != newest:
         raise UserError(f"{logdir} has to be a folder that all processes see: they find different checkpoints there.")
     return found
 
@@ -95,17 +97,13 @@ def train(
         pretrain_dir: a training that has no checkpoint yet starts from the weights in there, ours or the original's, of
             the same network or of one of half the width.
         tensorboard: write summaries for TensorBoard as well, to `logdir`/train_summaries.
-        seed: decides the first weights, the order, crops and channels of the photographs, and dropout.
+        seed: decides the initial weights, the order, crops and channels of the photographs, and dropout.
         steps_per_summaries: steps between lines of `train.jsonl`.
         keep: how many checkpoints to keep.
-        save_every_steps: steps between checkpoints, beside those that config.save_checkpoint_secs asks for;
-            0: none.
+        save_every_steps: steps between checkpoints, beside those of config.save_checkpoint_secs; 0: none.
         workers: processes that read photographs.
         device: torch device; "xla" is all devices of torch_xla's runtime.
-        precision: of the matrix products, see `coltran.devices.choose.place`.
-        accumulate: parts of a batch that go through the network one after another, see `start`.
-        recompute: keep the inputs of layers alone, see `start`.
-        compiled: by `torch.compile`, see `start`.
+        precision, accumulate, recompute, compiled: see `start`.
 
     Returns:
         0 when the last step is reached, 128 + the signal's number after a SIGINT or SIGTERM.
@@ -115,42 +113,48 @@ def train(
     """
     training = start(config, seed, cli.device(device), precision, accumulate, recompute, compiled)
     logdir = Path(logdir)
-    config = training.config
-    name, last_step = config["model"]["name"], config["max_train_steps"]
+    settings = training.config
+    name, last_step = settings.network, settings.max_train_steps
     writes = processes.rank() == 0
-    processes.first_alone(partial(train_batches, config, data_dir, name))  # what it keeps of them, the others find
-    found = _find_checkpoints(config, logdir, seed)
+    processes.rank0_first(partial(train_batches, settings, data_dir, name))  # what it keeps of them, the others find
+    found = _find_checkpoints(training, logdir)
     if found:
         resume(training, found[-1])
     elif pretrain_dir is not None:
-        restored = restore(config, pretrain_dir, training.place.device, widening=True)
+        restored = restore(config, pretrain_dir, training.train_device.device, widen=True)
         checkpoint.load_tensors(training.network, restored.network.state_dict(), restored.source)
-        training.average = build_average(config, training.network)
+        training.average = build_average(settings.polyak_decay, training.network)
         if writes:
-            LOG.info("%s", f"Weights of {restored.source}, after {restored.step} training steps")
-    elif config.get("prepare_photographs"):
-        with contextlib.closing(train_batches(config, data_dir, name, seed, 0, workers)) as batches:
-            count = math.ceil(config["prepare_photographs"] / config["batch_size"])
+            after = f", after {restored.step} training steps" if restored.step else ""
+            LOG.info("%s", f"Weights of {restored.source}{after}")
+    elif settings.prepare_photographs:
+        with contextlib.closing(train_batches(settings, data_dir, name, seed, 0, workers)) as batches:
+            count = math.ceil(settings.prepare_photographs / settings.batch_size)
             prepare(training.network, itertools.islice(batches, count))
-        training.average = build_average(config, training.network)
+        training.average = build_average(settings.polyak_decay, training.network)
     if training.step >= last_step:
         if writes:
             checkpoint.prune(logdir, keep)  # a run that was killed when it had saved its last step did not come to it
             LOG.info("%s", f"{found[-1] if found else name} has reached config.max_train_steps={last_step} already.")
         return 0
-    share = processes.rank(), processes.count()
-    batches = train_batches(config, data_dir, name, seed, training.step, workers, share)
+    share = processes.rank(), processes.world_size()
+    batches = train_batches(settings, data_dir, name, seed, training.step, workers, share)
     board = report = None
     if writes:
         logdir.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_config(config, logdir / "config.yaml")
+        checkpoint.save_config(training.saved_config, logdir / "config.yaml")
         size = sum(p.numel() for p in training.network.parameters())
         origin = found[-1] if found else "the start"
-        where = f", {training.place.text}" if training.place.text else ""
+        where = f", {training.train_device.text}" if training.train_device.text else ""
         LOG.info("%s", f"{name}, {size / 1e6:.2f} M parameters, from {origin}{where}")
         board = Board(logdir / "train_summaries", training.step) if tensorboard else None
         report = Report(
-            logdir / "train.jsonl", config, steps_per_summaries, training.step, board, between=training.place.eager
+            logdir / "train.jsonl",
+            settings,
+            steps_per_summaries,
+            training.step,
+            board,
+            between=training.train_device.eager,
         )
     last_save = time.monotonic()
     with caught_signals() as caught, report or contextlib.nullcontext(), contextlib.closing(batches):
@@ -158,10 +162,10 @@ def train(
             losses = take_step(training, batch)
             if report is not None:
                 report.add(training.step, losses)
-            late = writes and time.monotonic() - last_save > config.get("save_checkpoint_secs", 900)
-            stop, late = processes.largest([caught[0] if caught else 0, int(late)])
+            late = writes and time.monotonic() - last_save > settings.save_checkpoint_secs
+            stop, due = processes.all_reduce_max([caught[0] if caught else 0, int(late)])
             finished = bool(stop) or training.step >= last_step
-            if finished or late or (save_every_steps and training.step % save_every_steps == 0):
+            if finished or due or (save_every_steps and training.step % save_every_steps == 0):
                 if writes:
                     path = save(training, logdir, keep)
                 last_save = time.monotonic()
@@ -185,24 +189,13 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
         ("save_every_steps", 0, 0, "steps between checkpoints; 0: only by the clock"),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=lowest, flag_values=values)
-    flags.DEFINE_string(
-        "pretrain_dir",
-        None,
-        "weights to start from, in a log directory: of the same network or of one of half the width",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "precision",
-        None,
-        PRECISIONS,
-        "of matrix products; default: bfloat16 on a TPU, else float32",
-        flag_values=values,
-    )
-    text = (
-        "compute layers again for the gradients rather than keep what they need: less memory, up to a third more time"
-    )
+    text = "weights to start from, in a log directory: of the same network or of one of half the width"
+    flags.DEFINE_string("pretrain_dir", None, text, flag_values=values)
+    text = "of matrix products; default: bfloat16 on a TPU, else float32"
+    flags.DEFINE_enum("precision", None, PRECISIONS, text, flag_values=values)
+    text = "compute layers again for the gradients: less memory, up to a third more time"
     flags.DEFINE_boolean("recompute", False, text, flag_values=values)
-    text = "have torch.compile make programs of a step's losses and gradients, which takes up to minutes at the start"
+    text = "use torch.compile for a step's losses and gradients, which takes up to minutes at the start"
     flags.DEFINE_boolean("compile", False, text, flag_values=values)
     flags.DEFINE_boolean("tensorboard", tensorboard, "write summaries for TensorBoard", flag_values=values)
 
@@ -210,37 +203,20 @@ def define_training_flags(values: flags.FlagValues, *, keep: int, tensorboard: b
 def train_by_flags(values: flags.FlagValues, photos: Photos, device: str) -> int:
     """`train` with the configuration and options of a command line; the process keeps its memory from now on."""
     keep_memory()
-    return train(
-        shortened(values.config, values.shorten),
-        values.logdir,
-        photos,
-        pretrain_dir=values.pretrain_dir,
-        tensorboard=values.tensorboard,
-        seed=values.seed,
-        steps_per_summaries=values.steps_per_summaries,
-        keep=values.keep,
-        save_every_steps=values.save_every_steps,
-        workers=values.workers,
-        device=device,
-        precision=values.precision,
-        accumulate=values.accumulate,
-        recompute=values.recompute,
-        compiled=values.compile,
-    )
+    names = ("pretrain_dir", "tensorboard", "seed", "steps_per_summaries", "keep", "save_every_steps", "workers")
+    options: dict[str, Any] = {name: values[name].value for name in (*names, "precision", "accumulate", "recompute")}
+    config = shortened(values.config, values.shorten)
+    return train(config, values.logdir, photos, device=device, compiled=values.compile, **options)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines this program's flags, beside `--config`."""
-    for name, text in (
-        ("logdir", "where checkpoints and summaries go"),
-        ("data_dir", "folder of photographs"),
-    ):
-        flags.DEFINE_string(name, None, text, required=True, flag_values=values)
+    flags.DEFINE_string("logdir", None, "where checkpoints and summaries go", required=True, flag_values=values)
+    text = "folder of photographs; more than one: --data_dir=A --data_dir=B"
+    flags.DEFINE_multi_string("data_dir", None, text, required=True, flag_values=values)
     define_training_flags(values, keep=3, tensorboard=False)
     flags.DEFINE_integer("seed", 0, "decides everything random", 0, 2**64 - 1, flag_values=values)
-    flags.DEFINE_integer(
-        "threads", None, "threads that compute; torch's own choice where not given", 1, flag_values=values
-    )
+    flags.DEFINE_integer("threads", None, "threads that compute (default: torch decides)", 1, flag_values=values)
     flags.DEFINE_string("device", "cpu", "cpu, cuda or xla", flag_values=values)
 
 
@@ -249,8 +225,10 @@ def main() -> int:
     values = cli.parse_flags(sys.argv[1:], __doc__ or "", define_flags)
     if values.threads:
         torch.set_num_threads(values.threads)
-    with processes.joined():
-        return train_by_flags(values, values.data_dir, values.device)
+    with processes.init_distributed():
+        folders = values.data_dir
+        photos = folders[0] if len(folders) == 1 else [path for folder in folders for path in list_folder(folder)]
+        return train_by_flags(values, photos, values.device)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ that it is full. Needs pip install coltran[web].
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 from coltran import cli
 from coltran.console import LOG, Parser
 from coltran.errors import UserError
-from coltran.pipeline import from_pretrained
+from coltran.loading import from_pretrained
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,22 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_arguments(argv)
     device = cli.use_machine(options)
     pipeline = from_pretrained(options.checkpoint).to(device)
-    if pipeline.stages[-1] != "final":
-        raise UserError("This page needs all three networks.")
+    if "color" not in pipeline.stages:
+        raise UserError("This page needs the colorizer and the colour upsampler.")
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # the second: its terminal is closed
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="coltran-web-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results, all of which go with the program
         try:
             from coltran.page import serve
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in ("gradio", "starlette"):
+            if (error.name or "").split(".")[0] not in ("starlette", "uvicorn"):
                 raise
-            raise UserError("The page needs the package gradio: pip install coltran[web].") from error
-        address = serve.start(pipeline, Path(folder), options)
+            raise UserError("The page needs the packages starlette and uvicorn: pip install coltran[web].") from error
+        address, studio = serve.start(pipeline, Path(folder), options)
         LOG.info("%s", f"Open {address} in a browser; Ctrl-C ends.")
-        serve.wait()
+        serve.wait(studio)
     return 0
 
 

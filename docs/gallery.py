@@ -40,7 +40,7 @@ def cut(photo: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def compare(photos: Sequence[np.ndarray], pipelines: Mapping[str, Pipeline]) -> np.ndarray:
     """A row for each photograph: in gray, and the colourings of seed 0 by each of the pipelines."""
-    results = {name: made.colour(photos, samples=2, top_p=TOP_P, seed=0) for name, made in pipelines.items()}
+    results = {name: made.colorize(photos, samples=2, top_p=TOP_P, seed=0) for name, made in pipelines.items()}
     rows = []
     for n in range(len(photos)):
         coloured = [(name, image) for name, found in results.items() for image in found[n].images]
@@ -64,7 +64,7 @@ def main(first: str) -> None:
     ]
     for shape, size in SHAPES.items():
         page += ["", f"## {shape.capitalize()}", ""]
-        results = pipeline.colour([cut(photo, *size) for photo in photos], samples=3, top_p=TOP_P, seed=0)
+        results = pipeline.colorize([cut(photo, *size) for photo in photos], samples=3, top_p=TOP_P, seed=0)
         for name, result in zip(names, results, strict=True):
             order = np.argsort(-np.array(result.log_prob), kind="stable")
             row = [np.repeat(result.gray[..., None], 3, -1), *(result.images[k] for k in order)]

@@ -52,6 +52,7 @@ def _write_samples(folder: Path) -> None:
     import torch
 
     from coltran import checkpoint, networks
+    from coltran.config import DataConfig, part
     from coltran.image import center_square, load_photo, rgb_to_gray
     from coltran.sample import write_samples
     from coltran.sampling import named_seed, sample
@@ -66,7 +67,8 @@ def _write_samples(folder: Path) -> None:
     path = write_samples(config, folder / "log", photos, "test", seed=3)
     path.rename(folder / "sampled.tfrecords")
     paths = sorted(photos.iterdir())
-    squares = [prepare(center_square(load_photo(photo)), config, "coltran_core") for photo in paths]
+    data = part(DataConfig, config)
+    squares = [prepare(center_square(load_photo(photo)), data, "coltran_core") for photo in paths]
     gray = torch.from_numpy(rgb_to_gray(np.stack([square["rgb"] for square in squares])))
     seeds = [named_seed(3, photo.name) for photo in paths]
     drawn = sample(network, gray, seed=seeds, image_index=[0] * COUNT)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import importlib
 import sys
 from pathlib import Path
 
-FOLDERS = {"coltran": "coltran", "coltran_kernels": "kernels"}
+FOLDERS = {"coltran": "coltran", "coltran_kernels": "kernels/coltran_kernels"}
 SHIPPED = {".py", ".typed", ".safetensors", ".yaml", ".json", ".jpg", ".md", ".cpp", ".h"}
 
 

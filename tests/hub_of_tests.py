@@ -39,8 +39,8 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def log_message(self, *_: object) -> None:
             pass
 
-        def answer(self, status: int, value: object = None, body: bytes = b"", **headers: str) -> None:
-            data = body if value is None else json.dumps(value).encode()
+        def answer(self, status: int, value: object, **headers: str) -> None:
+            data = value if isinstance(value, bytes) else json.dumps(value).encode()
             self.send_response(status)
             for name, text in {"Content-Length": str(len(data)), **headers}.items():
                 self.send_header(name.replace("_", "-"), text)
@@ -63,16 +63,15 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 return self.missing("RevisionNotFound")
             files = hub.files(name, revision)
             if parts[0] == "api" and "tree" in parts:
-                tree = [{"type": "file", "path": path, "size": len(x), "oid": "0" * 40} for path, x in files.items()]
-                return self.answer(200, tree)
+                entry = {"type": "file", "oid": "0" * 40}
+                return self.answer(200, [entry | {"path": path, "size": len(x)} for path, x in files.items()])
             if parts[0] == "api":
-                siblings = [{"rfilename": path} for path in files]
-                return self.answer(200, {"id": name, "sha": sha, "siblings": siblings})
+                return self.answer(200, {"id": name, "sha": sha, "siblings": [{"rfilename": path} for path in files]})
             path = "/".join(parts[4:])
             if path not in files:
                 return self.missing("EntryNotFound")
             tag = hashlib.sha1(files[path]).hexdigest()
-            return self.answer(200, None, files[path], ETag=f'"{tag}"', X_Repo_Commit=sha)
+            return self.answer(200, files[path], ETag=f'"{tag}"', X_Repo_Commit=sha)
 
         do_HEAD = do_GET
 

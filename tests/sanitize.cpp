@@ -14,11 +14,9 @@
 #include <thread>
 #include <vector>
 
-#include "axial.h"
-#include "settle.h"
+#include "attention/axial.h"
 
 extern "C" void coltran_decode_row(const coltran::Row *row, int threads, int index);
-extern "C" void coltran_settle_row(const coltran::Settle *settle, int threads, int index);
 extern "C" void coltran_attend_columns(const coltran::Column *column, int threads, int index);
 extern "C" void coltran_axial(const coltran::Axial *axial, int threads, int index);
 extern "C" void coltran_axial_backward(const coltran::AxialGradients *gradients, int threads, int index);
@@ -38,11 +36,11 @@ float *numbers(int64_t count, float spread = 1.0f) {
 }
 
 // Panels: floats, or pairs of bfloat16 in the place of a float.
-float *packed(int64_t columns, int64_t depth, bool narrow) {
-    const int64_t size = round_up(columns, coltran::PANEL) * (narrow ? (depth + 1) / 2 : depth);
+float *packed(int64_t columns, int64_t depth, bool bfloat16) {
+    const int64_t size = round_up(columns, coltran::PANEL) * (bfloat16 ? (depth + 1) / 2 : depth);
     const float spread = 1.0f / sqrtf((float)depth);
     float *panels = numbers(size, spread);
-    if (!narrow) return panels;
+    if (!bfloat16) return panels;
     std::normal_distribution<float> normal(0.0f, spread);
     for (int64_t i = 0; i < size; ++i) {
         const float second = normal(generator);
@@ -69,21 +67,20 @@ struct Result {
 
 struct Case {
     int64_t batch, width, hidden, ff, heads, labels, layers;
-    bool conditioned, imposed, argmax, narrow;
+    bool conditioned, imposed, argmax, bfloat16;
     float temperature, top_p;
 };
 
 struct Target {
     coltran::DecodeRow decode_row;
-    coltran::SettleRow settle_row;
     coltran::AttendColumns attend_columns;
     coltran::AttendLine attend_line;
     coltran::AttendBackward attend_backward;
 };
 
 #define TARGET_OF(name) \
-    { coltran::name::decode_row, coltran::name::settle_row, coltran::name::attend_columns, \
-      coltran::name::attend_line, coltran::name::attend_backward }
+    { coltran::name::decode_row, coltran::name::attend_columns, coltran::name::attend_line, \
+      coltran::name::attend_backward }
 
 std::vector<Target> targets() {
     std::vector<Target> found{TARGET_OF(plain)};
@@ -140,31 +137,13 @@ void expect_the_same(int64_t count, float tolerance, const char *what, bool open
     if (openmp) compare(nullptr, 2);
 }
 
-// Room for what a row gives, the labels as a bad guess.
+// Room for what a row gives.
 Result room_for(coltran::Row &row) {
     const size_t pixels = (size_t)(row.batch * row.width);
     Result result{std::vector<int64_t>(pixels), std::vector<float>(pixels),
                   std::vector<float>(pixels * (size_t)row.labels)};
     row.drawn = result.labels.data(), row.log_prob = result.log_prob.data();
     row.probabilities = result.probabilities.data();
-    return result;
-}
-
-// By fixed point; `target` null: by way of the C interface and OpenMP.
-Result settle(coltran::Row row, const Target *target, int threads, int64_t window, const float *influence) {
-    Result result = room_for(row);
-    std::vector<int64_t> passes((size_t)row.batch), computed((size_t)row.batch);
-    const coltran::Settle call{&row, window < row.width ? window : row.width, influence, passes.data(), computed.data()};
-    const auto workspace = poisoned(coltran::settle_workspace(call, threads));
-    row.workspace = workspace.get();
-    if (target) {
-        memset(row.workspace, 0, (size_t)coltran::settle_counters(row, threads) * sizeof(float));
-        team(threads, [&](int thread) { target->settle_row(call, thread, threads); });
-    } else {
-        coltran_settle_row(&call, threads, -1);
-    }
-    for (int64_t i = 0; i < row.batch; ++i)
-        expect(passes[(size_t)i] >= 1 && passes[(size_t)i] <= row.width, "no more passes than pixels");
     return result;
 }
 
@@ -195,9 +174,9 @@ void check_decoder(const Case &c, bool openmp) {
     };
     std::vector<coltran::Layer> layers((size_t)c.layers);
     for (coltran::Layer &layer : layers) {
-        layer.qkv = packed(3 * c.hidden, c.hidden, c.narrow), layer.out = packed(c.hidden, c.hidden, c.narrow);
-        layer.ff1 = packed(c.ff, c.hidden, c.narrow), layer.ff1_bias = filled(c.ff);
-        layer.ff2 = packed(c.hidden, c.ff, c.narrow), layer.ff2_bias = filled(c.hidden);
+        layer.qkv = packed(3 * c.hidden, c.hidden, c.bfloat16), layer.out = packed(c.hidden, c.hidden, c.bfloat16);
+        layer.ff1 = packed(c.ff, c.hidden, c.bfloat16), layer.ff1_bias = filled(c.ff);
+        layer.ff2 = packed(c.hidden, c.ff, c.bfloat16), layer.ff2_bias = filled(c.hidden);
         layer.bias = numbers(c.heads * 2 * c.width);
         layer.qkv_scale = term(3 * c.hidden, c.conditioned), layer.qkv_shift = term(3 * c.hidden, c.conditioned);
         layer.ff_scale = term(c.hidden, c.conditioned), layer.ff_shift = term(c.hidden, true);
@@ -213,15 +192,14 @@ void check_decoder(const Case &c, bool openmp) {
 
     coltran::Row row{};
     row.batch = c.batch, row.width = c.width, row.hidden = c.hidden, row.ff = c.ff, row.heads = c.heads;
-    row.labels = c.labels, row.layers = c.layers, row.layer = layers.data(), row.narrow = c.narrow;
+    row.labels = c.labels, row.layers = c.layers, row.layer = layers.data(), row.bfloat16 = c.bfloat16;
     row.inputs = term(c.hidden, true), row.first = term(3 * c.hidden, true);
     row.embedding = numbers(c.labels * c.hidden), row.table = numbers(c.labels * 3 * c.hidden);
     row.norm_weight = numbers(c.hidden), row.norm_bias = numbers(c.hidden);
-    row.logits = packed(c.labels, c.hidden, c.narrow), row.logits_bias = filled(c.labels);
+    row.logits = packed(c.labels, c.hidden, c.bfloat16), row.logits_bias = filled(c.labels);
     row.uniforms = uniforms.data(), row.given = c.imposed ? given.data() : nullptr, row.argmax = c.argmax;
     row.temperature = c.temperature, row.top_p = c.top_p, row.eps = 1e-3f;
 
-    const float *influence = numbers(c.labels * c.labels);
     const std::vector<Target> all = targets();
     Result expected = decode(row, &all[0], 1);
     auto compare = [&](const Result &result) {
@@ -231,15 +209,10 @@ void check_decoder(const Case &c, bool openmp) {
     };
     for (const Target &target : all) {
         // A float's last bit, which instruction sets differ in, decides how an input is rounded to bfloat16.
-        if (c.narrow) expected = decode(row, &target, 1);
-        for (int threads : {1, 2, 3}) {
-            compare(decode(row, &target, threads));
-            for (int64_t window : {1, 3, 64})
-                for (const float *of_left : {(const float *)nullptr, influence})
-                    compare(settle(row, &target, threads, window, of_left));
-        }
+        if (c.bfloat16) expected = decode(row, &target, 1);
+        for (int threads : {1, 2, 3}) compare(decode(row, &target, threads));
     }
-    if (openmp) compare(decode(row, nullptr, 2)), compare(settle(row, nullptr, 2, 3, influence));
+    if (openmp) compare(decode(row, nullptr, 2));
     for (size_t i = 0; i < pixels; ++i) {
         expect(expected.labels[i] >= 0 && expected.labels[i] < c.labels, "labels in their range");
         if (c.imposed && given[i] >= 0) expect(expected.labels[i] == given[i], "given labels kept");
@@ -268,22 +241,22 @@ void check_columns(int64_t batch, int64_t width, int64_t heads, int64_t channels
 }
 
 void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels, bool conditioned, bool causal,
-                 bool narrow, bool openmp) {
+                 bool bfloat16, bool openmp) {
     arrays.clear();
     const int64_t hidden = heads * channels, batch = 2, size = batch * lines * length * hidden;
     auto tensor = [&](bool there) -> coltran::Lines {
         if (!there) return {};
         float *values = numbers(size);
-        return {narrow ? halved(values, size) : values, lines * length * hidden, length * hidden, hidden, channels};
+        return {bfloat16 ? halved(values, size) : values, lines * length * hidden, length * hidden, hidden, channels};
     };
     coltran::Axial axial{batch, lines, length, heads, channels};
     axial.q = tensor(true), axial.k = tensor(true), axial.v = tensor(true), axial.out = tensor(true);
     axial.q_scale = tensor(conditioned), axial.k_shift = tensor(conditioned), axial.v_scale = tensor(conditioned);
-    axial.v_shift = tensor(conditioned), axial.causal = causal, axial.narrow = narrow;
+    axial.v_shift = tensor(conditioned), axial.causal = causal, axial.bfloat16 = bfloat16;
     axial.bias = conditioned ? numbers(heads * 2 * length) : nullptr, axial.bias_stride = 2 * length;
     // What is written as bfloat16 lies in an array of its own until it is widened for the comparison.
     const auto written = [&](float *out, int64_t count, auto run) {
-        if (!narrow) return run(out);
+        if (!bfloat16) return run(out);
         std::vector<uint16_t> halves((size_t)count, 0x7fc0);
         run(halves.data());
         for (int64_t i = 0; i < count; ++i) {
@@ -291,7 +264,7 @@ void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels,
             memcpy(out + i, &bits, sizeof(bits));
         }
     };
-    const float rounding = narrow ? 0x1p-6f : 0;  // of instruction sets that differ in a float's last bit
+    const float rounding = bfloat16 ? 0x1p-6f : 0;  // of instruction sets that differ in a float's last bit
     const auto attend = [&](float *out, const Target *target, int threads) {
         const auto workspace = poisoned(threads * axial_scratch(axial));
         axial.workspace = workspace.get();
@@ -319,7 +292,7 @@ void check_axial(int64_t lines, int64_t length, int64_t heads, int64_t channels,
                 if (!like.data) return {};
                 coltran::Lines found = like;
                 found.data = to;
-                to = (char *)to + size * (int64_t)(narrow ? sizeof(uint16_t) : sizeof(float));
+                to = (char *)to + size * (int64_t)(bfloat16 ? sizeof(uint16_t) : sizeof(float));
                 return found;
             };
             gradients.q = next(axial.q), gradients.k = next(axial.k), gradients.v = next(axial.v);
@@ -356,11 +329,11 @@ int main(int count, char **) {
     check_columns(1, 1, 1, 5, 1, openmp);
     check_columns(2, 3, 2, 24, 7, openmp);
     check_columns(3, 2, 1, 128, 33, openmp);
-    for (bool narrow : {false, true}) {
-        check_axial(1, 1, 1, 1, false, true, narrow, openmp);
-        check_axial(3, 33, 2, 5, true, false, narrow, openmp);
-        check_axial(2, 70, 1, 40, true, true, narrow, openmp);
-        check_axial(1, 20, 3, 64, false, false, narrow, openmp);
+    for (bool bfloat16 : {false, true}) {
+        check_axial(1, 1, 1, 1, false, true, bfloat16, openmp);
+        check_axial(3, 33, 2, 5, true, false, bfloat16, openmp);
+        check_axial(2, 70, 1, 40, true, true, bfloat16, openmp);
+        check_axial(1, 20, 3, 64, false, false, bfloat16, openmp);
     }
     puts("sound");
 }

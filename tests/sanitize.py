@@ -21,10 +21,8 @@ SETS = {"address,undefined": ["with-openmp"], "thread": []}  # and the program's
 def main(folder: Path) -> None:
     """Raises SystemExit with the first command that fails."""
     sys.path.insert(0, str(ROOT))
-    from coltran._checkout import find_kernels
 
-    find_kernels()
-    from coltran_kernels.cpu import native
+    from coltran_kernels import native
 
     compiler = shutil.which("c++")
     if compiler is None:

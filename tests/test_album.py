@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 import pytest
 
 from coltran import album
@@ -18,16 +20,16 @@ def test_large_photographs_are_drawn_a_few_at_a_time(tmp_path, monkeypatch, room
         write_photo(tmp_path / "photos" / f"p{n}.png", n, 20, 20)
     (tmp_path / "photos" / "p1.png").write_text("no image")
     drawn = []
-    colour = Pipeline.colour
+    colorize = Pipeline.colorize
 
     def watch(self, images, *arguments, **options):
         drawn.append(len(images))
-        return colour(self, images, *arguments, **options)
+        return colorize(self, images, *arguments, **options)
 
-    monkeypatch.setattr(Pipeline, "colour", watch)
+    monkeypatch.setattr(Pipeline, "colorize", watch)
     monkeypatch.setattr(album, "ROOM", room)
     drawing = {"seed": 0, "stage": "coarse", "fit": "stretch", "size": "original"}
     (tmp_path / "out").mkdir()
-    photos = list_photos([tmp_path / "photos"])
-    _, (problem,) = album.colour_album(tiny_pipeline(), photos, tmp_path / "out", drawing=drawing, batch=3)
+    photos = dict.fromkeys(list_photos([tmp_path / "photos"]), PurePath())
+    _, (problem,) = album.color_album(tiny_pipeline(), photos, tmp_path / "out", drawing=drawing, batch=3)
     assert drawn == expected and "p1.png" in problem

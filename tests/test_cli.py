@@ -16,10 +16,10 @@ import torch
 from absl import flags
 
 from coltran import checkpoint, cli, evaluate, networks, train
+from coltran import config as configuration
 from coltran.checkpoint import CheckpointError
-from coltran.configs import OPTIONS
 from coltran.devices import choose
-from coltran.devices.choose import place
+from coltran.devices.choose import train_device
 from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
 from coltran.training.data import train_batches
@@ -114,30 +114,26 @@ def test_a_warning_is_one_line(capsys):
     assert capsys.readouterr().err == "Look out.\n"
 
 
-def test_a_device_that_is_not_there_is_a_users_error():
+@pytest.mark.parametrize("which", [train, evaluate])
+def test_a_device_that_is_not_there_or_lacks_its_package_is_one_sentence(monkeypatch, capsys, tmp_path, program, which):
     with pytest.raises(UserError, match="'warp'"):
         cli.device("warp")
-
-
-@pytest.mark.parametrize("program", [train, evaluate])
-def test_xla_without_its_package_is_one_sentence(monkeypatch, capsys, tmp_path, program):
     checkpoint.save(networks.build(upsampler_config("color_upsampler")), tmp_path / "saved")
     flags = {
         train: [CONFIG, f"--logdir={tmp_path / 'log'}", f"--data_dir={tmp_path}"],
-        evaluate: ["--checkpoint", str(tmp_path / "saved"), "--data_dir", str(tmp_path)],
+        evaluate: ["--checkpoint", tmp_path / "saved", "--data_dir", tmp_path],
     }
     monkeypatch.delitem(sys.modules, "coltran.devices.xla", raising=False)
     monkeypatch.delattr("coltran.devices.xla", raising=False)
     monkeypatch.setitem(sys.modules, "torch_xla", None)  # as if it were not installed
-    monkeypatch.setattr(sys, "argv", ["program", *flags[program], "--device=xla"])
-    assert _exit_code(program.main) == 1
+    assert program(which.main, *flags[which], "--device=xla") == 1
     assert capsys.readouterr().err == "The device xla needs the package torch_xla: pip install coltran[xla].\n"
 
 
 def test_bfloat16_is_refused_where_the_processor_has_no_units_for_it(monkeypatch):
     monkeypatch.setattr(choose, "_has_bfloat16", lambda device: False)
     with pytest.raises(UserError, match="needs a processor that multiplies bfloat16; cpu here does not"):
-        place(torch.device("cpu"), "bfloat16")
+        train_device(torch.device("cpu"), "bfloat16")
 
 
 def test_slow_bfloat16_is_warned_of(monkeypatch):
@@ -146,7 +142,7 @@ def test_slow_bfloat16_is_warned_of(monkeypatch):
         choose, "_product_seconds", lambda device, dtype: {torch.float32: 1.0, torch.bfloat16: 2.5}[dtype]
     )
     with pytest.warns(UserWarning, match="take 2.5 times as long"):
-        assert place(torch.device("cpu"), "bfloat16").bfloat16
+        assert train_device(torch.device("cpu"), "bfloat16").bfloat16
 
 
 def test_a_device_is_named_once():
@@ -157,15 +153,14 @@ def test_a_device_is_named_once():
         cli.machine(values)
 
 
-@pytest.mark.parametrize("spelling", [[CONFIG], CONFIG.split("=")], ids=["with =", "in two words"])
-def test_the_projects_configurations_are_found_from_anywhere(monkeypatch, tmp_path, spelling):
+@pytest.mark.parametrize(
+    "words",
+    [[CONFIG], CONFIG.split("="), ["--config=test_configs/colorizer.py"]],
+    ids=["=", "two words", "short"],
+)
+def test_the_projects_configurations_are_found_from_anywhere(monkeypatch, tmp_path, words):
     monkeypatch.chdir(tmp_path)
-    assert _parse(*spelling).config.model.name == "coltran_core"
-
-
-def test_a_configuration_is_found_without_the_packages_name_too(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert _parse("--config=test_configs/color_upsampler.py").config.model.name == "color_upsampler"
+    assert _parse(*words).config.model.name == "coltran_core"
 
 
 def test_a_file_in_the_working_directory_comes_first(monkeypatch, tmp_path):
@@ -176,26 +171,19 @@ def test_a_file_in_the_working_directory_comes_first(monkeypatch, tmp_path):
     assert _parse(CONFIG).config.mine == 1
 
 
-def test_values_are_overridden():
-    config = _parse(CONFIG, "--config.batch_size=4", "--config.optimizer.learning_rate=1e-3").config
-    assert (config.batch_size, config.optimizer.learning_rate) == (4, 1e-3)
+def test_values_and_lists_are_overridden_and_a_programs_own_flags_read():
+    values = _parse(CONFIG, "--config.batch_size=4", "--config.optimizer.learning_rate=1e-3", "--steps=7")
+    assert (values.config.batch_size, values.config.optimizer.learning_rate) == (4, 1e-3)
+    assert (_parse(CONFIG).steps, values.steps) == (5, 7)
+    for text in ("[32,16]", "(32, 16)", "32,16"):
+        config = _parse(CONFIG, f"--config.model.resolution={text}").config
+        assert config.model.resolution == [32, 16] and config.resolution == values.config.resolution
 
 
-@pytest.mark.parametrize("text", ["[32,16]", "(32, 16)", "32,16"])
-def test_lists_are_overridden(text):
-    values = _parse(CONFIG, f"--config.model.resolution={text}")
-    assert values.config.model.resolution == [32, 16]
-    assert values.config.resolution == _parse(CONFIG).config.resolution
-
-
-def test_a_programs_own_flags_are_read():
-    assert (_parse(CONFIG).steps, _parse(CONFIG, "--steps=7").steps) == (5, 7)
-
-
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "sample"])
-def test_options_of_the_data_can_be_given_though_the_file_names_none(name):
+@pytest.mark.parametrize("name", ["random_flip", "random_resized_crop", "jpeg_draft", "memory_map", "valid_examples"])
+def test_options_can_be_given_though_the_file_names_none(name):
     assert name not in _parse(CONFIG).config
-    value = type(OPTIONS[name])(1)
+    value = type(configuration.options()[name])(1)
     assert _parse(CONFIG, f"--config.{name}={value}").config[name] == value
 
 

@@ -33,16 +33,8 @@ def runs(tmp_path) -> Path:
 
 def _colorize(runs: Path, *options: str, photo: str = "old.png") -> int:
     write_photo(runs.parent / "old.png", 0)
-    arguments = [
-        str(runs.parent / photo),
-        "-o",
-        str(runs.parent / "out"),
-        "--checkpoint",
-        str(runs),
-        "--stage",
-        "coarse",
-    ]
-    return colorize.main([*arguments, *options])
+    arguments = [str(runs.parent / photo), "-o", str(runs.parent / "out"), "--checkpoint", str(runs)]
+    return colorize.main([*arguments, "--stage", "coarse", *options])
 
 
 def test_every_module_that_can_be_started_is_a_command():
@@ -52,7 +44,12 @@ def test_every_module_that_can_be_started_is_a_command():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_command_has_its_help_and_a_version(name, monkeypatch, capsys):
-    for option, wanted in (("--help", "--quiet"), ("--version", f"coltran {coltran.__version__}")):
+    """The help begins with an example."""
+    for option, wanted in (
+        ("--help", f"python -m coltran.{name} "),
+        ("--help", "--quiet"),
+        ("--version", f"coltran {coltran.__version__}"),
+    ):
         monkeypatch.setattr(sys, "argv", ["coltran", name, option])
         with pytest.raises(SystemExit) as exit_:
             umbrella.main()
@@ -86,16 +83,16 @@ def test_the_shell_completes_commands(shell, monkeypatch, capsys):
     subprocess.run(["bash", "-n"], input=script, text=True, check=shell == "bash")
 
 
-def test_quiet_says_nothing_where_nothing_goes_wrong(runs, capsys):
+def test_quiet_says_what_goes_wrong_and_else_nothing(runs, capsys):
     assert _colorize(runs, "--quiet") == 0
     assert capsys.readouterr() == ("", "")
-
-
-def test_quiet_says_what_goes_wrong(runs, capsys):
     (runs.parent / "torn.png").write_bytes(b"no image")
     assert _colorize(runs, "--quiet", photo="torn.png") == 1
     captured = capsys.readouterr()
     assert captured.out == "" and "torn.png is not an image" in captured.err
+    config = "--config=coltran/test_configs/colorizer.py"  # of the flags of the original's commands
+    assert cli.parse_flags([config, "--quiet"], "", lambda values: None).quiet
+    assert console.is_quiet()
 
 
 def test_json_is_all_there_is_on_standard_output(runs, capsys):
@@ -114,19 +111,17 @@ def test_json_of_an_export_has_the_sizes(runs, capsys):
     assert found == {"bytes": {"colorizer": size}, "folder": str(runs.parent / "out"), "repository": None}
 
 
-def test_the_flags_of_the_originals_commands_have_quiet_too():
-    config = "--config=coltran/test_configs/colorizer.py"
-    assert cli.parse_flags([config, "--quiet"], "", lambda values: None).quiet
-    assert console.is_quiet()
-
-
-def test_a_name_in_another_encoding_can_be_said(monkeypatch):
+def test_a_name_in_another_encoding_is_said_as_well_as_can_be(monkeypatch):
     written = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
     monkeypatch.setattr(sys, "stdout", written)
     said = logging.makeLogRecord({"levelno": logging.INFO, "msg": os.fsdecode(b"caf\xe9.jpg")})
     console._Console().emit(said)  # past pytest, which keeps what is logged and cannot write it
     written.flush()
     assert written.buffer.getvalue() == "caf\N{REPLACEMENT CHARACTER}.jpg\n".encode()
+    plain = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(plain, "latin-1", write_through=True))
+    console.LOG.info("%s", "фото.jpg")
+    assert plain.getvalue() == b"????.jpg\n"
 
 
 def test_messages_go_through_logging(caplog):
@@ -167,13 +162,6 @@ def test_colours_are_forced_and_forbidden_as_elsewhere(monkeypatch, environment,
     assert ("photographs" in out.getvalue()) == animated
 
 
-def test_a_name_that_the_terminal_cannot_write_is_written_as_well_as_it_can(monkeypatch):
-    plain = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(plain, "latin-1", write_through=True))
-    console.LOG.info("%s", "фото.jpg")
-    assert plain.getvalue() == b"????.jpg\n"
-
-
 def test_the_version_is_the_same_everywhere():
     assert f'\nversion = "{coltran.__version__}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
@@ -192,7 +180,7 @@ def test_without_a_compiler_programs_work_and_say_so_once(runs, tmp_path):
     command = [sys.executable, "-m", "coltran", "colorize", "old.png", "-o", "out", "--checkpoint", str(runs)]
     done = subprocess.run(
         [*command, "--stage", "coarse", "--samples", "2"],
-        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("without the native kernels") == 1
@@ -202,7 +190,7 @@ def test_without_a_compiler_programs_work_and_say_so_once(runs, tmp_path):
 def test_nothing_that_only_unix_has_is_imported():
     """A dry run of what Windows lacks: its standard library has none of these, triton has no wheel for it."""
     absent = {"fcntl", "grp", "pwd", "resource", "termios", "triton", "readline"}
-    of_extras = {"gradio", "pyarrow", "ray", "starlette"}  # which need some of them, on the systems that have them
+    of_extras = {"pyarrow", "ray", "starlette", "uvicorn"}  # which need some of them, on the systems that have them
     modules = [
         f"coltran.{path.relative_to(ROOT / 'coltran').with_suffix('').as_posix().replace('/', '.')}"
         for path in sorted((ROOT / "coltran").rglob("*.py"))

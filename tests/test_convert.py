@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +12,13 @@ import torch
 import yaml
 from torch import nn
 
-from coltran import checkpoint, cli, convert, networks
+from coltran import checkpoint, convert, networks
 from coltran.checkpoint import CheckpointError
 from coltran.image import to_bits
 from coltran.original.variables import to_tf_layout
 from tests.networks_of_parity import relative_error
 from tests.tf_bundle import changed, key, numbered, tensors_of, write_bundle
 from tests.tiny import colorizer_config, tiny_networks
-
-NAMES = ["colorizer", "color_upsampler", "spatial_upsampler"]
 
 
 def _filled(network: nn.Module, seed: int) -> nn.Module:
@@ -34,9 +29,18 @@ def _filled(network: nn.Module, seed: int) -> nn.Module:
     return network
 
 
-@pytest.fixture(params=range(5), ids=["paper", "shift", "plain", "color_upsampler", "spatial_upsampler"])
+SECTIONS = [network.config for network in tiny_networks()]
+
+
+@pytest.fixture(params=SECTIONS, ids=["paper", "shift", "plain", "color_upsampler", "spatial_upsampler"])
 def network(request) -> nn.Module:
-    return _filled(tiny_networks()[request.param], 1)
+    return _filled(networks.build(request.param), 1)
+
+
+@pytest.fixture
+def tensors() -> dict[str, np.ndarray]:
+    """Of a checkpoint of a tiny color upsampler."""
+    return tensors_of(networks.build(SECTIONS[3]))
 
 
 def _other(network: nn.Module) -> nn.Module:
@@ -45,13 +49,6 @@ def _other(network: nn.Module) -> nn.Module:
     for name, buffer in network.named_buffers():
         other.get_buffer(name).copy_(buffer)
     return other
-
-
-def _run(argv: list[str], monkeypatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["convert", *argv])
-    with pytest.raises(SystemExit) as exit_:
-        cli.run(convert.main)
-    return int(exit_.value.code or 0)
 
 
 def _same(network: nn.Module, other: nn.Module) -> bool:
@@ -70,12 +67,9 @@ def test_sizes_and_weights_come_back_without_a_configuration(network, tmp_path):
     assert (step, checkpoint.load_step(tmp_path / "ours")) == (7, 7)
 
 
-@pytest.mark.parametrize("index", range(5))
-def test_every_size_and_switch_that_has_tensors_is_found_from_them_alone(index):
-    network = tiny_networks()[index]
+def test_every_size_and_switch_that_has_tensors_is_found_from_them_alone(network):
     variables = {numbered(n): a for n, a in to_tf_layout(network, network.state_dict()).items()}
-    found = convert.find_config("nowhere", variables)
-    built = networks.build(found["model"])
+    built = networks.build(convert.find_config("nowhere", variables)["model"])
     assert type(built) is type(network)
     assert {n: t.shape for n, t in built.state_dict().items()} == {n: t.shape for n, t in network.state_dict().items()}
 
@@ -108,19 +102,11 @@ def test_a_training_can_go_on_from_a_conversion(network, tmp_path):
         assert torch.equal(tensors[f"optimizer/{name}/mean_square"], parameter**2)
 
 
-def test_a_conversion_without_optimizer_holds_weights_only(network, tmp_path):
-    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network))
+def test_a_conversion_without_optimizer_holds_weights_only(tmp_path, tensors):
+    write_bundle(tmp_path / "tf" / "model-3", tensors)
     convert.convert(tmp_path / "tf", tmp_path / "ours")
     with pytest.raises(CheckpointError, match="weights only"):
         checkpoint.load_training(tmp_path / "ours")
-
-
-def test_an_optimizer_that_is_not_there_is_not_kept(network, tmp_path):
-    tensors = {name: array for name, array in tensors_of(network).items() if "OPTIMIZER_SLOT" not in name}
-    write_bundle(tmp_path / "tf" / "model-3", tensors)
-    with pytest.raises(CheckpointError, match="does not hold the state of RMSprop"):
-        convert.convert(tmp_path / "tf", tmp_path / "ours", optimizer=True)
-    assert not (tmp_path / "ours").exists()
 
 
 @pytest.mark.parametrize(
@@ -131,39 +117,38 @@ def test_an_optimizer_that_is_not_there_is_not_kept(network, tmp_path):
         ("reshaped", r"misshapen col_tran_core_5/\S+/cond_k/kernel:0: \[15, 2, 16\], expected \[16, 2, 16\]"),
     ],
 )
-def test_one_tensor_too_few_too_many_or_misshapen(tmp_path, monkeypatch, capsys, how, line):
-    network = _filled(tiny_networks()[0], 1)
+def test_one_tensor_too_few_too_many_or_misshapen(tmp_path, program, capsys, how, line):
+    network = _filled(networks.build(SECTIONS[0]), 1)
     write_bundle(tmp_path / "tf" / "model-3", changed(tensors_of(network), how))
     (tmp_path / "ours").mkdir()
-    assert _run([str(tmp_path / "tf"), "-o", str(tmp_path / "ours")], monkeypatch) == 1
+    assert program(convert.main, tmp_path / "tf", "-o", tmp_path / "ours") == 1
     err = capsys.readouterr().err
     assert "1 variables do not fit Colorizer" in err
     assert re.search(line, err)
     assert list((tmp_path / "ours").iterdir()) == []
 
 
-def test_a_tensor_that_tells_the_size_is_missed_by_name(tmp_path):
-    tensors = {n: a for n, a in tensors_of(tiny_networks()[3]).items() if "position_embedding_0" not in n}
-    write_bundle(tmp_path / "tf" / "model-3", tensors)
-    with pytest.raises(CheckpointError, match=r"position_embedding_0 is missing, and the network's sizes"):
-        convert.convert(tmp_path / "tf", tmp_path / "ours")
-
-
-def test_the_wrong_network_for_the_configuration(tmp_path, monkeypatch, capsys):
-    write_bundle(tmp_path / "tf" / "model-3", tensors_of(tiny_networks()[3]))
-    argv = [str(tmp_path / "tf"), "-o", str(tmp_path / "ours"), "--config=coltran/test_configs/colorizer.py"]
-    assert _run(argv, monkeypatch) == 1
-    assert "do not fit Colorizer" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("lacks", "options", "reason"),
+    [
+        ("OPTIMIZER_SLOT", ["--optimizer"], "does not hold the state of RMSprop"),
+        ("position_embedding_0", [], "position_embedding_0 is missing, and the network's sizes"),
+        ("of the wrong network", ["--config=coltran/test_configs/colorizer.py"], "do not fit Colorizer"),
+    ],
+)
+def test_what_does_not_hold_what_is_asked_for_becomes_nothing(
+    tmp_path, program, capsys, tensors, lacks, options, reason
+):
+    write_bundle(tmp_path / "tf" / "model-3", {n: array for n, array in tensors.items() if lacks not in n})
+    assert program(convert.main, tmp_path / "tf", "-o", tmp_path / "ours", *options) == 1
+    assert reason in capsys.readouterr().err
     assert not (tmp_path / "ours").exists()
 
 
-@pytest.mark.parametrize("content", [None, "config.yaml"])
-def test_a_directory_without_a_checkpoint(tmp_path, monkeypatch, capsys, content):
-    (tmp_path / "tf").mkdir()
-    if content:
-        (tmp_path / "tf" / content).write_text("a: 1\n")
-    assert _run([str(tmp_path / "tf"), "-o", str(tmp_path / "ours")], monkeypatch) == 1
-    assert capsys.readouterr().err == f"{tmp_path / 'tf'} holds no TensorFlow checkpoint.\n"
+def test_a_directory_without_a_checkpoint(tmp_path, program, capsys):
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    assert program(convert.main, tmp_path, "-o", tmp_path / "ours") == 1
+    assert capsys.readouterr().err == f"{tmp_path} holds no TensorFlow checkpoint.\n"
 
 
 def test_variables_of_another_program(tmp_path):
@@ -172,8 +157,8 @@ def test_variables_of_another_program(tmp_path):
         convert.load_tf_network(tmp_path / "tf", ema=False)
 
 
-def test_what_is_at_the_destination_and_no_checkpoint_stays(tmp_path, network):
-    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network))
+def test_what_is_at_the_destination_and_no_checkpoint_stays(tmp_path, tensors):
+    write_bundle(tmp_path / "tf" / "model-3", tensors)
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "diary.txt").write_text("Dear diary")
     with pytest.raises(CheckpointError, match="not overwritten"):
@@ -181,21 +166,11 @@ def test_what_is_at_the_destination_and_no_checkpoint_stays(tmp_path, network):
     assert [path.name for path in (tmp_path / "ours").iterdir()] == ["diary.txt"]
 
 
-def test_a_truncated_data_file_writes_nothing(tmp_path, monkeypatch, capsys, network):
-    write_bundle(tmp_path / "tf" / "model-3", tensors_of(network))
-    data = tmp_path / "tf" / "model-3.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:-1000])
-    assert _run([str(tmp_path / "tf"), "-o", str(tmp_path / "ours")], monkeypatch) == 1
-    err = capsys.readouterr().err
-    assert "was cut short" in err and err.count("\n") == 1
-    assert not (tmp_path / "ours").exists()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_originals_checkpoints_give_its_logits(parity, parity_folder, tmp_path, monkeypatch, capsys, name):
+@pytest.mark.parametrize("name", ["colorizer", "color_upsampler", "spatial_upsampler"])
+def test_the_originals_checkpoints_give_its_logits(parity, parity_folder, tmp_path, program, capsys, name):
     expected = parity(f"tf_checkpoint/{name}_expected")
-    argv = [str(parity_folder / "tf_checkpoint" / name), "-o", str(tmp_path / "ours"), "--optimizer"]
-    assert _run(argv, monkeypatch) == 0
+    source = parity_folder / "tf_checkpoint" / name
+    assert program(convert.main, source, "-o", tmp_path / "ours", "--optimizer") == 0
     assert "7 training steps" in capsys.readouterr().out
     network = checkpoint.load(tmp_path / "ours")
     section = json.loads(str(expected["config_json"]))
@@ -210,8 +185,7 @@ def test_the_originals_checkpoints_give_its_logits(parity, parity_folder, tmp_pa
     assert relative_error(logits[:, ::stride, ::stride], expected[f"logits_stride{stride}"]) < 1e-5
 
 
-def test_the_raw_weights_of_the_original_are_others(parity_folder, tmp_path: Path):
-    source = tmp_path / "moved"
-    shutil.copytree(parity_folder / "tf_checkpoint" / "color_upsampler", source)
+def test_the_raw_weights_of_the_original_are_others(parity_folder):
+    source = parity_folder / "tf_checkpoint" / "color_upsampler"
     averages, raw = (convert.load_tf_network(source, ema=ema)[0].state_dict() for ema in (True, False))
     assert not any(torch.equal(averages[name], raw[name]) for name in averages)

@@ -62,23 +62,13 @@ def _which(batches: list[Batch]) -> list[int]:
 def test_a_training_batch_holds_what_its_network_needs(folder, name, shapes):
     (batch,) = _train(folder, name, steps=1)
     assert {key: tuple(tensor.shape) for key, tensor in batch.items()} == shapes
+    kinds = {"channel_index": torch.int64}
+    assert all(tensor.dtype == kinds.get(key, torch.uint8) for key, tensor in batch.items())
 
 
-def test_images_are_uint8_and_channels_int64(folder):
-    (batch,) = _train(folder, "spatial_upsampler", steps=1)
-    assert {key: tensor.dtype for key, tensor in batch.items()} == {
-        "rgb": torch.uint8,
-        "low_res": torch.uint8,
-        "channel_index": torch.int64,
-    }
-
-
-def test_without_downsample_the_colorizer_sees_the_full_resolution(folder):
+def test_options_turn_off_what_is_drawn_and_made_smaller(folder):
     (batch,) = _train(folder, steps=1, config={"downsample": False})
     assert batch["rgb"].shape == (2, 16, 16, 3)
-
-
-def test_without_random_channel_no_channel_is_drawn(folder):
     (batch,) = _train(folder, "color_upsampler", steps=1, config={"random_channel": False})
     assert "channel_index" not in batch
 
@@ -88,16 +78,15 @@ def test_every_channel_is_drawn(folder):
     assert set(drawn.tolist()) == {0, 1, 2}
 
 
-def test_a_training_that_resumes_gets_the_batches_it_would_have_got(folder):
-    assert _same(_train(folder, "color_upsampler", steps=9)[4:], _train(folder, "color_upsampler", 5, start_step=4))
+VARIED = {"random_flip": True, "random_resized_crop": 0.3}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_number_of_workers_changes_no_training_batch(folder, workers):
-    assert _same(_train(folder, "spatial_upsampler"), _train(folder, "spatial_upsampler", workers=workers))
-
-
-def test_the_number_of_workers_changes_no_evaluation_batch(folder):
+@pytest.mark.parametrize("config", [{}, VARIED], ids=["plain", "varied"])
+def test_batches_depend_on_the_step_and_no_number_of_workers(folder, config):
+    alone = _train(folder, "spatial_upsampler", config=config)
+    for workers in (1, 2):
+        assert _same(alone, _train(folder, "spatial_upsampler", workers=workers, config=config))
+    assert _same(alone[5:], _train(folder, "spatial_upsampler", 3, start_step=5, config=config))
     assert _same(_evaluate(folder, batch_size=2), _evaluate(folder, batch_size=2, workers=2))
 
 
@@ -105,13 +94,9 @@ def test_the_seed_changes_the_batches(folder):
     assert not _same(_train(folder, seed=0), _train(folder, seed=1))
 
 
-def test_an_epoch_shows_every_photo_once(tmp_path):
-    which = _which(_train(_flat_photos(tmp_path / "flat", 6), steps=6))
-    assert sorted(which[:6]) == sorted(which[6:]) == list(range(6))
-
-
-def test_two_epochs_have_different_orders(tmp_path):
+def test_an_epoch_shows_every_photo_once_in_an_order_of_its_own(tmp_path):
     which = _which(_train(_flat_photos(tmp_path / "flat", 8), steps=8))
+    assert sorted(which[:8]) == sorted(which[8:]) == list(range(8))
     assert which[:8] != which[8:]
 
 
@@ -119,9 +104,6 @@ def test_training_crops_at_random(tmp_path):
     write_photo(tmp_path / "wide.png", 0, height=16, width=64)
     images = torch.cat([batch["rgb"] for batch in _train(tmp_path, config={"downsample": False})])
     assert len(images.unique(dim=0)) > 8
-
-
-VARIED = {"random_flip": True, "random_resized_crop": 0.3}
 
 
 def test_half_of_the_samples_are_mirrored(tmp_path):
@@ -141,22 +123,10 @@ def test_smaller_crops_keep_at_least_the_share_of_the_area():
     assert max(sides) > 95
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_varied_batches_depend_on_no_worker_count(folder, workers):
-    assert _same(_train(folder, config=VARIED), _train(folder, workers=workers, config=VARIED))
-
-
-def test_varied_batches_go_on_as_they_would_have_gone(folder):
-    assert _same(_train(folder, config=VARIED)[5:], _train(folder, start_step=5, steps=3, config=VARIED))
-
-
-def test_variations_leave_the_channels_as_they_were(folder):
+def test_variations_change_the_images_and_leave_the_channels_as_they_were(folder):
     plain, varied = (_train(folder, "color_upsampler", config=changes) for changes in ({}, VARIED))
     assert [b["channel_index"].tolist() for b in plain] == [b["channel_index"].tolist() for b in varied]
-
-
-def test_variations_change_the_images(folder):
-    assert not _same(_train(folder), _train(folder, config=VARIED))
+    assert not _same(plain, varied)
 
 
 def test_a_share_that_is_none_is_refused(folder):
@@ -180,15 +150,9 @@ def test_evaluation_shows_every_photo_once_in_name_order(tmp_path):
     assert _which(_evaluate(_flat_photos(tmp_path / "flat", 7))) == list(range(7))
 
 
-def test_the_last_evaluation_batch_may_be_smaller(folder):
+def test_evaluation_ends_with_what_is_left_or_at_the_limit_and_draws_no_channel(folder):
     assert [len(batch["rgb"]) for batch in _evaluate(folder)] == [4, 1]
-
-
-def test_evaluation_stops_at_the_limit(folder):
     assert [len(batch["rgb"]) for batch in _evaluate(folder, limit=3, batch_size=2)] == [2, 1]
-
-
-def test_evaluation_draws_no_channel(folder):
     assert set(_evaluate(folder, "color_upsampler")[0]) == {"rgb"}
 
 
@@ -210,9 +174,10 @@ def test_each_unreadable_photo_is_warned_of_once(folder, workers):
 
 
 @pytest.mark.filterwarnings("ignore:Skipped")
-def test_training_batches_stay_full_beside_an_unreadable_photo(folder):
-    (folder / "broken.png").write_bytes(b"no photograph")
+def test_training_batches_stay_full_and_evaluation_leaves_out_what_cannot_be_read(folder):
+    (folder / "p02.png").write_bytes(b"no photograph")
     assert {len(batch["rgb"]) for batch in _train(folder)} == {2}
+    assert [len(batch["rgb"]) for batch in _evaluate(folder, batch_size=2)] == [2, 1, 1]
 
 
 @pytest.mark.filterwarnings("ignore:Skipped")
@@ -234,31 +199,22 @@ def test_a_batch_of_no_photographs_is_refused(folder):
 
 
 def test_an_error_in_a_worker_leaves_no_worker_behind(folder, monkeypatch):
+    before = multiprocessing.active_children()  # such as the compilers that other tests have started
     monkeypatch.setattr(data, "prepare", None)
     with pytest.raises(TypeError) as error:
         _train(folder, workers=1)
     assert error.value is not None  # with it every frame that it came through is still there
-    assert not multiprocessing.active_children()
-
-
-@pytest.mark.filterwarnings("ignore:Skipped")
-def test_evaluation_leaves_unreadable_photos_out(folder):
-    (folder / "p02.png").write_bytes(b"no photograph")
-    assert [len(batch["rgb"]) for batch in _evaluate(folder, batch_size=2)] == [2, 1, 1]
+    assert multiprocessing.active_children() == before
 
 
 @pytest.mark.filterwarnings("ignore:Skipped")
 @pytest.mark.parametrize("read", [_train, _evaluate])
 def test_a_folder_without_a_readable_photo_is_an_error(tmp_path, read):
+    with pytest.raises(image.PhotoError, match=tmp_path.name):
+        read(tmp_path)
     for name in ("a.png", "b.jpg"):
         (tmp_path / name).write_bytes(b"no photograph")
     with pytest.raises(image.PhotoError, match="None of the photographs"):
-        read(tmp_path)
-
-
-@pytest.mark.parametrize("read", [_train, _evaluate])
-def test_an_empty_folder_is_an_error(tmp_path, read):
-    with pytest.raises(image.PhotoError, match=tmp_path.name):
         read(tmp_path)
 
 

@@ -26,20 +26,13 @@ def test_train_and_valid_are_the_training_folder_split_by_names(imagenet):
     assert (len(train), len(valid), train + valid) == (9, 3, whole)
     assert sorted(whole) == sorted((imagenet / "train").rglob("*.png"))
     assert whole != sorted(whole)
+    moved = imagenet.rename(imagenet.with_name("moved"))  # the split does not depend on where the folder is
+    assert [path.name for path in photographs("imagenet", moved, "valid", valid=3)] == [path.name for path in valid]
 
 
-def test_the_split_does_not_depend_on_where_the_folder_is(imagenet):
-    before = [path.name for path in photographs("imagenet", imagenet, "valid", valid=3)]
-    moved = imagenet.rename(imagenet.with_name("moved"))
-    assert [path.name for path in photographs("imagenet", moved, "valid", valid=3)] == before
-
-
-def test_the_test_set_is_the_validation_folder(imagenet):
-    assert [path.name for path in photographs("imagenet", imagenet, "test")] == ["val_1.png", "val_0.png", "val_2.png"]
-
-
-def test_a_label_is_the_rank_of_the_classs_name(imagenet):
+def test_the_test_set_is_the_validation_folder_and_a_label_the_rank_of_its_class(imagenet):
     photos = photographs("imagenet", imagenet, "test")
+    assert [path.name for path in photos] == ["val_1.png", "val_0.png", "val_2.png"]
     assert labels("imagenet", photos, imagenet) == [0, 1, 2]
 
 
@@ -64,11 +57,8 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(imagenet, dataset, folder,
         photographs(dataset, None if folder is None else imagenet / folder, "train")
 
 
-def test_too_few_images_for_a_validation_set(imagenet):
+def test_folders_with_too_few_images_or_that_are_not_there_are_refused(imagenet):
     with pytest.raises(UserError, match="holds 12 images, of which 10000 are kept"):
         photographs("imagenet", imagenet, "valid")
-
-
-def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(PhotoError):
-        photographs("custom", tmp_path / "nowhere", "train")
+        photographs("custom", imagenet / "nowhere", "train")

@@ -1,294 +1,216 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The native row decoder draws what the plain one draws, at every size and switch, and says when it cannot."""
+"""Every implementation of the row decoder draws what the specification draws, at every size, switch and option.
+
+"native ..." is the kernel for one instruction set, "jacobi" the specification's other form, which starts from a guess.
+Triton is interpreted, and XLA's loop is a plain one where there is no torch_xla. On a GPU: test_gpu.py.
+"""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from decoder_of_tests import SETTINGS, as_double, away_from_boundaries
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from coltran_kernels import DecoderLayer, DecoderWeights, RowLayer, RowTerms, decode_row, prepare_decoder, reference
-from coltran_kernels.cpu import decode, native
-from coltran_kernels.cpu.linear import why_not
-
-
-@pytest.fixture(scope="module")
-def targets() -> list[str]:
-    if (reason := native.why_not()) is not None:
-        pytest.skip(reason)
-    return native.targets()
-
-
-def _weights(hidden: int, layers: int, *, ff: int, heads: int, width: int, labels: int = 512) -> DecoderWeights:
-    def matrix(rows: int, columns: int) -> Tensor:
-        return torch.randn(rows, columns) * columns**-0.5
-
-    found = [
-        DecoderLayer(
-            qkv=matrix(3 * hidden, hidden),
-            bias=torch.randn(heads, 2 * width),
-            out=matrix(hidden, hidden),
-            ff1=matrix(ff, hidden),
-            ff1_bias=torch.randn(ff) * 0.1,
-            ff2=matrix(hidden, ff),
-            ff2_bias=torch.randn(hidden) * 0.1,
-        )
-        for _ in range(layers)
-    ]
-    affine = 1 + torch.randn(hidden) * 0.1, torch.randn(hidden) * 0.1
-    return DecoderWeights(
-        torch.randn(labels, hidden), tuple(found), *affine, 2 * matrix(labels, hidden), torch.randn(labels)
-    )
-
-
-def _terms(batch: int, width: int, hidden: int, layers: int, absent: str = "", per_image: bool = True) -> RowTerms:
-    def around(middle: float, *shape: int) -> Tensor:
-        return middle + 0.2 * torch.randn(*shape)
-
-    def layer() -> RowLayer:
-        norm = (batch, hidden) if per_image else (hidden,)
-        pairs = {
-            name: None if name in absent else around(float("scale" in name), batch, width, columns)
-            for name, columns in zip(RowLayer._fields[:4], (3 * hidden, 3 * hidden, hidden, hidden), strict=True)
-        }
-        return RowLayer(**pairs, **{n: around(float("scale" in n), *norm) for n in RowLayer._fields[4:]})
-
-    return RowTerms(torch.randn(batch, width, hidden), tuple(layer() for _ in range(layers)))
-
-
-def _check_against_reference(weights: DecoderWeights, terms: RowTerms, count: int, **changed: Any) -> None:
-    """All instruction sets and one to two threads, against the specification in float64 and in float32."""
-    settings = SETTINGS | changed
-    uniforms, labels, probabilities = away_from_boundaries(weights, terms, torch.rand(terms.inputs.shape[:2]), settings)
-    log_prob = probabilities.gather(-1, labels[..., None])[..., 0].log()
-    assert torch.equal(reference.decode_row(weights, terms, uniforms, **settings)[0], labels)
-    packed = decode.pack(weights)
-    for target in range(count):
-        for threads in (1, 2):
-            found = decode.decode_row(packed, terms, uniforms, threads=threads, target=target, **settings)
-            assert torch.equal(found[0], labels)
-            torch.testing.assert_close(found[1].double(), log_prob, rtol=0, atol=1e-4)
-            torch.testing.assert_close(found[2].double(), probabilities, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("batch", "width", "hidden", "heads", "layers"),
-    [
-        (1, 64, 32, 4, 1),
-        (3, 7, 64, 2, 3),
-        (16, 16, 128, 4, 2),
-        (20, 7, 512, 4, 2),
-        (33, 16, 40, 5, 2),
-        (33, 1, 32, 1, 3),
-        (1, 16, 512, 4, 3),
-        (1, 1, 16, 2, 1),
-    ],
+from coltran_kernels import DecodedRow, RowConditioning, SamplingOptions, decode_row, reference
+from coltran_kernels.decode_row import cpu
+from coltran_kernels.decode_row import xla as step
+from tests.operations import (
+    NATIVE,
+    ON_XLA,
+    SETTINGS,
+    SWITCHES,
+    TRITON,
+    as_double,
+    away_from_boundaries,
+    device_of,
+    each_tensor,
+    random_row,
 )
-def test_every_size_draws_the_references_labels(targets, batch, width, hidden, heads, layers):
-    weights = _weights(hidden, layers, ff=hidden + 12, heads=heads, width=width)
-    _check_against_reference(weights, _terms(batch, width, hidden, layers), len(targets))
+
+INTERPRETED = pytest.param("triton", marks=[*TRITON.marks, pytest.mark.skipif(torch.cuda.is_available(), reason="GPU")])
+IMPLEMENTATIONS = ["reference", "jacobi", *NATIVE, INTERPRETED, "xla"]
+pytestmark = [pytest.mark.usefixtures("poisoned_memory"), pytest.mark.parametrize("implementation", IMPLEMENTATIONS)]
 
 
-@pytest.mark.parametrize(
-    ("absent", "changed"),
-    [
-        ("", {"mode": "argmax"}),
-        ("", {"temperature": 0.5}),
-        ("", {"temperature": 1.7, "top_p": 0.9}),
-        ("", {"top_p": 0.3}),
-        ("qkv_scale qkv_shift", {}),
-        ("qkv_scale ff_scale", {}),
-        ("ff_scale ff_shift qkv_shift", {}),
-        ("qkv_scale qkv_shift ff_scale ff_shift", {"mode": "argmax"}),
-    ],
-)
-@pytest.mark.parametrize("per_image", [True, False], ids=["a norm an image", "one norm"])
-def test_every_switch_draws_the_references_labels(targets, absent, changed, per_image):
-    weights = _weights(24, 2, ff=20, heads=3, width=6, labels=70)
-    _check_against_reference(weights, _terms(10, 6, 24, 2, absent, per_image), len(targets), **changed)
+def plain_scan(function: Any, carry: Any, columns: Any) -> tuple[Any, Any]:
+    """What a scan is: the same function once a column, and what it found side by side."""
+    found = []
+    for j in range(len(columns.number)):
+        carry, one = function(carry, tree_map(lambda t, j=j: None if t is None else t[j], columns))
+        found.append(one)
+    return carry, type(found[0])(*(None if t[0] is None else torch.stack(t) for t in zip(*found, strict=True)))
 
 
-def test_given_labels_are_imposed_and_reported(targets):
-    given = torch.where(torch.rand(10, 6) < 0.4, torch.randint(70, (10, 6)), -1)
-    weights, terms = _weights(24, 2, ff=20, heads=3, width=6, labels=70), _terms(10, 6, 24, 2)
-    _check_against_reference(weights, terms, len(targets), given=given)
-    labels, log_prob, _ = decode_row(weights, terms, torch.rand(10, 6), given=given, implementation="cpu")
-    assert torch.equal(labels[given >= 0], given[given >= 0])
-    assert torch.isfinite(log_prob).all()
+def draw(implementation: str, row: Any, threads: int = 1, **options: Any) -> DecodedRow:
+    """A row by one implementation, Triton's in tiles that hold no more than the images."""
+    options = SETTINGS._replace(**options)
+    if implementation in NATIVE:
+        target, packed = NATIVE.index(implementation), cpu.pack(row[0])
+        return cpu.decode_row(packed, *row[1:], options, threads=threads, target=target)
+    if implementation == "jacobi":
+        guess = torch.randint(len(row[0].embedding), row[2].shape)
+        return reference.decode_row_jacobi(*row, guess, options)[0]
+    if implementation == "xla" and not ON_XLA:
+        return step.decode_row(*row, options, scan=plain_scan)
+    if implementation == "triton":
+        from coltran_kernels.decode_row import triton
+
+        plan = triton.Plan(1, 16 if len(row[2]) <= 16 else 64, 256, False)
+        return triton.decode_row(*row, options, plan=plan)
+    row, options = each_tensor((row, options), lambda t: t.to(device_of(implementation)))
+    return each_tensor(decode_row(*row, options, implementation=implementation), Tensor.cpu)
 
 
-def test_terms_may_have_any_strides(targets):
-    def spread(tensor: Tensor) -> Tensor:
-        wide = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), float("nan"))
-        wide[..., ::2] = tensor
-        return wide[..., ::2]
+def check(implementation: str, row: Any, threads: int = 1, **options: Any) -> None:
+    """Labels as of the specification in float64, and numbers near its."""
+    weights, terms, uniforms = row
+    settings = SETTINGS._replace(**options)
+    uniforms, labels, probabilities = away_from_boundaries(weights, terms, uniforms, settings)
+    exact = reference.decode_row(*as_double((weights, terms, uniforms)), settings)
+    found = draw(implementation, (weights, terms, uniforms), threads, **options)
+    assert torch.equal(found.labels, labels)
+    torch.testing.assert_close(found.probabilities.double(), probabilities, rtol=0, atol=1e-5)
+    for ours, theirs in ((found.log_prob, exact.log_prob), (found.guided_log_prob, exact.guided_log_prob)):
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=1e-4)
 
-    weights, terms = _weights(16, 2, ff=20, heads=2, width=5), _terms(3, 5, 16, 2)
-    layers = tuple(RowLayer(*map(spread, layer)) for layer in terms.layers)
-    _check_against_reference(weights, RowTerms(terms.inputs[:1].expand(3, -1, -1), layers), len(targets))
+
+SIZES = [  # batch, width, hidden, feed-forward, heads, labels, layers
+    (1, 1, 32, 32, 1, 8, 1),
+    (16, 7, 48, 64, 4, 33, 1),
+    (20, 3, 32, 32, 4, 64, 3),
+    (33, 2, 64, 40, 2, 512, 1),
+    (1, 64, 32, 32, 1, 16, 1),
+    (3, 16, 64, 64, 2, 20, 1),
+    (33, 4, 40, 20, 5, 70, 2),
+    (1, 2, 512, 512, 4, 512, 2),
+]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: "-".join(map(str, sizes)))
+def test_every_size(implementation, sizes):
+    for threads in (1, 2) if implementation in NATIVE else (1,):
+        check(implementation, random_row(*sizes), threads)
+
+
+# Switches, options, whether labels are imposed and whether the row is guided: each meets each of the others somewhere.
+CASES: list[tuple[str, dict[str, Any], bool, bool]] = [
+    ("all", {}, False, False),
+    ("all", {"mode": "argmax"}, False, True),
+    ("all", {"top_p": 0.9}, True, True),
+    ("all", {"eps": 0.5}, True, False),
+    ("added only", {"temperature": 0.5}, True, False),
+    ("added only", {"mode": "argmax"}, True, False),
+    ("attention only", {"temperature": 0.7, "top_p": 0.8}, False, True),
+    ("feed-forward only", {"top_p": 0.3}, True, True),
+    ("not conditioned", {"temperature": 1.7, "top_p": 0.9}, False, False),
+    ("not conditioned", {}, True, True),
+    ("plain norms", {"top_p": 0.3}, False, False),
+    ("plain norms", {"temperature": 1.7}, False, True),
+    ("plain norms", {"top_p": 1e-6}, True, True),
+]
+
+
+@pytest.mark.parametrize(("switches", "options", "imposed", "guided"), CASES)
+def test_every_switch_and_option(implementation, switches, options, imposed, guided):
+    for batch, width, labels in ((10, 5, 40), (1, 1, 17)):
+        row = random_row(batch, width, 24, 20, 3, labels, 2, **SWITCHES[switches])
+        # Every other column of a wider tensor: any strides will do.
+        given = torch.where(torch.rand(batch, 2 * width) < 0.4, torch.randint(labels, (batch, 2 * width)), -1)[:, ::2]
+        guidance = (3 * torch.randn(batch, width, 2 * labels))[..., ::2]
+        chosen = {"given": given if imposed else None, "guidance": guidance if guided else None}
+        check(implementation, row, **options, **chosen)
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "argmax"}, {"temperature": 0.7, "top_p": 0.8}], ids=str)
+def test_no_guidance_and_a_guidance_of_zeros_are_the_same_to_the_bit(implementation, options):
+    row = random_row(3, 5, 16, 12, 2, 40, 2)
+    plain = draw(implementation, row, **options)
+    zero = draw(implementation, row, guidance=torch.zeros(3, 5, 40), **options)
+    assert torch.equal(plain.guided_log_prob, plain.log_prob)
+    assert all(torch.equal(a, b) for a, b in zip(plain, zero, strict=True))
+
+
+def flat_row(logits: Tensor, uniforms: Tensor) -> tuple:
+    """A decoder whose logits are the same at each pixel, one image for each uniform number."""
+    weights, terms, _ = random_row(len(uniforms), 1, 16, 16, 1, len(logits), 1)
+    weights = weights._replace(logits=torch.zeros_like(weights.logits), logits_bias=logits)
+    return weights, terms, uniforms[:, None]
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.24, 0.26, 0.6, 0.66, 0.7, 0.83, 0.86, 0.99, 1.0])
+def test_top_p_keeps_the_first_of_equals(implementation, top_p):
+    """Equal labels at 8, 2 and 1 of 32; every top_p is further from a multiple of 1/32 than rounding reaches."""
+    counts = torch.tensor([2, 8, 1, 1, 2, 1, 4, 1, 8, 2, 1, 1])
+    ranked, order = counts.sort(descending=True, stable=True)
+    kept = order[ranked.cumsum(0) - ranked < 32 * top_p]
+    left = torch.zeros_like(counts).index_copy(0, kept, counts[kept])
+    total = int(left.sum())
+    row = flat_row(counts.float().log(), (torch.arange(2 * total) + 0.5) / (2 * total))
+    labels = draw(implementation, row, top_p=top_p).labels[:, 0]
+    assert torch.equal(labels, torch.arange(len(counts)).repeat_interleave(2 * left))
+
+
+@pytest.mark.parametrize("kept", [1, 7, 128, 511])
+def test_top_p_among_equals_only(implementation, kept):
+    row = flat_row(torch.zeros(512), (torch.arange(512) + 0.5) / 512)
+    assert draw(implementation, row, top_p=kept / 512).labels.unique().tolist() == list(range(kept))
+
+
+def test_labels_without_probability_are_never_drawn(implementation):
+    logits = torch.tensor([-1e4, 0.0, -1e4, 1.0, 2.0, -1e4, -1e4])
+    row = flat_row(logits, torch.tensor([0.0, 0.5, 1 - 2**-24]))
+    assert draw(implementation, row).labels.flatten().tolist() == [1, 4, 4]
+
+
+def test_no_later_column_moves_an_earlier_one(implementation):
+    weights, terms, uniforms = row = random_row(2, 6, 32, 32, 2, 16, 2)
+    before = draw(implementation, row)
+    for tensor in (terms.inputs, uniforms, *(t for layer in terms.layers for t in layer[:4])):
+        tensor[:, 4:] = torch.rand_like(tensor[:, 4:])
+    after = draw(implementation, row)
+    for old, new in zip(before, after, strict=True):
+        torch.testing.assert_close(old[:, :4], new[:, :4], rtol=0, atol=0 if implementation != "jacobi" else 1e-5)
+    assert not torch.equal(before.probabilities[:, 4:], after.probabilities[:, 4:])
 
 
 @pytest.mark.parametrize("hidden", [32, 256])
-def test_an_image_is_drawn_alike_in_any_batch(targets, hidden):
-    weights, terms = _weights(hidden, 2, ff=hidden, heads=2, width=8), _terms(33, 8, hidden, 2)
-    uniforms, labels, _ = away_from_boundaries(weights, terms, torch.rand(33, 8), SETTINGS)
-    packed = decode.pack(weights)
-    for size in (1, 8, 12, 20, 32):
-        layers = tuple(RowLayer(*(t[:size] for t in layer)) for layer in terms.layers)  # type: ignore[index]
-        part = RowTerms(terms.inputs[:size], layers)
-        found = decode.decode_row(packed, part, uniforms[:size], **SETTINGS)
-        assert torch.equal(found[0], labels[:size])
+def test_an_image_is_drawn_alike_in_any_batch(implementation, hidden):
+    weights, terms, uniforms = random_row(33, 3, hidden, hidden, 2, 40, 2)
+    uniforms, labels, _ = away_from_boundaries(weights, terms, uniforms, SETTINGS)
+    together = draw(implementation, (weights, terms, uniforms))
+    for part in (slice(0, 1), slice(32, 33), slice(0, 12), slice(8, 28)):
+        layers = tuple(layer._make(t[part] for t in layer) for layer in terms.layers)
+        alone = draw(implementation, (weights, RowConditioning(terms.inputs[part], layers), uniforms[part]))
+        assert torch.equal(alone.labels, labels[part])
+        torch.testing.assert_close(alone.log_prob, together.log_prob[part], rtol=0, atol=1e-5)
 
 
-def test_the_number_of_threads_changes_no_bit(targets):
-    weights, terms, uniforms = _weights(64, 2, ff=96, heads=4, width=9), _terms(5, 9, 64, 2), torch.rand(5, 9)
-    packed = decode.pack(weights)
-    for target in range(len(targets)):
-        one, two, five = (
-            decode.decode_row(packed, terms, uniforms, threads=threads, target=target, **SETTINGS)
-            for threads in (1, 2, 5)
-        )
-        assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(one, two, five, strict=True))
+def test_operands_of_any_strides_are_read_where_they_lie(implementation):
+    def spread(tensor: Tensor) -> Tensor:
+        wide = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), torch.nan)
+        wide[..., ::2] = tensor
+        return wide[..., ::2]
+
+    weights, terms, uniforms = random_row(3, 5, 16, 20, 2, 40, 2)
+    layers = tuple(layer._make(map(spread, layer)) for layer in terms.layers)
+    row = each_tensor(weights, spread), RowConditioning(terms.inputs[:1].expand(3, -1, -1), layers), spread(uniforms)
+    check(implementation, row)
 
 
-def test_memory_that_holds_nan_changes_no_bit(targets):
-    weights, terms, uniforms = _weights(24, 2, ff=20, heads=3, width=6), _terms(9, 6, 24, 2), torch.rand(9, 6)
-    clean = decode_row(weights, terms, uniforms, implementation="cpu")
-    torch.use_deterministic_algorithms(True)  # fills torch.empty with NaN
-    try:
-        poisoned = decode_row(weights, terms, uniforms, implementation="cpu")
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert torch.equal(clean[0], poisoned[0]) and torch.equal(clean[1], poisoned[1])
-
-
-def test_rows_decoded_at_once_do_not_meet(targets):
-    weights = _weights(64, 2, ff=64, heads=2, width=16)
-    packed = decode.pack(weights)
-    rows = [(_terms(4, 16, 64, 2), torch.rand(4, 16)) for _ in range(6)]
-
-    def run(row: tuple[RowTerms, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        return decode.decode_row(packed, *row, threads=2, **SETTINGS)
-
-    expected = [run(row) for row in rows]
-    with ThreadPoolExecutor(3) as pool:
-        for found, right in zip(pool.map(run, rows), expected, strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(found, right, strict=True))
-
-
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.0, 0.8)])
-def test_twenty_thousand_draws_follow_the_probabilities(targets, temperature, top_p):
-    draws, labels = 20_000, 16
-    weights, terms = _weights(16, 1, ff=16, heads=2, width=1, labels=labels), _terms(1, 1, 16, 1)
-    layers = (RowLayer(*(t.expand(draws, *t.shape[1:]) for t in terms.layers[0])),)  # type: ignore[union-attr]
-    many = RowTerms(terms.inputs.expand(draws, -1, -1), layers)
-    drawn, _, probabilities = decode_row(
-        weights, many, torch.rand(draws, 1), temperature=temperature, top_p=top_p, return_probabilities=True,
-        implementation="cpu",
-    )  # fmt: skip
-    assert probabilities is not None
-    expected = (probabilities[0, 0].double() ** (1 / temperature)).clone()
-    expected /= expected.sum()
-    ranked, order = expected.sort(descending=True)
-    expected[order[ranked.cumsum(0) - ranked >= top_p]] = 0
-    expected *= draws / expected.sum()
-    counts = torch.bincount(drawn[:, 0], minlength=labels)
-    assert (counts[expected == 0] == 0).all()
-    chi_square = ((counts - expected) ** 2 / expected)[expected > 0].sum()
-    assert chi_square < 50  # at most 15 degrees of freedom: above with probability 1e-5
-
-
-def test_prepared_weights_give_the_same_row(targets):
-    weights, terms, uniforms = _weights(24, 2, ff=20, heads=3, width=6), _terms(2, 6, 24, 2), torch.rand(2, 6)
-    prepared = prepare_decoder(weights)
-    fresh, spared = (decode_row(weights, terms, uniforms, prepared=p) for p in (None, prepared))
-    assert torch.equal(fresh[0], spared[0]) and torch.equal(fresh[1], spared[1])
-
-
-def test_weights_prepared_for_another_implementation_are_refused(targets):
-    weights, terms, uniforms = _weights(24, 2, ff=20, heads=3, width=6), _terms(2, 6, 24, 2), torch.rand(2, 6)
-    prepared = prepare_decoder(weights)
-    assert prepared is not None
-    for_triton = prepared._replace(packed=weights)
-    with pytest.raises(ValueError, match="prepared for another implementation"):
-        decode_row(weights, terms, uniforms, prepared=for_triton)
-
-
-def test_prepared_weights_that_have_changed_are_refused(targets):
-    weights, terms, uniforms = _weights(16, 1, ff=20, heads=2, width=4), _terms(2, 4, 16, 1), torch.rand(2, 4)
-    prepared = prepare_decoder(weights)
-    with pytest.raises(ValueError, match="prepared for other weights"):
-        decode_row(weights._replace(norm_bias=weights.norm_bias.clone()), terms, uniforms, prepared=prepared)
-    weights.layers[0].out.mul_(2)
-    with pytest.raises(ValueError, match="prepared for other weights"):
-        decode_row(weights, terms, uniforms, prepared=prepared)
-
-
-def test_the_native_decoder_says_what_it_cannot_serve(targets):
-    weights, terms, uniforms = _weights(16, 1, ff=20, heads=2, width=4), _terms(2, 4, 16, 1), torch.rand(2, 4)
-    with pytest.raises(NotImplementedError, match="float32, not in torch.float64"):
-        decode_row(as_double(weights), as_double(terms), uniforms.double(), implementation="cpu")
-    with pytest.raises(ValueError, match="given holds label 600"):
-        decode_row(weights, terms, uniforms, given=torch.full((2, 4), 600), implementation="cpu")
-
-
-@pytest.mark.parametrize("implementation", ["reference", "cpu"])
-def test_shapes_that_do_not_fit_are_named(targets, implementation):
-    weights, terms, uniforms = _weights(16, 1, ff=20, heads=2, width=4), _terms(2, 4, 16, 1), torch.rand(2, 4)
-    short = RowTerms(terms.inputs, (terms.layers[0]._replace(ff_shift=torch.zeros(2, 3, 16)),))
+def test_shapes_that_do_not_fit_are_named(implementation):
+    weights, terms, uniforms = random_row(2, 4, 16, 20, 2, 40, 1)
+    short = RowConditioning(terms.inputs, (terms.layers[0]._replace(ff_shift=torch.zeros(2, 3, 16)),))
     narrow = weights._replace(layers=(weights.layers[0]._replace(ff2=torch.zeros(16, 19)),))
-    with pytest.raises(ValueError, match=r"terms of layer 0, ff_shift is \(2, 3, 16\), expected \(2, 4, 16\)"):
-        decode_row(weights, short, uniforms, implementation=implementation)
-    with pytest.raises(ValueError, match=r"weights of layer 0, ff2 is \(16, 19\), expected \(16, 20\)"):
-        decode_row(narrow, terms, uniforms, implementation=implementation)
-    with pytest.raises(ValueError, match=r"uniforms is \(2, 5\), expected \(2, 4\)"):
-        decode_row(weights, terms, torch.rand(2, 5), implementation=implementation)
-
-
-def _rounded(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The product of the values rounded to bfloat16."""
-    y = x.bfloat16().double() @ weight.bfloat16().double().T
-    return (y if bias is None else y + bias).to(x.dtype)
-
-
-@pytest.mark.parametrize("batch", [1, 9, 13])
-@pytest.mark.parametrize(("hidden", "ff", "heads"), [(64, 40, 2), (15, 21, 3), (300, 131, 2)])
-def test_bfloat16_multiplies_rounded_values_and_sums_in_float32(targets, monkeypatch, batch, hidden, ff, heads):
-    if (reason := why_not("bfloat16")) is not None:
-        pytest.skip(reason)
-    weights, terms = _weights(hidden, 2, ff=ff, heads=heads, width=5, labels=70), _terms(batch, 5, hidden, 2)
-    # The first layer's products are sums of two, made elsewhere: here they are exact.
-    first = torch.zeros(3 * hidden, hidden)
-    first[torch.arange(3 * hidden), torch.arange(3 * hidden) * 7 % hidden] = 0.5
-    weights = weights._replace(layers=(weights.layers[0]._replace(qkv=first), weights.layers[1]))
-    terms = terms._replace(inputs=terms.inputs.bfloat16().float())
-    settings = SETTINGS | {"given": torch.randint(70, (batch, 5))}
-    uniforms, packed = torch.rand(batch, 5), decode.pack(weights, "bfloat16")
-    exact = reference.decode_row(weights, terms, uniforms, **settings)[1]
-    plain = F.linear
-    monkeypatch.setattr(F, "linear", lambda x, w, b=None: (plain if w is first else _rounded)(x, w, b))
-    expected = reference.decode_row(weights, terms, uniforms, **settings)[1]
-    monkeypatch.undo()
-    for target in range(len(targets)):
-        for threads in (1, 2):
-            found = decode.decode_row(packed, terms, uniforms, threads=threads, target=target, **settings)[1]
-            # A sum that differs in its last bit may be rounded to the other side now and then.
-            assert (found - expected).square().mean() < (exact - expected).square().mean() / 16
-
-
-@pytest.mark.parametrize("hidden", [33, 256])
-def test_an_image_is_drawn_alike_in_any_batch_in_bfloat16(targets, hidden):
-    if (reason := why_not("bfloat16")) is not None:
-        pytest.skip(reason)
-    weights, terms = _weights(hidden, 2, ff=hidden, heads=1, width=8), _terms(33, 8, hidden, 2)
-    uniforms, packed = torch.rand(33, 8), decode.pack(weights, "bfloat16")
-    labels, log_prob, _ = decode.decode_row(packed, terms, uniforms, **SETTINGS)
-    for size in (1, 5, 12, 20):
-        layers = tuple(RowLayer(*(t[:size] for t in layer)) for layer in terms.layers)  # type: ignore[index]
-        found = decode.decode_row(packed, RowTerms(terms.inputs[:size], layers), uniforms[:size], **SETTINGS)
-        assert torch.equal(found[0], labels[:size]) and torch.equal(found[1], log_prob[:size])
+    named = implementation if implementation in ("reference", "triton") else None
+    for row, sentence in (
+        ((weights, short, uniforms), r"conditioning of layer 0, ff_shift is \(2, 3, 16\), expected \(2, 4, 16\)"),
+        ((narrow, terms, uniforms), r"weights of layer 0, ff2 is \(16, 19\), expected \(16, 20\)"),
+        ((weights, terms, torch.rand(2, 5)), r"uniforms is \(2, 5\), expected \(2, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            decode_row(*row, implementation=named)
+    with pytest.raises(ValueError, match=r"guidance is \(2, 4, 19\), expected \(2, 4, 40\)"):
+        decode_row(weights, terms, uniforms, SamplingOptions(guidance=torch.zeros(2, 4, 19)), implementation=named)

@@ -55,12 +55,6 @@ def test_the_most_probable_values_are_those_of_all_logits():
     torch.testing.assert_close(chosen, logits.amax(-1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("axis", ["row", "column"])
-def test_anywhere_but_on_a_cpu_a_large_image_is_one_block(axis):
-    image = torch.empty(1, 256, 256, 8, device="meta")
-    assert [block.shape for block in encoding._blocks(image, axis)] == [image.shape]
-
-
 def test_dropout_is_not_applied():
     network = _randomize(Colorizer(colorizer_config())).train()
     network.gray_encoder.encoder.dropout.p = 0.5

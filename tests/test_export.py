@@ -27,12 +27,8 @@ def test_exported_weights_are_the_trained_ones_in_half_precision(runs, tmp_path)
     for name, tensor in trained.colorizer.state_dict().items():
         assert torch.equal(exported.colorizer.state_dict()[name], tensor.half().float()), name
     assert exported.stages == ("coarse", "color")
-
-
-def test_no_training_state_is_exported(runs, tmp_path):
-    export.main([str(runs), "-o", str(tmp_path / "out")])
     files = {path.name for path in (tmp_path / "out" / "colorizer").iterdir()}
-    assert files == {"model.safetensors", "config.yaml"}
+    assert files == {"model.safetensors", "config.yaml"}  # nothing of the training
 
 
 def test_a_folder_without_a_colorizer_is_refused(tmp_path):

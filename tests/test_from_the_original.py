@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from coltran import checkpoint, cli, networks
+from coltran import checkpoint, networks
 from coltran.image import area_resize, center_square, load_photo, rgb_to_gray, to_bits
 from coltran.original.records import Record, read_records, write_records
 from tests.tf_bundle import changed, tensors_of, write_bundle
@@ -67,15 +66,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def run(workshop: Path, program: Callable[..., int]) -> Callable[..., int]:
     """`run(program, stage, "--flag=value", ...)` calls `python -m coltran.PROGRAM`; returns its exit code."""
 
-    def call(program: str, stage: str, *argv: str) -> int:
-        main = importlib.import_module(f"coltran.{program}").main
-        monkeypatch.setattr(sys, "argv", [program, f"--config={workshop / f'{stage}.py'}", "--threads=1", *argv])
-        with pytest.raises(SystemExit) as exit_:
-            cli.run(main)
-        return int(exit_.value.code or 0)
+    def call(name: str, stage: str, *argv: str) -> int:
+        main = importlib.import_module(f"coltran.{name}").main
+        return program(main, f"--config={workshop / f'{stage}.py'}", "--threads=1", *argv)
 
     return call
 
@@ -89,21 +85,10 @@ def logs(workshop: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _read(path: Path, size: tuple[int, int]) -> list[Record]:
-    return list(read_records(path, size))
-
-
-def _scalars(folder: Path) -> dict[str, list[int]]:
-    """{tag: steps} of the summaries in a folder, read by TensorBoard."""
-    found = EventAccumulator(str(folder))
-    found.Reload()
-    return {tag: [event.step for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
-
-
-def _images(folder: Path) -> dict[str, list[int]]:
-    found = EventAccumulator(str(folder))
-    found.Reload()
-    return {tag: [event.step for event in found.Images(tag)] for tag in found.Tags()["images"]}
+def _steps(folder: Path, kind: str = "Scalars") -> dict[str, list[int]]:
+    """{tag: steps} of the summaries of a kind in a folder, read by TensorBoard."""
+    found = EventAccumulator(str(folder)).Reload()
+    return {tag: [event.step for event in getattr(found, kind)(tag)] for tag in found.Tags()[kind.lower()]}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -113,25 +98,10 @@ def test_train_then_evaluate(run, workshop, tmp_path, capsys, stage):
     assert run("run", stage, "--mode=eval_valid", *common) == 0
     assert "Bits/Dim:" in capsys.readouterr().out
     names = {"loss", "total_loss"} | ({"encoder"} if stage == "colorizer" else set())
-    assert _scalars(tmp_path / "log" / "train_summaries") == {name: [2, 4] for name in names}
-    assert _images(tmp_path / "log" / "train_summaries") == {"gray_prediction_truth": [4]}
-    assert _scalars(tmp_path / "log" / "eval_valid_summaries_pyk_True") == {"loss": [4], "total_loss": [4]}
+    assert _steps(tmp_path / "log" / "train_summaries") == {name: [2, 4] for name in names}
+    assert _steps(tmp_path / "log" / "train_summaries", "Images") == {"gray_prediction_truth": [4]}
+    assert _steps(tmp_path / "log" / "eval_valid_summaries_pyk_True") == {"loss": [4], "total_loss": [4]}
     assert (tmp_path / "log" / "config.yaml").is_file()
-
-
-def test_three_stages_of_sampling_through_records(run, workshop, logs):
-    data = [f"--data_dir={workshop / 'photos'}", "--mode=sample_test"]
-    before = ""
-    for stage in STAGES:
-        argv = [f"--logdir={logs / stage}", *data]
-        argv += [f"--config.sample.gen_data_dir={before}"] if before else []
-        assert run("sample", stage, *argv) == 0
-        before = str(logs / stage / "samples")
-    coarse = _read(logs / "colorizer" / "samples" / "gen0.tfrecords", LOW)
-    final = _read(logs / "spatial_upsampler" / "samples" / "gen0.tfrecords", HIGH)
-    assert [record.label for record in coarse] == [record.label for record in final] == [0, 1, 2, 3]
-    assert all((record.image % 32 == 0).all() for record in coarse)
-    assert not any(np.array_equal(final[0].image, record.image) for record in final[1:])
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -146,7 +116,7 @@ def test_runs_that_share_the_work_give_what_one_gives(run, workshop, logs, stage
     whole = (logs / stage / "samples" / "whole.tfrecords").read_bytes()
     parts = [(logs / stage / "samples" / f"gen{n}.tfrecords").read_bytes() for n in (0, 1)]
     assert b"".join(parts) == whole
-    assert len(_read(logs / stage / "samples" / "whole.tfrecords", size)) == 4
+    assert len(list(read_records(logs / stage / "samples" / "whole.tfrecords", size))) == 4
 
 
 def test_samples_stand_side_by_side_and_more_begin_with_fewer(run, workshop, logs):
@@ -154,8 +124,8 @@ def test_samples_stand_side_by_side_and_more_begin_with_fewer(run, workshop, log
     for count in (1, 3):
         options = [f"--config.sample.num_samples={count}", f"--config.sample.gen_file=of{count}"]
         assert run("sample", "colorizer", *common, *options) == 0
-    one = _read(logs / "colorizer" / "samples" / "of1.tfrecords", LOW)
-    three = _read(logs / "colorizer" / "samples" / "of3.tfrecords", (8, 24))
+    one = list(read_records(logs / "colorizer" / "samples" / "of1.tfrecords", LOW))
+    three = list(read_records(logs / "colorizer" / "samples" / "of3.tfrecords", (8, 24)))
     for a, b in zip(one, three, strict=True):
         np.testing.assert_array_equal(b.image[:, :8], a.image)
         assert not np.array_equal(b.image[:, 8:16], b.image[:, 16:])
@@ -174,10 +144,11 @@ def test_a_drawn_upsampling_follows_the_distribution():
     assert torch.equal(drawn, torch.where(numbers.view(4, 8, 8, 3) < 0.25, 7, 9).to(torch.uint8))
 
 
-def test_custom_photographs_in_three_stages(run, workshop, tmp_path):
+@pytest.mark.parametrize("mode", ["colorize", "recolorize"])
+def test_custom_photographs_in_three_stages(run, workshop, tmp_path, mode):
     write_photo(tmp_path / "photos" / "b.jpg", 1)
     write_photo(tmp_path / "photos" / "a.png", 2)
-    common = [f"--img_dir={tmp_path / 'photos'}", f"--store_dir={tmp_path / 'out'}", "--mode=recolorize"]
+    common = [f"--img_dir={tmp_path / 'photos'}", f"--store_dir={tmp_path / 'out'}", f"--mode={mode}"]
     for stage, before in zip(STAGES, ["", "stage1", "stage2"], strict=True):
         gen = [f"--gen_data_dir={tmp_path / 'out' / before}"] if before else []
         assert run("custom_colorize", stage, f"--logdir={workshop / stage}", *common, *gen) == 0
@@ -234,13 +205,14 @@ def test_training_goes_on_from_a_checkpoint_of_the_original(run, workshop, tmp_p
 
 
 @pytest.mark.parametrize("source", ["color_upsampler", "tf/color_upsampler"])
-def test_a_training_starts_from_trained_weights(run, workshop, tmp_path, source):
+def test_a_training_starts_from_trained_weights(run, workshop, tmp_path, source, capsys):
     flags = [f"--logdir={tmp_path / 'log'}", f"--data_dir={workshop / 'photos'}", "--workers=0"]
     flags += [f"--pretrain_dir={workshop / source}", "--config.max_train_steps=1"]
     assert run("run", "color_upsampler", *flags, "--config.optimizer.learning_rate=1e-9") == 0
     trained = checkpoint.load(tmp_path / "log").state_dict()
     for name, weight in checkpoint.load(workshop / "color_upsampler").state_dict().items():
         torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-6)
+    assert "after 0 training steps" not in capsys.readouterr().err
 
 
 BAD_RECORDS = {
@@ -277,17 +249,12 @@ def test_records_that_cannot_be_used(run, workshop, logs, capsys, fault):
 
 
 @pytest.mark.parametrize(
-    ("program", "stage", "flags", "message"),
+    ("name", "stage", "flags", "message"),
     [
-        (
-            "sample",
-            "colorizer",
-            ["--config.sample.num_outputs=5"],
-            "5 outputs after 0 skipped ones: there are 4",
-        ),
+        ("sample", "colorizer", ["--config.sample.num_outputs=5"], "5 outputs after 0 skipped ones: there are 4"),
         ("sample", "colorizer", ["--config.sample.skip_batches=1"], "4 outputs after 2 skipped ones: there are 4"),
         ("sample", "colorizer", ["--config.sample.mode=guess"], "must be sample or argmax, not 'guess'"),
-        ("sample", "colorizer", ["--config.sample.num_samples=0"], "num_samples start at 1"),
+        ("sample", "colorizer", ["--config.sample.num_samples=0"], "num_samples must be a whole number from 1 on"),
         ("sample", "colorizer", ["--logdir={logs}/color_upsampler"], r"model\.name \('color_upsampler' there"),
         ("sample", "colorizer", ["--logdir={work}/tf/color_upsampler"], "do not fit Colorizer"),
         ("sample", "colorizer", ["--logdir={work}/photos"], "holds no checkpoint, neither"),
@@ -299,10 +266,10 @@ def test_records_that_cannot_be_used(run, workshop, logs, capsys, fault):
         ("run", "colorizer", ["--pretrain_dir={work}/photos", "--logdir={logs}/new"], "holds no checkpoint"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(run, workshop, logs, capsys, program, stage, flags, message):
+def test_what_cannot_be_done_is_one_sentence(run, workshop, logs, capsys, name, stage, flags, message):
     common = [f"--logdir={logs / stage}", f"--data_dir={workshop / 'photos'}"]
     named = [flag.format(logs=logs, work=workshop) for flag in flags]
-    assert run(program, stage, *common, *named) == 1
+    assert run(name, stage, *common, *named) == 1
     err = capsys.readouterr().err
     assert re.search(message, err)
     assert err.strip().count("\n") == err.count("\n  ")  # one sentence, but for a list of tensors
@@ -332,9 +299,17 @@ def _spoil(path: Path, fault: str) -> None:
     save_file(tensors, path)
 
 
+PROGRAMS = [
+    ("sample", "--logdir={log}", "--data_dir={photos}"),
+    ("run", "--mode=eval_test", "--logdir={log}", "--data_dir={photos}"),
+    ("run", "--pretrain_dir={log}", "--logdir={tmp}/new", "--data_dir={photos}"),
+    ("custom_colorize", "--logdir={log}", "--img_dir={photos}", "--store_dir={tmp}/out"),
+]
+
+
+@pytest.mark.parametrize(("fault", "command"), zip(FAULTS, PROGRAMS, strict=True))
 @pytest.mark.parametrize("whose", ["ours", "tf"])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_no_program_takes_a_checkpoint_that_does_not_fit(run, workshop, tmp_path, capsys, fault, whose):
+def test_no_program_takes_a_checkpoint_that_does_not_fit(run, workshop, tmp_path, capsys, fault, command, whose):
     log = tmp_path / "log"
     if whose == "ours":
         shutil.copytree(workshop / "colorizer", log)
@@ -346,17 +321,12 @@ def test_no_program_takes_a_checkpoint_that_does_not_fit(run, workshop, tmp_path
             data = log / "model-1.data-00000-of-00001"
             data.write_bytes(data.read_bytes()[:-100])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    photos = f"--data_dir={workshop / 'photos'}"
-    for program, *flags in (
-        ("sample", f"--logdir={log}", photos),
-        ("run", "--mode=eval_test", f"--logdir={log}", photos),
-        ("run", f"--pretrain_dir={log}", f"--logdir={tmp_path / 'new'}", photos),
-        ("custom_colorize", f"--logdir={log}", f"--img_dir={workshop / 'photos'}", f"--store_dir={tmp_path / 'out'}"),
-    ):
-        assert run(program, "colorizer", *flags) == 1
-        err = capsys.readouterr().err
-        assert re.search(FAULTS[fault][whose == "tf"], err)
-        assert err.strip().count("\n") == err.count("\n  ")  # one sentence, but for a list of tensors
+    name, *flags = command
+    named = [flag.format(log=log, tmp=tmp_path, photos=workshop / "photos") for flag in flags]
+    assert run(name, "colorizer", *named) == 1
+    err = capsys.readouterr().err
+    assert re.search(FAULTS[fault][whose == "tf"], err)
+    assert err.strip().count("\n") == err.count("\n  ")  # one sentence, but for a list of tensors
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -411,10 +381,11 @@ def test_results_never_replace_the_photographs(run, workshop, tmp_path, capsys):
 
 
 def test_without_generated_records_the_photographs_own_colours_are_used(workshop):
+    from coltran.config import EvalConfig, part
     from coltran.sample import sources
 
     photos = sorted((workshop / "photos").iterdir())[:2]
-    source = sources(whole_config("color_upsampler"), photos, None, torch.device("cpu"))
+    source = sources(part(EvalConfig, whole_config("color_upsampler")), photos, None, torch.device("cpu"))
     assert source.colours is not None
     expected = [area_resize(area_resize(center_square(load_photo(path)), 16), 8) for path in photos]
     np.testing.assert_array_equal(source.colours.numpy(), np.stack(expected))

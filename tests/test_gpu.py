@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only a GPU can show: the kernels that wait for each other, bfloat16, and the networks on two kinds of device.
 
-The tests of the attention and the norms (test_triton_*.py) run on a GPU where there is one.
+The suites of attention and of the norms (test_attention.py, test_layer_norm.py) run on a GPU where there is one.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ from typing import Any
 
 import pytest
 import torch
-from decoder_of_tests import SETTINGS, SWITCHES, as_double, away_from_boundaries, each_tensor, random_row
-from settle_cases import check_case, random_cases
-from tiny import colorizer_config
 
 from coltran import checkpoint
 from coltran.devices.choose import PRECISIONS
+from coltran.loading import PRETRAINED
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.dense import use_bfloat16
 from coltran.networks.losses import compute_losses
-from coltran.pipeline import PRETRAINED
 from coltran.sampling import sample, upsample_space
-from coltran_kernels import reference
-from coltran_kernels.triton import decode_launch, settle_launch
-from coltran_kernels.triton.decode_launch import Plan
+from coltran_kernels import fused_linear, reference
+from coltran_kernels.decode_row import triton as decode_triton
+from coltran_kernels.decode_row.triton import Plan
+from tests.operations import SETTINGS, SWITCHES, as_double, away_from_boundaries, each_tensor, random_row
+from tests.tiny import OPTIONS, colorizer_config, random_colorizer
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU here", allow_module_level=True)
@@ -56,9 +55,9 @@ def on_gpu(value: Any) -> Any:
 def assert_draws_as_specified(row: Any, plan: Plan | None = None, **changed: Any) -> None:
     """float32 on the GPU draws the labels of the specification in float64."""
     weights, terms, uniforms = row
-    options = SETTINGS | changed
+    options = SETTINGS._replace(**changed)
     uniforms, labels, probabilities = away_from_boundaries(weights, terms, uniforms, options)
-    found = decode_launch.decode_row(*on_gpu((weights, terms, uniforms)), plan=plan, **on_gpu(options))
+    found = decode_triton.decode_row(*on_gpu((weights, terms, uniforms)), plan=plan, **on_gpu(options))
     assert torch.equal(found[0].cpu(), labels)
     torch.testing.assert_close(found[2].cpu().double(), probabilities, rtol=0, atol=1e-4)
 
@@ -91,55 +90,27 @@ def test_the_papers_decoder(batch: int):
 @pytest.mark.parametrize("batch", [1, 20])
 def test_short_numbers_are_within_twice_the_error_of_plain_torch(batch: int, dtype: torch.dtype):
     row = on_gpu(random_row(batch, *PAPER, dtype=dtype))
-    options = SETTINGS | {"given": torch.randint(512, (batch, 64), device="cuda")}
-    exact = reference.decode_row(*as_double(row), **options)[1]
-    plain = reference.decode_row(*row, **options)[1].double() - exact
-    found = decode_launch.decode_row(*row, **options)[1].double() - exact
+    options = SETTINGS._replace(given=torch.randint(512, (batch, 64), device="cuda"))
+    exact = reference.decode_row(*as_double(row), options)[1]
+    plain = reference.decode_row(*row, options)[1].double() - exact
+    found = decode_triton.decode_row(*row, options)[1].double() - exact
     assert found.norm() <= 2 * plain.norm()
 
 
 @pytest.mark.parametrize("plan", [Plan(64, 16, 8, True), Plan(64, 16, 8, False), Plan(1, 16, 16, False)], ids=str)
 def test_the_same_row_is_the_same_to_the_bit_every_time(plan: Plan):
     row = on_gpu(random_row(20, *PAPER, dtype=torch.bfloat16))
-    first = decode_launch.decode_row(*row, plan=plan, **SETTINGS)
+    first = decode_triton.decode_row(*row, SETTINGS, plan=plan)
     for _ in range(50):
-        again = decode_launch.decode_row(*row, plan=plan, **SETTINGS)
+        again = decode_triton.decode_row(*row, SETTINGS, plan=plan)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-@pytest.mark.parametrize("case", random_cases(24, first=1000), ids=str)
-def test_rows_by_fixed_point_settle_on_the_sequential_labels(case: Any):
-    check_case(case, "triton", device="cuda")
-
-
-@pytest.mark.parametrize("batch", [1, 20])
-def test_the_papers_row_by_fixed_point_takes_the_passes_of_the_specification(batch: int):
-    weights, terms, uniforms = random_row(batch, *PAPER)
-    uniforms, labels, _ = away_from_boundaries(weights, terms, uniforms, SETTINGS)
-    guess = torch.where(torch.rand(batch, 64) < 0.05, 0, labels)
-    row = on_gpu((weights, terms, uniforms, guess))
-    expected = reference.settle_row(*row, window=64, **SETTINGS)
-    found = settle_launch.settle_row(*row, window=64, **SETTINGS)
-    assert torch.equal(found.labels.cpu(), labels)
-    assert torch.equal(found.passes, expected.passes) and torch.equal(found.computed, expected.computed)
-
-
-def test_a_row_by_fixed_point_is_the_same_to_the_bit_every_time():
-    row = on_gpu(random_row(20, *PAPER, dtype=torch.bfloat16))
-    guess = torch.randint(512, (20, 64), device="cuda")
-    first = settle_launch.settle_row(*row, guess, window=64, **SETTINGS)
-    for _ in range(20):
-        again = settle_launch.settle_row(*row, guess, window=64, **SETTINGS)
-        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_a_cuda_graph_repeats_both_ways_to_draw_a_row():
+def test_a_cuda_graph_repeats_a_row():
     weights, terms, uniforms = on_gpu(random_row(2, 16, 64, 64, 2, 64, 1))
-    guess = torch.zeros(2, 16, dtype=torch.int64, device="cuda")
 
-    def draw() -> list[torch.Tensor]:
-        by_pixel = decode_launch.decode_row(weights, terms, uniforms, **SETTINGS)[0]
-        return [by_pixel, settle_launch.settle_row(weights, terms, uniforms, guess, window=16, **SETTINGS).labels]
+    def draw() -> torch.Tensor:
+        return decode_triton.decode_row(weights, terms, uniforms, SETTINGS)[0]
 
     draw()
     graph = torch.cuda.CUDAGraph()
@@ -148,7 +119,7 @@ def test_a_cuda_graph_repeats_both_ways_to_draw_a_row():
     for _ in range(3):
         uniforms.copy_(torch.rand_like(uniforms))
         graph.replay()
-        assert all(map(torch.equal, found, draw()))
+        assert torch.equal(found, draw())
 
 
 @pytest.mark.usefixtures("_four_threads")
@@ -161,12 +132,11 @@ def test_the_networks_in_the_package_give_what_they_give_on_the_cpu():
     torch.testing.assert_close(there.log_prob.cpu(), here.log_prob, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("method", ["sequential", "fixed_point"])
 @torch.no_grad()
-def test_triton_draws_the_image_of_plain_torch(method: str):
+def test_triton_draws_the_image_of_plain_torch():
     network = checkpoint.load(PRETRAINED / "colorizer").eval().cuda()
     gray = torch.randint(256, (1, 64, 64), dtype=torch.uint8, device="cuda")
-    drawn = sample(network, gray, seed=5, method=method)
+    drawn = sample(network, gray, seed=5)
     plain = sample(network, gray, seed=5, given=drawn.labels, implementation="reference")
     torch.testing.assert_close(drawn.log_prob, plain.log_prob, rtol=0, atol=2e-3)
 
@@ -176,10 +146,9 @@ def test_products_in_bfloat16_change_an_image_by_their_rounding():
     network = checkpoint.load(PRETRAINED / "colorizer").eval().cuda()
     gray = torch.randint(256, (2, 64, 64), dtype=torch.uint8, device="cuda")
     exact = sample(network, gray, seed=5)
-    for method in ("sequential", "fixed_point"):
-        found = sample(network, gray, seed=5, given=exact.labels, method=method, precision="bfloat16")
-        assert found.log_prob.dtype == torch.float32
-        assert 0 < (found.log_prob - exact.log_prob).abs().mean() < 0.01
+    found = sample(network, gray, seed=5, given=exact.labels, precision="bfloat16")
+    assert found.log_prob.dtype == torch.float32
+    assert 0 < (found.log_prob - exact.log_prob).abs().mean() < 0.01
 
 
 @torch.no_grad()
@@ -222,3 +191,40 @@ def test_gradients_in_bfloat16_are_near_those_in_float32():
     exact = gradients()
     use_bfloat16(network)
     assert (gradients() - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+@pytest.mark.parametrize("norm", ["exact", "rowcontext"])
+@torch.no_grad()
+def test_replayed_graphs_draw_what_plain_torch_draws(options: dict[str, Any], norm: str):
+    network = random_colorizer(**options).cuda()
+    given = torch.where(torch.rand(3, 6, 8) < 0.2, torch.randint(512, (3, 6, 8)), -1).cuda()
+    guidance = torch.randn(3, 6, 8, 512, device="cuda")
+    for seed in (1, 2, 3):  # the first captures, the others replay
+        gray = torch.randint(256, (3, 6, 8), dtype=torch.uint8, device="cuda")
+        drawing = {"given": given, "guidance": guidance, "norm": norm, "top_p": 0.9, "return_probabilities": True}
+        found = sample(network, gray, seed=seed, **drawing)
+        right = sample(network, gray, seed=seed, **drawing | {"given": found.labels}, implementation="reference")
+        torch.testing.assert_close(found.log_prob, right.log_prob, rtol=0, atol=1e-3)
+        torch.testing.assert_close(found.probabilities, right.probabilities, rtol=0, atol=1e-4)
+        assert torch.equal(found.labels[given >= 0], given[given >= 0])
+
+
+@pytest.mark.parametrize("sizes", [(1, 64, 512, 512), (3, 7, 48, 65), (20, 64, 512, 1536)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_fused_dense_layer_is_within_twice_the_error_of_plain_torch(sizes: tuple[int, ...], dtype: torch.dtype):
+    images, width, inputs, outputs = sizes
+    x = torch.randn(images, width, inputs, device="cuda").to(dtype)
+    weight = (torch.randn(outputs, inputs, device="cuda") * inputs**-0.5).to(dtype)
+    norm = tuple(torch.randn(2, images, inputs, device="cuda").mul(0.3).add(1))
+    residual = torch.randn(images, width, outputs, device="cuda").to(dtype)
+    for norms in ((), (norm,)):
+        exact = fused_linear(
+            x.double(), weight.double(), norms=[tuple(t.double() for t in n) for n in norms],
+            residual=residual.double(), implementation="reference",
+        )[0]  # fmt: skip
+        plain, found = (
+            fused_linear(x, weight, norms=norms, residual=residual, implementation=name)[0].double() - exact
+            for name in ("reference", "triton")
+        )
+        assert found.norm() <= 2 * plain.norm()

@@ -12,7 +12,7 @@ import pytest
 from coltran import checkpoint, export, hub, networks
 from coltran.checkpoint import CheckpointError
 from coltran.hub import Repository
-from coltran.pipeline import PRETRAINED, find_networks, from_pretrained
+from coltran.loading import PRETRAINED, find_networks, from_pretrained
 from tests.hub_of_tests import Hub, serving
 from tests.tiny import colorizer_config, upsampler_config
 
@@ -25,20 +25,11 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("owner/name", Repository("owner/name", None)),
-        ("owner/name@v1.0", Repository("owner/name", "v1.0")),
-        ("./runs", None),
-        ("/tmp/runs", None),
-        ("runs", None),
-        ("runs/of/mine", None),
-        ("../runs", None),
-    ],
-)
-def test_names_and_folders_are_told_apart(text, wanted):
-    assert hub.repository(text) == wanted
+def test_names_and_folders_are_told_apart():
+    assert hub.repository("owner/name") == Repository("owner/name", None)
+    assert hub.repository("owner/name@v1.0") == Repository("owner/name", "v1.0")
+    folders = ("./runs", "/tmp/runs", "runs", "runs/of/mine", "../runs")
+    assert [hub.repository(folder) for folder in folders] == [None] * 5
 
 
 def test_a_folder_that_is_there_is_never_looked_for_on_the_hub(runs, tmp_path, monkeypatch):
@@ -50,20 +41,21 @@ def test_a_folder_that_is_there_is_never_looked_for_on_the_hub(runs, tmp_path, m
     assert find_networks() == PRETRAINED
 
 
-def test_a_folder_has_no_revision(runs):
-    with pytest.raises(CheckpointError, match="no revision v1"):
-        from_pretrained(runs, revision="v1")
-
-
-def test_a_name_without_the_package_is_one_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda runs: from_pretrained(runs, revision="v1"), "no revision v1"),
+        (
+            lambda runs: from_pretrained("owner/name"),
+            r"owner/name is on the Hub, which needs: pip install coltran\[hub\]",
+        ),
+        (lambda runs: hub.push([runs / "colorizer"], "trained"), "'trained' is no name of a repository"),
+    ],
+)
+def test_what_needs_no_hub_to_be_refused_is_one_sentence(runs, monkeypatch, call, sentence):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(CheckpointError, match=r"owner/name is on the Hub, which needs: pip install coltran\[hub\]"):
-        from_pretrained("owner/name")
-
-
-def test_only_a_name_can_be_pushed_to(runs):
-    with pytest.raises(CheckpointError, match="'trained' is no name of a repository"):
-        hub.push([runs / "colorizer"], "trained")
+    with pytest.raises(CheckpointError, match=sentence):
+        call(runs)
 
 
 @pytest.fixture
@@ -90,14 +82,11 @@ def _sum(*source: str, **options: str) -> float:
     return float(sum(p.detach().double().sum() for p in from_pretrained(*source, **options).colorizer.parameters()))
 
 
-def test_a_push_is_the_networks_and_a_card(server, pushed, capsys):
+def test_a_push_is_the_networks_which_come_back_and_a_card(server, pushed, runs):
     files = server.files("owner/name")
     networks_there = {f"{name}/{file}" for name in ("colorizer", "color_upsampler") for file in hub.FILES}
     assert set(files) == {"README.md"} | networks_there
     assert 'coltran.from_pretrained("owner/name")' in files["README.md"].decode()
-
-
-def test_what_is_pushed_is_what_comes_back(pushed, runs):
     assert _sum("owner/name") == _sum(str(runs))
 
 
@@ -127,17 +116,13 @@ def test_nothing_but_networks_is_fetched(server, pushed):
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"README.md", *hub.FILES}
 
 
-def test_nothing_is_pushed_but_what_was_exported(server, pushed, runs, tmp_path):
+def test_nothing_is_pushed_but_what_was_exported_and_a_card_that_is_there_stays(server, pushed, runs, tmp_path):
     (tmp_path / "private").mkdir()
     (tmp_path / "private" / "config.yaml").write_text("password: x")
-    export.main([str(runs), "-o", str(tmp_path), "--push", "owner/name"])
-    assert "private/config.yaml" not in server.files("owner/name")
-
-
-def test_a_card_that_is_there_stays(server, pushed, runs):
     server.repositories["owner/name"].append(server.files("owner/name") | {"README.md": b"edited"})
-    export.main([str(runs), "--push", "owner/name"])
-    assert server.files("owner/name")["README.md"] == b"edited"
+    export.main([str(runs), "-o", str(tmp_path), "--push", "owner/name"])
+    files = server.files("owner/name")
+    assert "private/config.yaml" not in files and files["README.md"] == b"edited"
 
 
 def test_who_may_not_write_is_told_so(server, runs, monkeypatch):
@@ -146,17 +131,12 @@ def test_who_may_not_write_is_told_so(server, runs, monkeypatch):
         hub.push([runs / "colorizer"], "owner/name")
 
 
-def test_offline_the_cache_serves_and_nobody_is_asked(server, pushed, runs, monkeypatch):
+@pytest.mark.parametrize(("setting", "value"), [("HF_HUB_OFFLINE", True), ("ENDPOINT", "http://127.0.0.1:9")])
+def test_offline_or_without_a_connection_the_cache_serves(server, pushed, runs, monkeypatch, setting, value):
     hub.fetch(Repository("owner/name", None))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(f"huggingface_hub.constants.{setting}", value)
     before = len(server.requests)
     assert _sum("owner/name") == _sum(str(runs))
     with pytest.raises(CheckpointError, match="owner/other is not in the cache, and the Hub cannot be reached"):
         from_pretrained("owner/other")
     assert len(server.requests) == before
-
-
-def test_without_a_connection_the_cache_serves(server, pushed, runs, monkeypatch):
-    hub.fetch(Repository("owner/name", None))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert _sum("owner/name") == _sum(str(runs))

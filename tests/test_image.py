@@ -18,6 +18,7 @@ from PIL import Image
 
 from coltran import image
 from coltran.image import PhotoError
+from coltran.photo import files
 
 FIXTURE = Path(__file__).parent / "fixtures" / "image.npz"
 
@@ -55,42 +56,23 @@ def exact_mean(source: np.ndarray, height: int, width: int) -> list[list[Fractio
 
 
 @pytest.mark.parametrize("k", range(4))
-def test_crop_and_resize_equal_the_originals(original, k):
-    targets = image.area_resize(image.center_square(original[f"{k}/image"]), 256)
-    np.testing.assert_array_equal(targets, original[f"{k}/targets"])
-
-
-@pytest.mark.parametrize("k", range(4))
-def test_resize_to_64_and_back_equals_the_originals(original, k):
-    small = image.area_resize(original[f"{k}/targets"], 64)
-    np.testing.assert_array_equal(small, original[f"{k}/targets_64"])
-    np.testing.assert_array_equal(image.area_resize(small, 256), original[f"{k}/targets_64_up_back"])
-
-
-@pytest.mark.parametrize("k", range(4))
-def test_grayscale_of_images_equals_the_originals(original, k):
+def test_crops_resizes_and_grays_equal_the_originals(original, k):
+    found = {"targets": image.area_resize(image.center_square(original[f"{k}/image"]), 256)}
+    found["targets_64"] = image.area_resize(found["targets"], 64)
+    found["targets_64_up_back"] = image.area_resize(found["targets_64"], 256)
     for colour, gray in (("targets", "gray"), ("targets_64", "gray_64")):
-        np.testing.assert_array_equal(image.rgb_to_gray(original[f"{k}/{colour}"]), original[f"{k}/{gray}"][..., 0])
+        found[gray] = image.rgb_to_gray(found[colour])[..., None]
+    found["gray_input_256"] = image.area_resize(image.center_square(original[f"{k}/gray_input"]), 256)
+    found["gray_input_64"] = image.area_resize(found["gray_input_256"], 64)
+    for name, pixels in found.items():
+        np.testing.assert_array_equal(pixels, original[f"{k}/{name}"], err_msg=name)
 
 
-@pytest.mark.parametrize("k", range(4))
-def test_gray_photograph_is_resized_as_the_original_does(original, k):
-    gray = image.area_resize(image.center_square(original[f"{k}/gray_input"][..., 0]), 256)
-    np.testing.assert_array_equal(gray, original[f"{k}/gray_input_256"][..., 0])
-    np.testing.assert_array_equal(image.area_resize(gray, 64), original[f"{k}/gray_input_64"][..., 0])
-
-
-def test_grayscale_of_4352_colours_equals_the_originals(original):
+def test_grays_bits_labels_and_their_colours_equal_the_originals(original):
     np.testing.assert_array_equal(image.rgb_to_gray(original["rgb"]), original["rgb_gray_int32"][..., 0])
-
-
-def test_bits_and_labels_equal_the_originals(original):
     coarse = image.to_bits(original["rgb"], 8, 3)
     np.testing.assert_array_equal(coarse, original["rgb_3bit"])
     np.testing.assert_array_equal(image.colors_to_labels(coarse), original["rgb_bin"])
-
-
-def test_colours_of_the_labels_equal_the_originals(original):
     np.testing.assert_array_equal(image.labels_to_colors(np.arange(512)), original["bin_rgb"])
 
 
@@ -99,10 +81,6 @@ def test_colours_of_the_labels_equal_the_originals(original):
 
 def test_white_is_254_because_grayscale_truncates():
     assert image.rgb_to_gray(np.full((1, 1, 3), 255, np.uint8)).item() == 254
-
-
-def test_grayscale_of_the_fixture(fixture):
-    np.testing.assert_array_equal(image.rgb_to_gray(fixture["photo"]), fixture["gray"])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
@@ -230,27 +208,14 @@ def saved(tmp_path: Path, picture: Image.Image, name: str = "photo.png", **optio
     return tmp_path / name
 
 
-def test_colours_and_shape_are_read(tmp_path):
+def test_images_of_any_mode_are_read_as_colours(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
     np.testing.assert_array_equal(image.load_photo(saved(tmp_path, Image.fromarray(pixels))), pixels, strict=True)
-
-
-def test_gray_image_fills_all_channels(tmp_path):
-    pixels = np.arange(15, dtype=np.uint8).reshape(3, 5)
-    loaded = image.load_photo(saved(tmp_path, Image.fromarray(pixels)))
-    np.testing.assert_array_equal(loaded, np.stack([pixels] * 3, axis=-1), strict=True)
-
-
-def test_one_pixel_is_a_photograph(tmp_path):
+    gray = image.load_photo(saved(tmp_path, Image.fromarray(pixels[..., 0])))
+    np.testing.assert_array_equal(gray, pixels[..., :1].repeat(3, -1), strict=True)
     assert image.load_photo(saved(tmp_path, Image.new("RGB", (1, 1), (9, 8, 7)))).tolist() == [[[9, 8, 7]]]
-
-
-def test_black_and_white_bits_become_0_and_255(tmp_path):
     bits = Image.fromarray(np.array([[True, False]]))
     assert image.load_photo(saved(tmp_path, bits))[0, :, 0].tolist() == [255, 0]
-
-
-def test_palette_becomes_its_colours(tmp_path):
     palette = Image.new("P", (2, 1))
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putpixel((1, 0), 1)
@@ -258,25 +223,18 @@ def test_palette_becomes_its_colours(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "picture",
+    ("picture", "options", "expected"),
     [
-        Image.new("RGBA", (1, 1), (10, 20, 30, 0)),
-        Image.new("LA", (1, 1), (10, 0)),
-        Image.new("RGBA", (1, 1), (10, 20, 30, 0)).quantize(2),
+        (Image.new("RGBA", (1, 1), (10, 20, 30, 0)), {}, 255),
+        (Image.new("LA", (1, 1), (10, 0)), {}, 255),
+        (Image.new("RGBA", (1, 1), (10, 20, 30, 0)).quantize(2), {}, 255),
+        (Image.new("RGB", (1, 1), (10, 20, 30)), {"transparency": (10, 20, 30)}, 255),
+        (Image.new("RGBA", (1, 1), (0, 0, 0, 127)), {}, 128),
     ],
-    ids=["RGBA", "LA", "palette"],
+    ids=["RGBA", "LA", "palette", "a colour", "half"],
 )
-def test_transparent_pixels_lie_over_white(tmp_path, picture):
-    assert image.load_photo(saved(tmp_path, picture)).tolist() == [[[255, 255, 255]]]
-
-
-def test_transparent_colour_of_an_opaque_mode_lies_over_white(tmp_path):
-    path = saved(tmp_path, Image.new("RGB", (1, 1), (10, 20, 30)), transparency=(10, 20, 30))
-    assert image.load_photo(path).tolist() == [[[255, 255, 255]]]
-
-
-def test_half_transparent_black_over_white_is_gray(tmp_path):
-    assert image.load_photo(saved(tmp_path, Image.new("RGBA", (1, 1), (0, 0, 0, 127)))).tolist() == [[[128] * 3]]
+def test_transparent_pixels_lie_over_white(tmp_path, picture, options, expected):
+    assert image.load_photo(saved(tmp_path, picture, **options)).tolist() == [[[expected] * 3]]
 
 
 @pytest.mark.parametrize("mode", ["La", "RGBa"])
@@ -291,16 +249,11 @@ def test_ink_colours_become_light(tmp_path):
     assert red > 200 and green < 60 and blue < 60
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bits_are_scaled_and_not_clipped(tmp_path, suffix):
-    deep = Image.fromarray(np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16))
+@pytest.mark.parametrize(("suffix", "dtype"), [("png", np.uint16), ("tif", np.uint16), ("tif", np.int32)])
+def test_16_bits_are_scaled_and_not_clipped(tmp_path, suffix, dtype):
+    deep = Image.fromarray(np.array([[0, 128, 129, 257, 32768, 65535]], dtype))
     loaded = image.load_photo(saved(tmp_path, deep, f"photo.{suffix}"))
     assert loaded[0, :, 1].tolist() == [0, 0, 1, 1, 128, 255]
-
-
-def test_32_bit_integers_up_to_65535_are_16_bits(tmp_path):
-    deep = Image.fromarray(np.array([[0, 257, 65535]], np.int32))
-    assert image.load_photo(saved(tmp_path, deep, "photo.tif"))[0, :, 0].tolist() == [0, 1, 255]
 
 
 @pytest.mark.parametrize("values", [np.array([[70_000]], np.int32), np.array([[0.5]], np.float32)])
@@ -329,18 +282,14 @@ def test_truncated_files_are_one_sentence(tmp_path, suffix):
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
 def test_other_files_are_not_images(tmp_path, content):
     (tmp_path / "photo.png").write_bytes(content)
-    with pytest.raises(PhotoError, match="photo.png is not an image"):
-        image.load_photo(tmp_path / "photo.png")
-
-
-def test_missing_file_is_named(tmp_path):
-    with pytest.raises(PhotoError, match="nowhere.png does not exist"):
-        image.load_photo(tmp_path / "nowhere.png")
-
-
-def test_folder_is_no_image(tmp_path):
-    with pytest.raises(PhotoError, match="is a folder"):
-        image.load_photo(tmp_path)
+    for path, sentence in (
+        ("photo.png", "photo.png is not an image"),
+        ("nowhere.png", "nowhere.png does not exist"),
+        ("", "is a folder"),
+    ):
+        for read in (image.load_photo, files.read):
+            with pytest.raises(PhotoError, match=sentence):
+                read(tmp_path / path)
 
 
 # --- listing ---
@@ -350,11 +299,7 @@ def test_folders_are_searched_deeply_and_sorted(tmp_path):
     for name in ("b.JPG", "a/z.png", "a/notes.txt", "a/.hidden.png", "c.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert image.list_photos([tmp_path]) == [
-        tmp_path / "a" / "z.png",
-        tmp_path / "b.JPG",
-        tmp_path / "c.webp",
-    ]
+    assert image.list_photos([tmp_path]) == [tmp_path / "a" / "z.png", tmp_path / "b.JPG", tmp_path / "c.webp"]
 
 
 def test_files_keep_their_order_and_any_suffix_and_come_once(tmp_path):
@@ -364,11 +309,8 @@ def test_files_keep_their_order_and_any_suffix_and_come_once(tmp_path):
     assert image.list_photos(named) == [tmp_path / "b.data", tmp_path / "a.png"]
 
 
-def test_empty_folder_is_refused(tmp_path):
+def test_what_holds_no_photographs_is_refused(tmp_path):
     with pytest.raises(PhotoError, match="holds no photographs"):
         image.list_photos([tmp_path])
-
-
-def test_missing_path_is_refused(tmp_path):
     with pytest.raises(PhotoError, match="nowhere does not exist"):
         image.list_photos([tmp_path / "nowhere"])

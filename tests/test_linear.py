@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dense layer's product: every form against torch's in float64, its gradients, what it refuses, what is kept."""
+"""The dense layer's product: every form and precision against torch's in float64, gradients, refusals, what is kept."""
 
 from __future__ import annotations
 
 import copy
-import json
 
 import pytest
 import torch
+from torch import Tensor
 
-from coltran.networks.dense import Dense, products_in
+from coltran.networks.dense import Dense, products_in, with_precision
 from coltran_kernels import linear, pack_linear, reference
-from coltran_kernels.cpu import choice, trained
-from coltran_kernels.cpu import linear as dense
+from coltran_kernels.linear import bfloat16
+from coltran_kernels.linear import cpu as dense
 
-PRECISIONS = [p for p in dense.TYPES if dense.why_not(p) is None]
+PRECISIONS = [p for p in dense.TYPES if p == "float32" or dense.unsupported_bfloat16() is None]
 FORMS = [f for f in dense.FORMS if torch.backends.mkldnn.is_available() or f.startswith("torch")]
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
-needs_bfloat16 = pytest.mark.skipif("bfloat16" not in PRECISIONS, reason=str(dense.why_not("bfloat16")))
+needs_bfloat16 = pytest.mark.skipif("bfloat16" not in PRECISIONS, reason=str(dense.unsupported_bfloat16()))
 
 
 def _operands(rows, outputs, depth):
@@ -87,14 +87,11 @@ def test_what_is_not_a_number_stays_so_through_relu(form):
     assert found[0].isnan() and found[1:].tolist() == [0.0, 2.0]
 
 
-def test_no_inputs_give_the_bias():
+@pytest.mark.parametrize("form", FORMS)
+def test_no_inputs_give_the_bias_and_no_rows_no_rows(form):
+    assert _layer(torch.randn(5, 8), None, form).multiply(torch.empty(3, 0, 8)).shape == (3, 0, 5)
     assert pack_linear(torch.empty(2, 0), torch.ones(2)) is None
     assert linear(torch.empty(3, 0), torch.empty(2, 0), torch.ones(2)).eq(1).all()
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_no_rows_give_no_rows(form):
-    assert _layer(torch.randn(5, 8), None, form).multiply(torch.empty(3, 0, 8)).shape == (3, 0, 5)
 
 
 def test_nothing_is_packed_for_other_types_and_implementations():
@@ -164,6 +161,24 @@ def test_weights_whose_changes_torch_does_not_count_are_taken_as_they_are_now():
         torch.testing.assert_close(layer(x), 2 * before)
 
 
+def test_weights_made_in_inference_mode_are_packed_once_and_seen_when_they_change(monkeypatch):
+    x = torch.randn(4, 9)
+
+    @with_precision
+    def call(layer):
+        return layer(x), layer(x)
+
+    with torch.inference_mode():
+        layer = Dense(9, 5)
+        first, _ = call(layer)
+        with monkeypatch.context() as patched:
+            patched.setattr(dense, "pack", None)
+            assert torch.equal(call(layer)[1], first)
+        layer.weight.mul_(2)
+        layer.bias.mul_(2)
+        torch.testing.assert_close(call(layer)[1], 2 * first)
+
+
 @needs_bfloat16
 @torch.no_grad()
 def test_a_module_multiplies_in_the_precision_asked_for():
@@ -180,71 +195,23 @@ def test_a_module_multiplies_in_the_precision_asked_for():
 def test_what_stays_bfloat16_between_layers_is_what_would_be_rounded_again():
     layer, after, x = Dense(9, 70), Dense(70, 5), torch.randn(4, 9)
     with products_in("bfloat16"):
-        wide, narrow = layer(x, relu=True), layer(x, relu=True, narrow=True)
-        assert layer.narrows and narrow.dtype == torch.bfloat16
+        wide, narrow = layer(x, relu=True), layer(x, relu=True, out_dtype=torch.bfloat16)
+        assert layer.multiplies_bfloat16 and narrow.dtype == torch.bfloat16
         assert torch.equal(narrow.float(), wide)
         assert torch.equal(after(narrow), after(wide))
-    assert not layer.narrows and layer(x, narrow=True).dtype == torch.float32
+    assert not layer.multiplies_bfloat16 and layer(x, out_dtype=torch.bfloat16).dtype == torch.float32
 
 
-# What is measured is kept in the user's cache.
+def test_a_torch_without_onednn_takes_rows_in_blocks(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert pack_linear(torch.randn(5, 8)).form == "torch in blocks"
 
 
-@pytest.fixture
-def asked(tmp_path, monkeypatch):
-    """`asked()` in a new process, so to speak: the answer, and whether it was measured."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-
-    def ask(answer="a"):
-        monkeypatch.setattr(choice, "_answers", {})
-        measured = []
-        found = choice.chosen("question", ("a", "b"), lambda: measured.append(1) or answer)
-        assert choice.chosen("question", ("a", "b"), lambda: "b") == found  # within a process it never changes
-        return found, bool(measured)
-
-    return ask
-
-
-def _file(tmp_path):
-    (file,) = (tmp_path / "coltran").iterdir()
-    return file
-
-
-def test_a_measurement_is_kept(asked):
-    assert asked() == ("a", True)
-    assert asked("b") == ("a", False)
-
-
-@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"question": "c"}', '{"question": ["a"]}', "\xff"])
-def test_what_cannot_be_read_is_measured_again(asked, tmp_path, damage):
-    asked()
-    _file(tmp_path).write_text(damage, encoding="latin-1")
-    assert asked("b") == ("b", True)
-    assert asked("a") == ("b", False)
-    assert json.loads(_file(tmp_path).read_text()) == {"question": "b"}
-
-
-def test_another_processor_or_torch_is_measured_again(asked, monkeypatch):
-    asked()
-    monkeypatch.setattr(torch, "__version__", "0")
-    assert asked("b") == ("b", True)
-    monkeypatch.setattr(choice, "processor", lambda: ("another", ""))
-    assert asked() == ("a", True)
-
-
-def test_without_a_cache_every_process_measures(asked, tmp_path):
-    (tmp_path / "coltran").write_text("in the way")
-    assert asked() == ("a", True)
-    assert asked("b") == ("b", True)
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_measurement_finds_a_form_that_keeps_rows_apart(precision):
-    found = dense._measure(precision)
-    assert found in FORMS
-    x, weight, _ = _operands(70, 30, 40)
-    layer = _layer(weight, None, found, precision)
-    assert torch.equal(layer.multiply(x)[:9], layer.multiply(x[:9]))
+@needs_onednn
+@pytest.mark.parametrize(("machine", "form"), [("x86_64", "packed"), ("aarch64", "packed in blocks")])
+def test_only_products_that_were_seen_to_keep_rows_apart_take_all_at_once(monkeypatch, machine, form):
+    monkeypatch.setattr(dense.platform, "machine", lambda: machine)
+    assert pack_linear(torch.randn(5, 8)).form == form
 
 
 @needs_onednn
@@ -253,7 +220,7 @@ def test_the_measurement_finds_a_form_that_keeps_rows_apart(precision):
 def test_onednns_way_has_the_gradients_of_float64(rows, outputs, depth, relu):
     x = torch.randn(*rows, 2 * depth)[..., ::2].requires_grad_()
     weight, bias = torch.randn(outputs, depth, requires_grad=True), torch.randn(outputs, requires_grad=True)
-    y, grad = trained.linear(x, weight, bias, relu), torch.randn(*rows, outputs)
+    y, grad = dense.linear_for_training(x, weight, bias, relu), torch.randn(*rows, outputs)
     of_x, of_weight, of_bias = torch.autograd.grad(y, (x, weight, bias), grad)
     flat_x, flat_y, flat_grad = (t.detach().flatten(0, -2) for t in (x, y, grad))
     _assert_near(flat_y, flat_x, weight.detach(), bias.detach(), relu)
@@ -265,31 +232,57 @@ def test_onednns_way_has_the_gradients_of_float64(rows, outputs, depth, relu):
 
 
 @needs_onednn
-def test_onednns_way_computes_only_the_gradients_that_are_wanted():
+def test_onednns_way_computes_only_the_gradients_that_are_wanted_and_keeps_what_is_not_a_number():
     x, weight = torch.randn(1024, 5), torch.randn(3, 5)
+    missing = torch.full((1024, 5), float("nan"), requires_grad=True)
+    assert dense.linear_for_training(missing, weight, None, True).isnan().all()
     for operands in ((x.clone().requires_grad_(), weight), (x, weight.clone().requires_grad_())):
-        y = trained.linear(*operands, None, False)
+        y = dense.linear_for_training(*operands, None, False)
         y.sum().backward()
         assert [t.grad is not None for t in operands] == [t.requires_grad for t in operands]
 
 
 @needs_onednn
-def test_what_is_not_a_number_stays_so_in_training():
-    x = torch.full((1024, 2), float("nan"), requires_grad=True)
-    assert trained.linear(x, torch.randn(3, 2), None, True).isnan().all()
-
-
-@needs_onednn
-@pytest.mark.parametrize("way", trained.WAYS)
-def test_the_measured_way_serves_many_rows_with_a_gradient_alone(way, monkeypatch):
-    monkeypatch.setattr(choice, "chosen", lambda *_: way)
+def test_onednn_serves_many_rows_with_a_gradient_alone():
     weight, bias = torch.randn(3, 2, requires_grad=True), torch.randn(3)
     many, few = torch.randn(1024, 2), torch.randn(1023, 2)
-    assert trained.serves(many, weight, bias) == (way == "oneDNN")
-    assert not trained.serves(few, weight, bias)
-    assert not trained.serves(many, weight.detach(), bias)
-    assert not trained.serves(many.double(), weight, bias)
+    assert dense.gains_in_training(many, weight, bias)
+    assert not dense.gains_in_training(few, weight, bias)
+    assert not dense.gains_in_training(many, weight.detach(), bias)
+    assert not dense.gains_in_training(many.double(), weight, bias)
 
 
-def test_the_measurement_finds_a_way_to_train():
-    assert trained._measure() in trained.WAYS
+# For training in bfloat16.
+
+
+def _mixed(relu: bool, mixed: bool) -> list[tuple[Tensor, Tensor]]:
+    """Output and gradients, each with the sums of the sizes of its terms, which bound how far rounding can move it."""
+    draw = torch.Generator().manual_seed(0)
+    x, weight, bias, grad = (torch.randn(shape, generator=draw) for shape in ((3, 5, 7), (6, 7), (6,), (3, 5, 6)))
+    leaves = [t.requires_grad_() for t in (x, weight, bias)]
+    y = bfloat16.linear(*leaves, relu=relu) if mixed else reference.linear(*leaves, relu)
+    found = [y, *torch.autograd.grad(y, leaves, grad)]
+    g, rows = grad.abs().flatten(0, 1), x.detach().abs().flatten(0, 1)
+    sizes = [
+        (rows @ weight.detach().abs().T).view(3, 5, 6), (g @ weight.detach().abs()).view_as(x), g.T @ rows, g.sum(0),
+    ]  # fmt: skip
+    return list(zip((t.detach() for t in found), sizes, strict=True))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_mixed_and_gradients_stay_within_the_rounding_of_bfloat16(relu):
+    """Two factors and a result are rounded by at most 2^-9 each: 3 * 2^-9 of the sum of sizes, and a little float32."""
+    for (ours, size), (exact, _) in zip(_mixed(relu, True), _mixed(relu, False), strict=True):
+        assert ((ours - exact).abs() <= 3.1 * 2**-9 * size).all()
+    (y, *_, bias), (exact, *_, exact_bias) = ([found for found, _ in _mixed(False, mixed)] for mixed in (True, False))
+    assert not torch.equal(y, exact) and torch.equal(bias, exact_bias)  # the sum of g is float32's
+
+
+def test_between_two_layers_values_and_their_gradients_may_stay_bfloat16():
+    x, weight, bias = (torch.randn(shape) for shape in ((2, 7), (6, 7), (6,)))
+    x = x.bfloat16().requires_grad_()
+    y = bfloat16.linear(x, weight, bias, relu=True, out_dtype=torch.bfloat16)
+    assert y.dtype == torch.autograd.grad(y.sum(), x)[0].dtype == torch.bfloat16
+    exact = reference.linear(x.detach().double(), weight.double(), bias.double(), True)
+    size = x.detach().double().abs() @ weight.double().abs().T + bias.double().abs()
+    assert ((y - exact).abs() <= 2.1 * 2**-9 * size).all()  # one factor or the bias, and the result, are rounded

@@ -49,37 +49,24 @@ def test_frechets_distance_is_exact_for_fewer_features_than_dimensions():
     assert arithmetic.frechet_distance(*wide) == pytest.approx(arithmetic.frechet_distance(a, b), rel=1e-9)
 
 
-def test_gray_has_no_colourfulness():
-    assert arithmetic.colourfulness(np.repeat(_image(0)[..., :1], 3, axis=2)) == 0
-
-
-def test_colourfulness_of_red_and_green_halves_is_known():
+def test_colourfulness_of_gray_is_none_and_of_red_and_green_halves_known():
     """rg is 255 and -255, yb 127.5 in both: deviation 255, mean length 127.5."""
     image = np.zeros((2, 4, 3), np.uint8)
     image[:, :2, 0] = image[:, 2:, 1] = 255
-    assert arithmetic.colourfulness(image) == pytest.approx(255 + 0.3 * 127.5, rel=1e-12)
+    assert arithmetic.colorfulness(image) == pytest.approx(255 + 0.3 * 127.5, rel=1e-12)
+    assert arithmetic.colorfulness(np.repeat(_image(0)[..., :1], 3, axis=2)) == 0
 
 
-def test_psnr_is_that_of_scikit_image():
-    metrics = pytest.importorskip("skimage.metrics")
-    a, b = _image(1), _image(2)
-    assert arithmetic.psnr(a, b) == pytest.approx(metrics.peak_signal_noise_ratio(b, a), rel=1e-12)
-    assert arithmetic.psnr(a, a) == float("inf")
-
-
-def test_ssim_is_that_of_scikit_image():
-    """Which crops 5 pixels (the window's reach) before it takes the mean, as the paper does."""
-    metrics = pytest.importorskip("skimage.metrics")
+def test_psnr_ssim_and_chroma_are_those_of_scikit_image():
+    """Which crops 5 pixels (the window's reach) before it takes the mean of SSIM, as the paper does."""
+    metrics, color = pytest.importorskip("skimage.metrics"), pytest.importorskip("skimage.color")
     a = _image(1)
     b = (0.7 * a + 0.3 * _image(2)).astype(np.uint8)
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 2}
+    assert arithmetic.psnr(a, b) == pytest.approx(metrics.peak_signal_noise_ratio(b, a), rel=1e-12)
     assert arithmetic.ssim(a, b) == pytest.approx(metrics.structural_similarity(a, b, **options), rel=1e-6)
-    assert arithmetic.ssim(a, a) == pytest.approx(1)
-
-
-def test_chroma_is_that_of_scikit_image():
-    color = pytest.importorskip("skimage.color")
-    np.testing.assert_allclose(arithmetic.chroma(_image(3)), color.rgb2lab(_image(3))[..., 1:], atol=0.02)
+    assert (arithmetic.psnr(a, a), arithmetic.ssim(a, a)) == (float("inf"), pytest.approx(1))
+    np.testing.assert_allclose(arithmetic.chroma(a), color.rgb2lab(a)[..., 1:], atol=0.02)
 
 
 def test_the_ab_error_ignores_lightness_and_measures_distance():
@@ -109,9 +96,8 @@ def test_a_model_that_labels_are_drawn_from_is_calibrated():
     result = _drawn(1.0)
     assert sum(result["top_count"]) == 20_000 and sum(result["all_count"]) == 120_000
     for kind in ("all", "top"):  # each bin within four standard deviations of a binomial
-        for count, expected, actual in zip(
-            *(result[f"{kind}_{x}"] for x in ("count", "expected", "actual")), strict=True
-        ):
+        bins = (result[f"{kind}_{x}"] for x in ("count", "expected", "actual"))
+        for count, expected, actual in zip(*bins, strict=True):
             if count:
                 assert abs(actual - expected) <= 4 * np.sqrt(max(expected * (1 - expected), 1e-4) / count)
 

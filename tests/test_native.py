@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from coltran_kernels import axial_attention, cached_attention, choose, decode_row, reference, settle_row
-from coltran_kernels.cpu import columns, native
-from tests.decoder_of_tests import random_row
+from coltran_kernels import SamplingOptions, axial_attention, cached_attention, decode_row, dispatch, native, reference
+from tests.operations import random_row
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,10 +23,10 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A process that has not looked for the library yet, with an empty cache directory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     native._attempt.cache_clear()
-    choose._say_once.cache_clear()
+    dispatch._warn_once.cache_clear()
     yield tmp_path
     native._attempt.cache_clear()
-    choose._say_once.cache_clear()
+    dispatch._warn_once.cache_clear()
 
 
 def _arguments(dtype: torch.dtype = torch.float32):
@@ -36,25 +35,31 @@ def _arguments(dtype: torch.dtype = torch.float32):
     return q, keys, values, torch.randn(2, 18, dtype=dtype)[:, 4:11]
 
 
-def test_the_library_is_built_whole_and_once(fresh):
+def _compiler(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Puts a compiler into a folder, which is found there; a script of which the last argument is $last."""
+    (folder / "c++").write_text(f"#!/bin/sh\nfor last; do :; done\n{script}\n")
+    (folder / "c++").chmod(0o755)
+    monkeypatch.setattr(native.shutil, "which", lambda name: str(folder / "c++"))
+
+
+def test_the_library_is_built_whole_and_once_and_that_is_said(fresh, caplog):
     if shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler")
-    assert native.why_not() is None
+    caplog.set_level("INFO", "coltran")
+    assert native.unavailable() is None
     (library,) = (fresh / "coltran").glob("kernels-*.so")
     built = library.stat().st_mtime_ns
     native._attempt.cache_clear()
     assert native.targets()[0] == "plain"
+    assert caplog.messages == ["Compiling the kernels for this processor, once: about half a minute."]
     assert [(file, file.stat().st_mtime_ns) for file in (fresh / "coltran").glob("kernels-*.so")] == [(library, built)]
 
 
 @pytest.mark.parametrize("left", [b"", b"ju", b"something else"])
 def test_a_library_that_is_not_what_was_built_is_built_again(fresh, monkeypatch, left):
-    compiler = fresh / "c++"
-    compiler.write_text('#!/bin/sh\nfor last; do :; done\n[ "$last" = --version ] || echo junk > "$last"\n')
-    compiler.chmod(0o755)
-    monkeypatch.setattr(native.shutil, "which", lambda name: str(compiler))
+    _compiler(fresh, monkeypatch, '[ "$last" = --version ] || echo junk > "$last"')
     for _ in range(2):
-        assert "cannot be loaded" in str(native.why_not())  # as it is no library, but whole
+        assert "cannot be loaded" in str(native.unavailable())  # as it is no library, but whole
         (library,) = (fresh / "coltran").glob("kernels-*.so")
         assert library.read_text() == "junk\n"
         library.write_bytes(left)
@@ -62,15 +67,9 @@ def test_a_library_that_is_not_what_was_built_is_built_again(fresh, monkeypatch,
 
 
 def test_programs_that_start_together_build_it_once(fresh, monkeypatch):
-    compiler = fresh / "c++"
-    script = f'for last; do :; done; [ "$last" = --version ] && exit; echo >> {fresh}/calls; echo junk > "$last"'
-    compiler.write_text(f"#!/bin/sh\n{script}\n")
-    compiler.chmod(0o755)
+    _compiler(fresh, monkeypatch, f'[ "$last" = --version ] && exit; echo >> {fresh}/calls; echo junk > "$last"')
     monkeypatch.setenv("PATH", f"{fresh}:/usr/bin:/bin")
-    code = (
-        "from coltran._checkout import find_kernels; find_kernels(); from coltran_kernels.cpu import native;"
-        "assert 'cannot be loaded' in native.why_not(), native.why_not()"
-    )
+    code = "from coltran_kernels import native;assert 'cannot be loaded' in native.unavailable(), native.unavailable()"
     programs = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(2)]
     assert [program.wait() for program in programs] == [0, 0]
     assert len((fresh / "calls").read_text().splitlines()) == len(native.units()) + 1
@@ -83,7 +82,7 @@ def test_checkouts_with_the_same_sources_share_it(fresh, monkeypatch):
     shutil.copytree(native.SOURCES, fresh / "elsewhere")
     monkeypatch.setattr(native, "SOURCES", fresh / "elsewhere")
     assert native._key(compiler) == key
-    (fresh / "elsewhere" / "row.cpp").write_text("// another")
+    (fresh / "elsewhere" / "decode_row" / "row.cpp").write_text("// another")
     assert native._key(compiler) != key
 
 
@@ -101,43 +100,15 @@ def test_without_a_compiler_torch_serves_and_says_so_once(fresh, monkeypatch):
 
 
 def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(fresh, monkeypatch):
-    compiler = fresh / "c++"
-    compiler.write_text('#!/bin/sh\ncase "$1" in --version) echo 1;; *) echo "no such luck" >&2; exit 1;; esac\n')
-    compiler.chmod(0o755)
-    monkeypatch.setattr(native.shutil, "which", lambda name: str(compiler))
+    _compiler(fresh, monkeypatch, '[ "$last" = --version ] || { echo "no such luck" >&2; exit 1; }')
     with pytest.raises(NotImplementedError, match="no such luck"):
         cached_attention(*_arguments(), implementation="cpu")
     assert not list((fresh / "coltran").glob("kernels-*"))
 
 
 def test_a_file_that_is_no_library_is_reported(fresh, monkeypatch):
-    compiler = fresh / "c++"
-    compiler.write_text('#!/bin/sh\nfor last; do :; done\n[ "$last" = --version ] || echo junk > "$last"\n')
-    compiler.chmod(0o755)
-    monkeypatch.setattr(native.shutil, "which", lambda name: str(compiler))
-    assert "cannot be loaded" in str(native.why_not())
-
-
-@pytest.mark.parametrize("channels", [1, 5, 24, 128])
-@pytest.mark.parametrize("length", [1, 7, 33])
-def test_column_attention_reads_the_cache_in_place(channels, length):
-    if (reason := native.why_not()) is not None:
-        pytest.skip(reason)
-    q, cache = torch.randn(2, 3, 2, channels), torch.randn(2, 2, 3, 40, 2, channels)
-    keys, values = cache.transpose(2, 3)[:, :, :length]
-    bias = torch.randn(2, 80)[:, 11 : 11 + length]
-    oracle = reference.cached_attention(q.double(), keys.double(), values.double(), bias.double())
-    budget = 2 * (reference.cached_attention(q, keys, values, bias) - oracle).abs().max().item() + 1e-6
-    for target in range(len(native.targets())):
-        found = columns.cached_attention(q, keys, values, bias, target=target)
-        assert (found - oracle).abs().max() <= budget
-
-
-def test_column_attention_in_another_precision_is_torchs():
-    arguments = _arguments(torch.float64)
-    assert torch.equal(cached_attention(*arguments), reference.cached_attention(*arguments))
-    with pytest.raises(NotImplementedError, match="float32, not in torch.float64"):
-        cached_attention(*arguments, implementation="cpu")
+    _compiler(fresh, monkeypatch, '[ "$last" = --version ] || echo junk > "$last"')
+    assert "cannot be loaded" in str(native.unavailable())
 
 
 @pytest.fixture(params=[torch.bfloat16, torch.float64])
@@ -156,24 +127,10 @@ def test_the_kernels_write_what_they_should_whatever_the_default_type(other_defa
         out = axial_attention(q, k, v, torch.ones(2, 10, dtype=torch.float32), axis="row", causal=True)
         with torch.no_grad():
             alone = axial_attention(*operands, axis="row", causal=True)
-        drawn = decode_row(*row, return_probabilities=True)
-        settled = settle_row(*row, torch.zeros(2, 5, dtype=torch.int64))
-        return [
-            out.detach(), alone, *torch.autograd.grad(out.sum(), (q, k, v)), cached_attention(*arguments), *drawn,
-            *settled[:2],
-        ]  # fmt: skip
+        drawn = decode_row(*row, SamplingOptions(return_probabilities=True))
+        return [out.detach(), alone, *torch.autograd.grad(out.sum(), (q, k, v)), cached_attention(*arguments), *drawn]
 
     expected = results()
     other_default()
     for found, there in zip(results(), expected, strict=True):
         torch.testing.assert_close(found, there, rtol=0, atol=0)
-
-
-@pytest.mark.skipif(native.why_not() is not None, reason=str(native.why_not()))
-def test_a_row_under_autocast_is_the_row_without():
-    row = random_row(2, 5, 32, 32, 2, 40, 2)
-    expected = decode_row(*row)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = decode_row(*row)
-    assert torch.equal(found[0], expected[0])
-    torch.testing.assert_close(found[1], expected[1], rtol=0, atol=0.1)  # the first layer's products are autocast's

@@ -37,18 +37,16 @@ def test_a_name_is_found_in_its_key(name):
     assert bundle.unescape(f"{tf_bundle.escape(name)}:0{VALUE}") == f"{name}:0"
 
 
-def test_averages_take_the_place_of_trained_weights(tmp_path):
-    tensors = {
-        tf_bundle.key("dense/kernel"): np.float32([1.0]),
-        tf_bundle.key("dense/kernel/ExponentialMovingAverage"): np.float32([2.0]),
-        tf_bundle.key("norm/normalize/gamma"): np.float32([3.0]),
-        f"save_counter{VALUE}": np.int64(1),
-    }
-    write_bundle(tmp_path / "model-1", tensors)
-    bundle = open_bundle(tmp_path)
-    raw, averages = read_variables(bundle, ema=False), read_variables(bundle, ema=True)
-    assert {name: float(a[0]) for name, a in raw.items()} == {"dense/kernel:0": 1, "norm/normalize/gamma:0": 3}
-    assert {name: float(a[0]) for name, a in averages.items()} == {"dense/kernel:0": 2, "norm/normalize/gamma:0": 3}
+def _variables(folder: Path, values: dict[str, float], ema: bool) -> dict[str, float]:
+    tensors = {tf_bundle.key(name): np.float32([value]) for name, value in values.items()}
+    write_bundle(folder / "model-1", tensors | {f"save_counter{VALUE}": np.int64(1)})
+    return {name: float(array[0]) for name, array in read_variables(open_bundle(folder), ema=ema).items()}
+
+
+@pytest.mark.parametrize(("ema", "expected"), [(False, 1), (True, 2)])
+def test_averages_take_the_place_of_trained_weights_on_request(tmp_path, ema, expected):
+    values = {"dense/kernel": 1, "dense/kernel/ExponentialMovingAverage": 2, "norm/normalize/gamma": 3}
+    assert _variables(tmp_path, values, ema) == {"dense/kernel:0": expected, "norm/normalize/gamma:0": 3}
 
 
 @pytest.mark.parametrize(
@@ -61,10 +59,8 @@ def test_averages_take_the_place_of_trained_weights(tmp_path):
     ],
 )
 def test_missing_averages_are_named(tmp_path, names, reason):
-    tensors = {tf_bundle.key(name): np.float32([1.0]) for name in names} | {f"save_counter{VALUE}": np.int64(1)}
-    write_bundle(tmp_path / "model-1", tensors)
     with pytest.raises(CheckpointError, match=reason):
-        read_variables(open_bundle(tmp_path), ema=True)
+        _variables(tmp_path, dict.fromkeys(names, 1.0), ema=True)
 
 
 @pytest.mark.parametrize("name", ["optimizer/iter", "optimizer/_iterations"])
@@ -78,24 +74,15 @@ def test_a_checkpoint_without_optimizer_has_no_step_and_no_slots(tmp_path):
     assert (read_step(open_bundle(tmp_path)), read_slots(open_bundle(tmp_path))) == (None, {})
 
 
-def test_the_checkpoint_file_decides_which_is_the_newest(tmp_path):
+def test_the_checkpoint_file_decides_which_is_the_newest_wherever_it_was_written(tmp_path):
     for step in (9, 10, 8):
         write_bundle(tmp_path / f"model-{step}", _tensors(1))
     assert latest(tmp_path) == tmp_path / "model-8"
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/where/it/was/model-9"\n')
+    assert latest(tmp_path) == tmp_path / "model-9"
     (tmp_path / "checkpoint").unlink()
     assert latest(tmp_path) == tmp_path / "model-10"
-
-
-def test_a_directory_that_was_moved_is_still_read(tmp_path):
-    write_bundle(tmp_path / "model-8", _tensors(1))
-    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/where/it/was/model-8"\n')
-    assert latest(tmp_path) == tmp_path / "model-8"
-
-
-@pytest.mark.parametrize("name", ["model-8", "model-8.index"])
-def test_a_checkpoint_can_be_named_itself(tmp_path, name):
-    write_bundle(tmp_path / "model-8", _tensors(1))
-    assert latest(tmp_path / name) == tmp_path / "model-8"
+    assert latest(tmp_path / "model-8") == latest(tmp_path / "model-8.index") == tmp_path / "model-8"
 
 
 @pytest.mark.parametrize("name", ["", "model-9", "nowhere"])
@@ -104,8 +91,11 @@ def test_no_checkpoint_is_one_sentence(tmp_path, name):
         open_bundle(tmp_path / name)
 
 
+INDEX, DATA = "model-1.index", "model-1.data-00000-of-00001"
+
+
 @pytest.fixture
-def damaged(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     write_bundle(tmp_path / "model-1", _tensors())
     return tmp_path
 
@@ -116,45 +106,33 @@ def _read_all(folder: Path) -> None:
         read_tensor(bundle, key)
 
 
-@pytest.mark.parametrize("left", [0, 10, 47, 200, -1])
-def test_a_truncated_index_is_one_sentence(damaged, left):
-    index = damaged / "model-1.index"
-    index.write_bytes(index.read_bytes()[:left])
-    with pytest.raises(CheckpointError, match=r"model-1\.index is damaged: [^\n]+\.$"):
-        _read_all(damaged)
+@pytest.mark.parametrize(
+    ("name", "left", "reason"),
+    [(INDEX, left, r"model-1\.index is damaged: [^\n]+\.$") for left in (0, 10, 47, 200, -1)]
+    + [(DATA, left, r"00001 was cut short: it ends before layer_\d+/kernel:0 does\.") for left in (0, 100, -1)],
+)
+def test_a_truncated_file_is_one_sentence(folder, name, left, reason):
+    (folder / name).write_bytes((folder / name).read_bytes()[:left])
+    with pytest.raises(CheckpointError, match=reason):
+        _read_all(folder)
 
 
-def test_a_flipped_bit_in_a_block_of_the_index_is_noticed(damaged):
-    index = damaged / "model-1.index"
-    whole = index.read_bytes()
-    for place in range(0, len(whole) - 48, 37):
-        index.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        with pytest.raises(CheckpointError, match="damaged"):
-            _read_all(damaged)
+@pytest.mark.parametrize(
+    ("name", "step", "reason"), [(INDEX, 37, "damaged"), (DATA, 500, "checksum of layer_")], ids=["index", "data"]
+)
+def test_a_flipped_bit_is_noticed(folder, name, step, reason):
+    whole = (folder / name).read_bytes()
+    for place in range(0, len(whole) - 48, step):
+        (folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(CheckpointError, match=reason):
+            _read_all(folder)
 
 
-@pytest.mark.parametrize("left", [0, 100, -1])
-def test_a_truncated_data_file_is_one_sentence(damaged, left):
-    data = damaged / "model-1.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:left])
-    with pytest.raises(CheckpointError, match=r"00001 was cut short: it ends before layer_\d+/kernel:0 does\."):
-        _read_all(damaged)
-
-
-def test_a_flipped_bit_in_the_data_is_noticed(damaged):
-    data = damaged / "model-1.data-00000-of-00001"
-    content = bytearray(data.read_bytes())
-    content[50] ^= 1
-    data.write_bytes(content)
-    with pytest.raises(CheckpointError, match="checksum of layer_"):
-        _read_all(damaged)
-
-
-@pytest.mark.parametrize("name", ["model-1.index", "model-1.data-00000-of-00001"])
-def test_a_missing_file_is_named(damaged, name):
-    (damaged / name).unlink()
+@pytest.mark.parametrize("name", [INDEX, DATA])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
     with pytest.raises(CheckpointError, match=f"{name} is missing"):
-        _read_all(damaged)
+        _read_all(folder)
 
 
 @pytest.mark.parametrize("name", ["colorizer", "color_upsampler", "spatial_upsampler"])
@@ -168,14 +146,11 @@ def test_the_originals_slots_are_read_by_the_names_of_its_variables(parity_folde
 
 
 def test_a_damaged_object_graph_is_one_sentence(parity_folder, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(parity_folder / "tf_checkpoint" / "spatial_upsampler", folder)
-    bundle = open_bundle(folder)
-    place = bundle.entries["_CHECKPOINTABLE_OBJECT_GRAPH"].offset + 400
-    path = folder / "model-1.data-00000-of-00001"
-    path.chmod(0o644)
+    folder = shutil.copytree(parity_folder / "tf_checkpoint" / "spatial_upsampler", tmp_path / "copy")
+    bundle, path = open_bundle(folder), folder / DATA
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[bundle.entries["_CHECKPOINTABLE_OBJECT_GRAPH"].offset + 400] ^= 1
+    path.unlink()
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged in its object graph"):
         read_slots(bundle)

@@ -20,8 +20,8 @@ from coltran import checkpoint
 from coltran import download as program
 from coltran.checkpoint import CheckpointError
 from coltran.errors import UserError
+from coltran.loading import find_networks
 from coltran.original import download
-from coltran.pipeline import find_networks
 from tests.tf_bundle import tensors_of, write_bundle
 from tests.tiny import tiny_networks
 
@@ -76,42 +76,22 @@ def server(archive: bytes) -> Iterator[type[Server]]:
         http.shutdown()
 
 
-def test_the_networks_are_converted_into_folders_of_their_own_and_nothing_else_stays(server, tmp_path):
-    assert not download.is_installed(tmp_path, server.url)
-    found = download.install(tmp_path, server.url)
-    assert download.is_installed(tmp_path, server.url)
-    assert {path.name for path in tmp_path.iterdir()} == {"colorizer", "spatial_upsampler"}
-    for place, (network, _) in found.items():
-        assert type(checkpoint.load(place)) is type(network)
-
-
-def test_what_lies_beside_them_is_left_alone(server, tmp_path):
-    mine = tmp_path / "coltran" / "mine.py"
-    mine.parent.mkdir()
-    mine.write_text("mine")
+def test_the_networks_are_converted_into_folders_of_their_own_and_nothing_else_stays(server, tmp_path, monkeypatch):
+    """A conversion that stopped goes on, and what lies beside the networks is left alone."""
+    (tmp_path / "coltran").mkdir()
+    (tmp_path / "coltran" / "mine.py").write_text("mine")
     (tmp_path / "colorizer").mkdir()
     assert not download.is_installed(tmp_path, server.url)
-    download.install(tmp_path, server.url)
-    assert mine.read_text() == "mine"
-
-
-def test_a_conversion_that_stopped_goes_on(server, tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(download, "convert", stop)
+        patch.setattr(download, "convert", Mock(side_effect=KeyboardInterrupt))
         download.install(tmp_path, server.url)
     assert not download.is_installed(tmp_path, server.url)
-    download.install(tmp_path, server.url)
-    assert len(server.asked) == 1
-    assert download.is_installed(tmp_path, server.url)
-
-
-def test_progress_tells_what_is_here_of_how_much(server, tmp_path, archive):
-    calls = []
-    download.fetch(server.url, tmp_path / "coltran.zip", lambda *call: calls.append(call))
-    assert calls[-1] == (len(archive), len(archive))
+    found = download.install(tmp_path, server.url)
+    assert download.is_installed(tmp_path, server.url) and len(server.asked) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"coltran", "colorizer", "spatial_upsampler"}
+    for place, (network, _) in found.items():
+        assert type(checkpoint.load(place)) is type(network)
+    assert (tmp_path / "coltran" / "mine.py").read_text() == "mine"
 
 
 def test_a_file_that_is_not_what_the_servers_checksum_says_is_fetched_anew(server, tmp_path, archive):
@@ -160,8 +140,9 @@ def test_an_interrupted_download_goes_on(server, tmp_path, archive, ranges):
     server.breaks_after = 1000
     with pytest.raises(UserError, match="broke off"):
         download.fetch(server.url, tmp_path / "coltran.zip")
-    server.breaks_after, server.ranges = None, ranges
-    assert download.fetch(server.url, tmp_path / "coltran.zip").read_bytes() == archive
+    server.breaks_after, server.ranges, progress = None, ranges, Mock()
+    assert download.fetch(server.url, tmp_path / "coltran.zip", progress).read_bytes() == archive
+    progress.assert_called_with(len(archive), len(archive))
     assert server.asked == [None, "bytes=1000-"]
     assert [path.name for path in tmp_path.iterdir()] == ["coltran.zip"]
 
@@ -173,31 +154,28 @@ def test_what_was_fetched_whole_is_not_fetched_again(server, tmp_path, archive):
     assert server.asked == [f"bytes={len(archive)}-"]
 
 
-@pytest.mark.parametrize("url", ["foo", "foo/bar.zip", "https://example.org/", "ftp://example.org/x.zip"])
-def test_what_is_no_address_of_an_archive_is_refused(tmp_path, url):
-    with pytest.raises(UserError, match="is no address of an archive"):
-        download.install(tmp_path, url)
-
-
-def test_without_a_network_it_says_so(tmp_path):
-    with pytest.raises(UserError, match=r"cannot be reached \(.+\): is there a network\?"):
-        download.fetch("http://127.0.0.1:9/coltran.zip", tmp_path / "coltran.zip")
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        *(
+            (url, "is no address of an archive")
+            for url in ("foo", "foo/bar.zip", "https://x.org/", "ftp://x.org/x.zip")
+        ),
+        ("http://127.0.0.1:9/coltran.zip", r"cannot be reached \(.+\): is there a network\?"),
+        ("gone.zip", "the server answers 404"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_sentence(server, tmp_path, url, reason):
+    with pytest.raises(UserError, match=reason):
+        download.install(tmp_path, server.url.replace("coltran.zip", url) if url == "gone.zip" else url)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_address_that_moved_is_one_sentence(server, tmp_path):
-    with pytest.raises(UserError, match="the server answers 404"):
-        download.fetch(server.url.replace("coltran.zip", "gone.zip"), tmp_path / "coltran.zip")
-
-
-@pytest.mark.parametrize("error", [zlib.error("bad"), NotImplementedError("kind"), RuntimeError("encrypted")])
-def test_an_archive_that_cannot_be_taken_apart_is_one_sentence(server, tmp_path, monkeypatch, error):
-    monkeypatch.setattr(zipfile.ZipFile, "extractall", Mock(side_effect=error))
-    with pytest.raises(UserError, match="is damaged"):
-        download.install(tmp_path, server.url)
-
-
-def test_a_damaged_archive_is_one_sentence(server, tmp_path: Path):
-    server.content = server.content[:-200]
+@pytest.mark.parametrize("error", [None, zlib.error("bad"), NotImplementedError("kind"), RuntimeError("encrypted")])
+def test_a_damaged_archive_is_one_sentence(server, tmp_path, monkeypatch, error):
+    if error:
+        monkeypatch.setattr(zipfile.ZipFile, "extractall", Mock(side_effect=error))
+    else:
+        server.content = server.content[:-200]
     with pytest.raises(UserError, match="is damaged"):
         download.install(tmp_path, server.url)

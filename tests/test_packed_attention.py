@@ -9,14 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from coltran_kernels import packed_attention, takes_bfloat16
-from coltran_kernels.cpu import axial, native
+from coltran_kernels import native, packed_attention, takes_bfloat16
+from coltran_kernels.attention import cpu
+from coltran_kernels.attention.packing import unpack_operands
 from coltran_kernels.reference import condition, relative_bias
-from coltran_kernels.shapes import operands_of
-from tests.attention_cases import assert_within_budget
+from tests.operations import TARGETS, assert_within_budget, needs_native, with_gradients
 
-needs_native = pytest.mark.skipif(native.why_not() is not None, reason=str(native.why_not()))
-TARGETS = native.targets() if native.why_not() is None else []
 ROUNDING = 2**-9  # how far rounding to bfloat16 moves a value, in relation to its size
 
 
@@ -30,13 +28,6 @@ def _leaves(length: int, channels: int, axis: str, conditioned: str, scaled: boo
     return {name: torch.randn(shape).bfloat16().double() for name, shape in shapes.items()}
 
 
-def _with_gradients(out: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The output and all gradients, each by the name of its operand."""
-    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(out.dtype)
-    found = torch.autograd.grad(out, list(leaves.values()), weights)
-    return {"out": out.detach()} | dict(zip(leaves, found, strict=True))
-
-
 def _results(leaves: dict[str, Tensor], dtype: torch.dtype, implementation: str | None, **options) -> dict[str, Tensor]:
     """The output and all gradients, each by the name of its operand."""
     typed = {
@@ -44,14 +35,14 @@ def _results(leaves: dict[str, Tensor], dtype: torch.dtype, implementation: str 
         for name, t in leaves.items()
     }
     out = packed_attention(**{"projected": None} | typed, **options, implementation=implementation)
-    return _with_gradients(out, typed)
+    return with_gradients(out, typed)
 
 
 def _use(monkeypatch: pytest.MonkeyPatch, target: str) -> None:
     """Has the kernels of that instruction set serve, forward and backward."""
-    index = native.targets().index(target)
-    for name in ("axial_attention", "gradients"):
-        monkeypatch.setattr(axial, name, functools.partial(getattr(axial, name), target=index))
+    index = TARGETS.index(target)
+    for name in ("attend_natively", "gradients"):
+        monkeypatch.setattr(cpu, name, functools.partial(getattr(cpu, name), target=index))
 
 
 CASES = [  # length, channels, axis, causal, conditioned, with scales
@@ -104,17 +95,17 @@ def _specified(leaves: dict[str, Tensor], axis: str, causal: bool, conditioned: 
     """As `_results`, in float64 but for what is rounded to bfloat16 on the way to a product."""
     typed = {name: tensor.clone().requires_grad_() for name, tensor in leaves.items()}
     heads, length = len(typed["bias"]), typed["bias"].shape[1] // 2
-    operands = operands_of(typed["qkv"], typed.get("projected"), heads, conditioned, scaled)
+    operands = unpack_operands(typed["qkv"], typed.get("projected"), heads, conditioned, scaled)
     order = (0, 1, 3, 2, 4) if axis == "row" else (0, 2, 3, 1, 4)  # to [B, lines, h, L, C]
     lines = []
-    for name in "qkv":
-        exact = condition(operands[name], operands.get(f"{name}_scale"), operands.get(f"{name}_shift"))
+    for operand in operands:
+        exact = condition(*operand)
         lines.append((exact + (_rounded(exact) - exact).detach()).permute(order))
     mask = relative_bias(typed["bias"])
     if causal:
         mask = mask.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), float("-inf"))
     attended = _InPairs.apply(*lines, mask).permute([order.index(i) for i in range(5)])
-    return _with_gradients(attended.flatten(-2), typed)
+    return with_gradients(attended.flatten(-2), typed)
 
 
 @needs_native
@@ -158,13 +149,13 @@ def test_only_its_own_part_of_the_packed_gradients_is_written():
     operands = [packed_room[..., 10 + 16 * i : 26 + 16 * i].unflatten(-1, (2, 8)) for i in range(3)]
     spread = [t for operand in operands for t in (operand, None, None)]
     targets = [t for view in views for t in (view, None, None)]
-    axial.gradients(spread, torch.zeros(2, 18), torch.ones(2, 3, 9, 2, 8), targets, axis="row", causal=False)
+    cpu.gradients(spread, torch.zeros(2, 18), torch.ones(2, 3, 9, 2, 8), targets, axis="row", causal=False)
     assert (room[..., :10] == 7).all() and (room[..., 58:] == 7).all()
     assert not (room[..., 10:58] == 7).any()
 
 
 def test_without_the_native_library_the_operation_is_that_of_unpacked_operands(monkeypatch):
-    monkeypatch.setattr(native, "expected", lambda: False)
+    monkeypatch.setattr(native, "unavailable", lambda: "there is none")
     leaves = _leaves(6, 4, "column", "qk", True)
     options = {"axis": "column", "causal": True, "conditioned": "qk", "scaled": True}
     exact = _results(leaves, torch.float64, "reference", **options)
@@ -173,10 +164,10 @@ def test_without_the_native_library_the_operation_is_that_of_unpacked_operands(m
 
 
 def test_bfloat16_is_taken_on_a_cpu_with_the_native_library_alone(monkeypatch):
-    monkeypatch.setattr(native, "why_not", lambda: None)
+    monkeypatch.setattr(native, "unavailable", lambda: None)
     assert takes_bfloat16("cpu", 200) and takes_bfloat16("cpu", 16, "cpu")
     assert not takes_bfloat16("cpu", 16, "reference")
-    monkeypatch.setattr(native, "why_not", lambda: "there is no compiler")
+    monkeypatch.setattr(native, "unavailable", lambda: "there is no compiler")
     assert not takes_bfloat16("cpu", 16)
 
 

@@ -11,142 +11,100 @@ from coltran.image import colors_to_labels, labels_to_colors, to_bits
 from coltran.networks.losses import compute_losses
 from coltran.sampling import sample, upsample_color, upsample_space
 from tests.networks_of_parity import COLORIZERS, UPSAMPLERS, load_network, relative_error
+from tests.operations import TRITON
 
 BLOCK, NETWORK = 1e-5, 1e-4  # largest relative errors
 IMPLEMENTATIONS = ("reference", "cpu")
 
 
+@pytest.fixture
+def arrays(parity):
+    """`arrays(name)`: a network of the original, and the arrays that it gave, as tensors."""
+
+    def read(name):
+        data = parity(name)
+        numbers = {key: torch.from_numpy(a) for key, a in data.items() if a.dtype.kind in "fiu"}
+        return load_network(data), numbers | {"gray": numbers["gray"][..., 0]}
+
+    return read
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("name", COLORIZERS)
-class TestColorizer:
-    def test_encoder_agrees(self, parity, name, implementation):
-        data = parity(name)
-        z = load_network(data).encode(torch.from_numpy(data["gray"][..., 0]), implementation=implementation)
-        assert relative_error(z, data["encoder_out"]) < BLOCK
-
-    def test_outer_decoder_agrees(self, parity, name, implementation):
-        data = parity(name)
-        network = load_network(data)
-        e = network.embedding(torch.from_numpy(data["labels"]))
-        upper = network.outer_decoder(e, torch.from_numpy(data["encoder_out"]), implementation=implementation)
-        assert relative_error(upper, data["outer_decoder_out"]) < BLOCK
-
-    def test_inner_decoder_agrees(self, parity, name, implementation):
-        data = parity(name)
-        network = load_network(data)
-        e = network.embedding(torch.from_numpy(data["labels"]))
-        upper, z = torch.from_numpy(data["outer_decoder_out"]), torch.from_numpy(data["encoder_out"])
-        inner = network.inner_decoder(e, upper, z, implementation=implementation)
-        assert relative_error(inner, data["inner_decoder_out"]) < BLOCK
-
-    def test_logits_agree(self, parity, name, implementation):
-        data = parity(name)
-        output = load_network(data)(torch.from_numpy(data["input_rgb"]), implementation=implementation)
-        assert relative_error(output.logits, data["logits"]) < NETWORK
-
-    def test_parallel_logits_agree_where_there_are_any(self, parity, name, implementation):
-        data = parity(name)
-        output = load_network(data)(torch.from_numpy(data["input_rgb"]), implementation=implementation)
-        if "parallel_logits" in data:
-            assert relative_error(output.parallel_logits, data["parallel_logits"]) < NETWORK
-        else:
-            assert output.parallel_logits is None
+def test_every_part_of_a_colorizer_agrees(arrays, name, implementation):
+    network, data = arrays(name)
+    e, z, upper = network.embedding(data["labels"]), data["encoder_out"], data["outer_decoder_out"]
+    parts = {
+        "encoder_out": network.encode(data["gray"], implementation=implementation),
+        "outer_decoder_out": network.outer_decoder(e, z, implementation=implementation),
+        "inner_decoder_out": network.inner_decoder(e, upper, z, implementation=implementation),
+    }
+    output = network(data["input_rgb"], implementation=implementation)
+    for part, found in parts.items():
+        assert relative_error(found, data[part].numpy()) < BLOCK, part
+    assert relative_error(output.logits, data["logits"].numpy()) < NETWORK
+    if "parallel_logits" in data:
+        assert relative_error(output.parallel_logits, data["parallel_logits"].numpy()) < NETWORK
+    else:
+        assert output.parallel_logits is None
+    if "parallel_rgb" in data:
+        assert torch.equal(labels_to_colors(output.parallel_logits.argmax(-1)), data["parallel_rgb"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU Triton takes no tensors of the CPU")
-def test_outer_decoder_agrees_in_triton(parity):
+@pytest.mark.parametrize("implementation", [TRITON])
+def test_outer_decoder_agrees_in_triton(arrays, implementation):
     """Both axes, causal and not, conditioned, and norms for each image; one image, as the interpreter is slow."""
-    data = parity("colorizer_affine")
-    network = load_network(data)
-    e = network.embedding(torch.from_numpy(data["labels"][:1]))
-    upper = network.outer_decoder(e, torch.from_numpy(data["encoder_out"][:1]), implementation="triton")
-    assert relative_error(upper, data["outer_decoder_out"][:1]) < BLOCK
+    network, data = arrays("colorizer_affine")
+    e = network.embedding(data["labels"][:1])
+    upper = network.outer_decoder(e, data["encoder_out"][:1], implementation=implementation)
+    assert relative_error(upper, data["outer_decoder_out"][:1].numpy()) < BLOCK
 
 
 @pytest.mark.parametrize("norm", ["exact", "rowcontext"])
 @pytest.mark.parametrize("name", COLORIZERS)
-class TestSampling:
-    def test_argmax_samples_are_equal(self, parity, name, norm):
-        data = parity(name)
-        drawn = sample(load_network(data), torch.from_numpy(data["gray"][..., 0]), mode="argmax", norm=norm)
-        np.testing.assert_array_equal(drawn.rgb, data[f"sample_argmax_{norm}_rgb"])
-
-    def test_probabilities_agree(self, parity, name, norm):
-        data = parity(name)
-        gray = torch.from_numpy(data["gray"][..., 0])
-        drawn = sample(load_network(data), gray, mode="argmax", norm=norm, return_probabilities=True)
-        assert relative_error(drawn.probabilities, data[f"sample_argmax_{norm}_proba"]) < NETWORK
+def test_argmax_samples_are_equal_and_their_probabilities_agree(arrays, name, norm):
+    network, data = arrays(name)
+    drawn = sample(network, data["gray"], mode="argmax", norm=norm, return_probabilities=True)
+    assert torch.equal(drawn.rgb, data[f"sample_argmax_{norm}_rgb"])
+    assert relative_error(drawn.probabilities, data[f"sample_argmax_{norm}_proba"].numpy()) < NETWORK
 
 
 @pytest.mark.parametrize("name", COLORIZERS)
-def test_labels_are_equal(parity, name):
-    data = parity(name)
+def test_labels_are_equal_and_losses_agree(arrays, name):
+    network, data = arrays(name)
     np.testing.assert_array_equal(colors_to_labels(to_bits(data["input_rgb"], 8, 3)), data["labels"])
-
-
-@pytest.mark.parametrize("name", COLORIZERS)
-def test_colorizer_losses_agree(parity, name):
-    data = parity(name)
-    losses = compute_losses(load_network(data), {"rgb": torch.from_numpy(data["input_rgb"])}, {}, training=False)
-    assert losses["loss"].item() == pytest.approx(float(data["loss_bits_per_dim"]), rel=BLOCK)
+    losses = compute_losses(network, {"rgb": data["input_rgb"]}, {}, training=False)
+    assert losses["loss"].item() == pytest.approx(data["loss_bits_per_dim"].item(), rel=BLOCK)
     if "parallel_loss_bits_per_dim" in data:
-        assert losses["encoder"].item() == pytest.approx(float(data["parallel_loss_bits_per_dim"]), rel=BLOCK)
-
-
-@pytest.mark.parametrize("name", ["colorizer_affine", "colorizer_plain_ln"])
-def test_parallel_image_is_equal(parity, name):
-    data = parity(name)
-    output = load_network(data)(torch.from_numpy(data["input_rgb"]))
-    np.testing.assert_array_equal(labels_to_colors(output.parallel_logits.argmax(-1)), data["parallel_rgb"])
-
-
-def _upsampler_inputs(data, name, key):
-    values = torch.from_numpy(data[key])
-    return to_bits(values, 8, 3) if name == "color_upsampler" else values
+        assert losses["encoder"].item() == pytest.approx(data["parallel_loss_bits_per_dim"].item(), rel=BLOCK)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("name", UPSAMPLERS)
-class TestUpsampler:
-    def test_logits_of_all_channels_agree(self, parity, name, implementation):
-        data = parity(name)
-        inputs, gray = _upsampler_inputs(data, name, "input_rgb"), torch.from_numpy(data["gray"][..., 0])
-        logits = load_network(data)(inputs, gray, implementation=implementation)
-        assert relative_error(logits, data["logits"]) < NETWORK
-
-    def test_logits_of_one_channel_an_image_agree(self, parity, name, implementation):
-        data = parity(name)
-        inputs, gray = _upsampler_inputs(data, name, "input_slice"), torch.from_numpy(data["gray"][..., 0])
-        index = torch.from_numpy(data["channel_index"])
-        logits = load_network(data)(inputs, gray, index, implementation=implementation)
-        assert relative_error(logits, data["logits_slice"]) < NETWORK
-
-    def test_argmax_images_are_equal(self, parity, name, implementation):
-        data = parity(name)
-        upsample = upsample_color if name == "color_upsampler" else upsample_space
-        rgb, gray = torch.from_numpy(data["input_rgb"]), torch.from_numpy(data["gray"][..., 0])
-        image = upsample(load_network(data), rgb, gray, implementation=implementation)
-        np.testing.assert_array_equal(image, data["sample_argmax_rgb"])
+def test_an_upsampler_agrees(arrays, name, implementation):
+    """The logits of all channels and of one an image, and the image of the most probable values."""
+    network, data = arrays(name)
+    for inputs, expected in (("input_rgb", "logits"), ("input_slice", "logits_slice")):
+        values = to_bits(data[inputs], 8, 3) if name == "color_upsampler" else data[inputs]
+        index = data["channel_index"] if expected == "logits_slice" else None
+        logits = network(values, data["gray"], index, implementation=implementation)
+        assert relative_error(logits, data[expected].numpy()) < NETWORK
+    upsample = upsample_color if name == "color_upsampler" else upsample_space
+    image = upsample(network, data["input_rgb"], data["gray"], implementation=implementation)
+    assert torch.equal(image, data["sample_argmax_rgb"])
 
 
 @pytest.mark.parametrize("name", UPSAMPLERS)
-def test_upsampler_loss_over_all_channels_agrees(parity, name):
-    data = parity(name)
-    rgb = torch.from_numpy(data["input_rgb"])
-    losses = compute_losses(load_network(data), {"rgb": rgb, "low_res": rgb}, {}, training=False)
-    assert losses["loss"].item() == pytest.approx(float(data["loss_bits_per_dim"]), rel=BLOCK)
+def test_an_upsamplers_losses_agree(arrays, name):
+    network, data = arrays(name)
+    batch = {"rgb": data["input_rgb"], "low_res": data["input_rgb"]}
+    one = batch | {"channel_index": data["channel_index"].long()}
+    for given, training, expected in ((batch, False, "loss_bits_per_dim"), (one, True, "loss_slice_bits_per_dim")):
+        loss = compute_losses(network, given, {}, training=training)["loss"]
+        assert loss.item() == pytest.approx(data[expected].item(), rel=BLOCK)
 
 
-@pytest.mark.parametrize("name", UPSAMPLERS)
-def test_upsampler_loss_over_one_channel_agrees(parity, name):
-    data = parity(name)
-    rgb, index = torch.from_numpy(data["input_rgb"]), torch.from_numpy(data["channel_index"]).long()
-    batch = {"rgb": rgb, "low_res": rgb, "channel_index": index}
-    losses = compute_losses(load_network(data), batch, {}, training=True)
-    assert losses["loss"].item() == pytest.approx(float(data["loss_slice_bits_per_dim"]), rel=BLOCK)
-
-
-def test_coarse_input_of_the_color_upsampler_is_equal(parity):
-    data = parity("color_upsampler")
-    coarse = to_bits(to_bits(torch.from_numpy(data["input_rgb"]), 8, 3), 3, 8)
-    np.testing.assert_array_equal(coarse, data["coarse_rgb"])
+def test_coarse_input_of_the_color_upsampler_is_equal(arrays):
+    _, data = arrays("color_upsampler")
+    assert torch.equal(to_bits(to_bits(data["input_rgb"], 8, 3), 3, 8), data["coarse_rgb"])

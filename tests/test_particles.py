@@ -13,7 +13,7 @@ import torch
 from coltran.networks.colorizer import Colorizer
 from coltran.sampling import sample
 from coltran.sampling.particles import choose_systematic, effective_size, in_place, sample_particles
-from tests.tiny import colorizer_config
+from tests.tiny import colorizer_config, random_colorizer
 
 HEIGHT, WIDTH = 3, 2
 LIKELY = torch.tensor([5, 77, 300])  # all other labels are as good as impossible
@@ -164,3 +164,13 @@ def test_those_that_are_gone_on_from_keep_their_places():
     origin = in_place(chosen)
     assert sorted(origin) == sorted(chosen)
     assert [origin[k] for k in (1, 4, 5)] == [1, 4, 5]
+
+
+def test_they_are_weighed_by_the_guided_model():
+    network, gray, given = random_colorizer(), torch.randint(256, (6, 8)), torch.full((4, 6, 8), -1)
+    given[:, 2, 3] = 77
+    found = sample_particles(network, gray, given, given[0] >= 0, seed=0, guidance=torch.randn(6, 8, 512))
+    log_prob = found.sample.guided_log_prob[:, 2, 3].double().numpy()
+    assert not torch.equal(found.sample.guided_log_prob, found.sample.log_prob)
+    assert found.origin.tolist() == [0, 1, 2, 3]  # nothing was drawn again: the weights are the likelihoods
+    torch.testing.assert_close(found.weights, np.exp(log_prob) / np.exp(log_prob).sum())

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coltran.photo.ask import ask, block_colours, expected_reduction
+from coltran.photo.ask import ask, block_colors, expected_reduction
 from coltran.photo.view import look
 
 RED, BLUE, GRAY = 7 * 64, 7, 3 * 64 + 3 * 8 + 3
@@ -65,5 +65,5 @@ def test_a_strip_has_about_as_many_blocks():
 
 def test_gray_and_the_hues_are_told_apart():
     labels = np.array([GRAY, RED, 7 * 8, BLUE])
-    assert len(set(block_colours(labels[None, None], 1).ravel().tolist())) == 4
-    assert block_colours(np.full((1, 4, 4), GRAY), 4).tolist() == [[[0]]]
+    assert len(set(block_colors(labels[None, None], 1).ravel().tolist())) == 4
+    assert block_colors(np.full((1, 4, 4), GRAY), 4).tolist() == [[[0]]]

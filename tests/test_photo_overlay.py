@@ -7,13 +7,13 @@ import numpy as np
 
 from coltran.image import labels_to_colors
 from coltran.photo.overlay import heat, paint
-from coltran.photo.recolour import luminance, recolour
+from coltran.photo.recolor import luminance, recolor
 
 
 def test_what_is_drawn_has_its_colours_and_the_rest_is_gray():
     photo = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     labels = np.random.default_rng(1).integers(0, 512, (8, 8))
-    np.testing.assert_array_equal(paint(photo, labels), recolour(luminance(photo), labels_to_colors(labels)))
+    np.testing.assert_array_equal(paint(photo, labels), recolor(luminance(photo), labels_to_colors(labels)))
     nothing = paint(photo, np.full((8, 8), -1))
     assert (nothing == nothing[..., :1]).all()
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from coltran.image import load_photo
+from coltran.loading import PRETRAINED, from_pretrained
 from coltran.photo import squares
-from coltran.photo.recolour import luminance
-from coltran.pipeline import PRETRAINED, from_pretrained
+from coltran.photo.recolor import luminance
 
 DEMO = PRETRAINED.parent / "demo"
 

@@ -10,16 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from coltran import checkpoint, networks, pipeline
+from coltran import checkpoint, loading, networks
 from coltran.checkpoint import CheckpointError
 from coltran.image import PhotoError, area_resize, center_square, rgb_to_gray
+from coltran.loading import from_pretrained
 from coltran.networks.colorizer import Colorizer
 from coltran.photo import squares
-from coltran.photo.hints import Box, Hint, HintError, hinted_labels
-from coltran.photo.recolour import luminance, recolour, without_specks
-from coltran.pipeline import Pipeline, from_pretrained
+from coltran.photo.hints import Box, Edits, Hint, HintError, hinted_labels
+from coltran.photo.recolor import luminance, recolor, without_specks
+from coltran.pipeline import Pipeline
 from coltran.sampling import sample, upsample_color, upsample_space
-from tests.tiny import HIGH, LOW, colorizer_config, tiny_pipeline, upsampler_config
+from tests.tiny import HIGH, LOW, colorizer_config, save_tiny_networks, tiny_pipeline, upsampler_config
 
 RAW = {"fit": "crop", "size": "network"}  # what the networks draw of the central square
 
@@ -36,9 +37,7 @@ def photo() -> np.ndarray:
 
 @pytest.fixture
 def saved(tiny: Pipeline, tmp_path: Path) -> Path:
-    for name in pipeline.NETWORKS:
-        checkpoint.save(getattr(tiny, name), tmp_path / name)
-    return tmp_path
+    return save_tiny_networks(tmp_path)
 
 
 def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -55,15 +54,9 @@ def test_the_stages_are_joined_as_the_model_says(tiny, photo):
         enlarged = torch.from_numpy(area_resize(fine[0].numpy(), HIGH))[None]
         final = upsample_space(tiny.spatial_upsampler, enlarged, torch.from_numpy(gray_high)[None], **estimate)
         for stage, expected in (("coarse", coarse), ("color", fine), ("final", final)):
-            found = tiny(photo, seed=3, stage=stage, **RAW, **options).images[0]
-            np.testing.assert_array_equal(found, expected[0].numpy())
-
-
-@pytest.mark.parametrize(("stage", "side"), [("coarse", LOW), ("color", LOW), ("final", HIGH)])
-def test_images_and_gray_have_the_size_of_the_stage(tiny, photo, stage, side):
-    result = tiny(photo, samples=2, stage=stage, **RAW)
-    assert [(image.shape, image.dtype) for image in result.images] == [((side, side, 3), np.uint8)] * 2
-    assert (result.gray.shape, result.gray.dtype) == ((side, side), np.uint8)
+            found = tiny(photo, seed=3, stage=stage, **RAW, **options)
+            np.testing.assert_array_equal(found.images[0], expected[0].numpy(), strict=True)
+            assert (found.gray.shape, found.gray.dtype) == (found.images[0].shape[:2], np.uint8)
 
 
 def test_colour_and_gray_versions_of_a_photograph_get_the_same_colours(tiny, photo):
@@ -98,13 +91,7 @@ def test_log_prob_is_the_mean_log2_probability_a_pixel(tiny, photo):
 
 def test_options_reach_the_sampler(tiny, photo):
     gray = torch.from_numpy(tiny(photo, stage="coarse", **RAW).gray)[None]
-    options = {
-        "seed": 2,
-        "temperature": 0.5,
-        "top_p": 0.7,
-        "norm": "rowcontext",
-        "implementation": "reference",
-    }
+    options = {"seed": 2, "temperature": 0.5, "top_p": 0.7, "norm": "rowcontext", "implementation": "reference"}
     expected = sample(tiny.colorizer, gray, **options).rgb[0].numpy()
     np.testing.assert_array_equal(tiny(photo, stage="coarse", **RAW, **options).images[0], expected)
     best = sample(tiny.colorizer, gray, mode="argmax").rgb[0].numpy()
@@ -113,13 +100,13 @@ def test_options_reach_the_sampler(tiny, photo):
 
 def test_progress_ends_each_stage_at_its_total(tiny, photo):
     calls = []
-    tiny(photo, samples=3, batch_size=2, progress=lambda *call: calls.append(call))
+    tiny(photo, samples=3, batch_size=2, stage="final", progress=lambda *call: calls.append(call))
     coarse = [(done, total) for stage, done, total in calls if stage == "coarse"]
     assert coarse == [(done, 3 * LOW) for done in [*range(2, 2 * LOW + 1, 2), *range(2 * LOW + 1, 3 * LOW + 1)]]
     assert [call for call in calls if call[0] != "coarse"] == [("final", k, 3) for k in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("shape", [(20, 31), (31, 20), (12, 61), (90, 9), (1, 50), (50, 1), (5, 300)])
+@pytest.mark.parametrize("shape", [(1, 1), (20, 31), (31, 20), (12, 61), (90, 9), (50, 1), (1, 5000), (5, 300)])
 def test_the_result_is_the_photograph_with_its_luminance(tiny, shape):
     photo = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
     for image in tiny(photo, samples=2).images:
@@ -128,14 +115,12 @@ def test_the_result_is_the_photograph_with_its_luminance(tiny, shape):
 
 
 def test_the_whole_photograph_is_stretched_and_its_colours_stretched_back(tiny, photo):
-    raw = tiny(photo, size="network")
+    raw = tiny(photo, size="network", levels="keep")
     assert raw.images[0].shape == (HIGH, HIGH, 3)
     np.testing.assert_array_equal(raw.gray, area_resize(rgb_to_gray(photo), (HIGH, HIGH)))
-    np.testing.assert_array_equal(tiny(photo).images[0], recolour(luminance(photo), without_specks(raw.images[0])))
-
-
-def test_the_central_square_keeps_its_own_size_too(tiny, photo):
-    assert tiny(photo, fit="crop").images[0].shape == (20, 20, 3)
+    whole = tiny(photo, stage="final", levels="keep").images[0]
+    np.testing.assert_array_equal(whole, recolor(luminance(photo), without_specks(raw.images[0])))
+    assert tiny(photo, fit="crop").images[0].shape == (20, 20, 3)  # the central square keeps its own size too
 
 
 @pytest.mark.parametrize("shape", [(10, 36), (36, 10)])
@@ -165,22 +150,28 @@ def test_squares_along_a_panorama_agree_where_they_overlap(tiny, shape):
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_photographs_coloured_together_are_as_one_by_one(tiny, photo, batch_size):
     photos = [photo, photo[:, ::-1], photo[:6], photo[:, :7]]
-    together = tiny.colour(photos, samples=2, batch_size=batch_size)
+    together = tiny.colorize(photos, samples=2, batch_size=batch_size)
     for one, of_all in zip(photos, together, strict=True):
         alone = tiny(one, samples=2)
         assert same(of_all.images, alone.images)
         assert of_all.log_prob == pytest.approx(alone.log_prob)
 
 
+def test_the_old_name_of_colorize_gives_the_same(tiny, photo):
+    edits = [Edits([Hint(3, 2, (255, 0, 0))])]
+    old, new = tiny.colour([photo], wishes=edits), tiny.colorize([photo], edits=edits)
+    assert same(old[0].images, new[0].images)
+
+
 @pytest.mark.parametrize("samples", [1, 3])
 def test_images_that_are_upsampled_at_once_are_as_one_by_one(tiny, photo, samples):
     photos, stages, whole = [photo, photo[:, ::-1], photo[:6]], [], 3 * samples
-    one_thread = [tiny(one, samples=samples) for one in photos]
+    one_thread = [tiny(one, samples=samples, stage="final") for one in photos]
     torch.set_num_threads(2)
     try:
-        several = tiny.colour(photos, samples=samples, progress=lambda *done: stages.append(done))
+        several = tiny.colorize(photos, samples=samples, stage="final", progress=lambda *done: stages.append(done))
         with pytest.raises(KeyboardInterrupt):
-            tiny.colour(photos, samples=samples, progress=_interrupt)
+            tiny.colorize(photos, samples=samples, stage="final", progress=_interrupt)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -194,27 +185,6 @@ def _interrupt(stage, done, total):
         raise KeyboardInterrupt
 
 
-def test_one_pixel_is_a_photograph(tiny):
-    assert tiny(np.full((1, 1), 90, np.uint8)).images[0].shape == (1, 1, 3)
-
-
-@pytest.mark.parametrize("shape", [(4, 4, 4), (4,), (0, 4, 3)])
-def test_other_arrays_are_refused(tiny, shape):
-    with pytest.raises(ValueError, match="an image is uint8"):
-        tiny(np.zeros(shape, np.uint8))
-
-
-def test_unreadable_images_are_refused(tiny):
-    with pytest.raises(PhotoError, match="floating-point"):
-        tiny(Image.new("F", (4, 4)))
-
-
-@pytest.mark.parametrize("option", [{"samples": 0}, {"batch_size": 0}, {"stage": "colour"}])
-def test_options_out_of_range_are_refused(tiny, photo, option):
-    with pytest.raises(ValueError, match=f"{next(iter(option))}.*got"):
-        tiny(photo, **option)
-
-
 def test_stages_without_a_network_are_refused(tiny, photo):
     alone = Pipeline(tiny.colorizer)
     assert alone.stages == ("coarse",)
@@ -222,50 +192,37 @@ def test_stages_without_a_network_are_refused(tiny, photo):
         alone(photo, stage="color")
 
 
-def test_networks_of_different_sizes_do_not_go_together(tiny):
+def test_networks_of_different_sizes_or_not_square_do_not_go_together(tiny):
     with pytest.raises(ValueError, match="16 pixels a side, the colorizer at 8"):
         Pipeline(tiny.colorizer, networks.build(upsampler_config("color_upsampler", HIGH, HIGH)))
-
-
-def test_networks_that_are_not_square_are_refused():
     with pytest.raises(ValueError, match="6 x 8"):
         Pipeline(networks.build(colorizer_config(6, 8)))
 
 
-def test_saved_networks_colour_as_before(tiny, saved, photo):
+def test_saved_networks_colour_as_before_are_the_default_and_may_lack_upsamplers(tiny, saved, photo, monkeypatch):
     assert same(from_pretrained(saved)(photo).images, tiny(photo).images)
-
-
-def test_folders_of_upsamplers_may_be_absent(saved):
     (saved / "spatial_upsampler").rename(saved / "elsewhere")
-    assert from_pretrained(saved).stages == ("coarse", "color")
+    monkeypatch.setattr(loading, "PRETRAINED", saved)
+    assert from_pretrained().stages == ("coarse", "color")
 
 
-def test_weights_of_the_package_are_the_default(saved, monkeypatch):
-    monkeypatch.setattr(pipeline, "PRETRAINED", saved)
-    assert from_pretrained().stages == ("coarse", "color", "final")
+def test_saved_networks_that_do_not_go_together_are_refused(tiny, saved):
+    checkpoint.save(networks.build(upsampler_config("color_upsampler", 4, 4)), saved / "color_upsampler")
+    with pytest.raises(CheckpointError, match="do not go together"):
+        from_pretrained(saved)
+    checkpoint.save(tiny.spatial_upsampler, saved / "colorizer")
+    with pytest.raises(CheckpointError, match="colorizer is the checkpoint of a spatial_upsampler"):
+        from_pretrained(saved)
 
 
 def test_missing_weights_are_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "PRETRAINED", tmp_path / "nowhere")
+    monkeypatch.setattr(loading, "PRETRAINED", tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="No weights come with this installation"):
         from_pretrained()
     with pytest.raises(CheckpointError, match="There is no folder .*nowhere"):
         from_pretrained(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no folder named colorizer"):
         from_pretrained(tmp_path)
-
-
-def test_checkpoints_of_another_network_are_named(tiny, saved):
-    checkpoint.save(tiny.spatial_upsampler, saved / "colorizer")
-    with pytest.raises(CheckpointError, match="colorizer is the checkpoint of a spatial_upsampler"):
-        from_pretrained(saved)
-
-
-def test_saved_networks_that_do_not_go_together_are_refused(saved):
-    checkpoint.save(networks.build(upsampler_config("color_upsampler", 4, 4)), saved / "color_upsampler")
-    with pytest.raises(CheckpointError, match="do not go together"):
-        from_pretrained(saved)
 
 
 def test_a_hint_is_imposed_and_the_rest_is_drawn_after_it(tiny, photo):
@@ -275,14 +232,6 @@ def test_a_hint_is_imposed_and_the_rest_is_drawn_after_it(tiny, photo):
     expected = sample(tiny.colorizer, torch.from_numpy(view.gray_low)[None], seed=3, given=given[None]).labels[0]
     assert given[4, 4] >= 0
     np.testing.assert_array_equal(tiny(photo, seed=3, hints=[hint]).labels[0], expected)
-
-
-def test_log_prob_counts_imposed_pixels_as_the_sampler_does(tiny, photo):
-    found = tiny(photo, seed=3, hints=[Hint(16, 10, (250, 20, 10))])
-    given = torch.from_numpy(found.labels[0])[None]
-    gray = torch.from_numpy(tiny.look(photo).gray_low)[None]
-    forced = sample(tiny.colorizer, gray, given=given, seed=0).log_prob
-    assert found.log_prob == pytest.approx([forced.mean().item() / np.log(2)])
 
 
 def test_hints_reach_every_square_of_a_panorama_that_shows_them(tiny):
@@ -374,11 +323,6 @@ def test_particles_of_a_panorama_are_whole_histories():
     assert kept == pytest.approx(found.log_prob)
 
 
-def test_fewer_particles_than_samples_are_refused(tiny, photo):
-    with pytest.raises(ValueError, match="particles must be 1, or at least the 4 samples, got 3"):
-        tiny(photo, samples=4, particles=3)
-
-
 def test_chosen_colourings_keep_what_belongs_to_them(tiny, photo):
     found = tiny(photo, samples=3)
     chosen = found.choose([2, 0])
@@ -388,15 +332,19 @@ def test_chosen_colourings_keep_what_belongs_to_them(tiny, photo):
 
 
 def test_photographs_can_have_a_seed_each(tiny, photo):
-    each = tiny.colour([photo, photo], samples=2, seed=[3, 4])
+    each = tiny.colorize([photo, photo], samples=2, seed=[3, 4])
     for found, seed in zip(each, (3, 4), strict=True):
         np.testing.assert_array_equal(found.images, tiny(photo, samples=2, seed=seed).images)
     assert not np.array_equal(each[0].images, each[1].images)
 
 
-def test_the_best_samples_are_those_of_all(tiny):
+def test_the_best_samples_are_those_of_all_and_alone_are_upsampled(tiny, monkeypatch):
+    upsampled, upsample = [], Pipeline.upsample
     photo = np.random.default_rng(0).integers(0, 256, (12, 15, 3), dtype=np.uint8)
-    every, best = tiny(photo, samples=5, seed=3), tiny(photo, samples=5, best=2, seed=3)
+    every = tiny(photo, samples=5, seed=3)
+    monkeypatch.setattr(Pipeline, "upsample", lambda self, *a, **o: upsampled.append(1) or upsample(self, *a, **o))
+    best = tiny(photo, samples=5, best=2, seed=3)
+    assert len(upsampled) == 2
     order = sorted(range(5), key=lambda s: -every.log_prob[s])[:2]
     assert (best.samples, best.log_prob) == (order, [every.log_prob[s] for s in order])
     for image, s in zip(best.images, order, strict=True):
@@ -412,18 +360,29 @@ def test_a_pillow_image_is_read_as_its_file_is(tiny, tmp_path):
     np.testing.assert_array_equal(found, tiny(tmp_path / "a.png").images[0])
 
 
+BLANK = np.zeros((12, 15, 3), np.uint8)
+
+
 @pytest.mark.parametrize(
-    ("options", "kind"),
+    ("photo", "options", "kind", "said"),
     [
-        ({"seed": [1, 2]}, ValueError),
-        ({"seed": 3.7}, TypeError),
-        ({"best": 2}, ValueError),
-        ({"redraw": Box(0, 0, 5, 5)}, HintError),
-        ({"hints": [Hint(3, 3, (999, 0, 0))]}, HintError),
-        ({"hints": [Hint(3, 3, (9, 0, 0), -5)]}, HintError),
+        (np.zeros((4, 4, 4), np.uint8), {}, ValueError, "an image is uint8"),
+        (np.zeros(4, np.uint8), {}, ValueError, "an image is uint8"),
+        (np.zeros((0, 4, 3), np.uint8), {}, ValueError, "an image is uint8"),
+        (Image.new("F", (4, 4)), {}, PhotoError, "floating-point"),
+        (BLANK, {"samples": 0}, ValueError, "samples.*got"),
+        (BLANK, {"batch_size": 0}, ValueError, "batch_size.*got"),
+        (BLANK, {"stage": "colour"}, ValueError, "stage.*got"),
+        (BLANK, {"samples": 4, "particles": 3}, ValueError, "particles must be 1, or at least the 4 samples, got 3"),
+        (BLANK, {"seed": [1, 2]}, ValueError, "seed"),
+        (BLANK, {"seed": 3.7}, TypeError, "as an integer"),
+        (BLANK, {"best": 2}, ValueError, "best"),
+        (BLANK, {"redraw": Box(0, 0, 5, 5)}, HintError, "."),
+        (BLANK, {"hints": [Hint(3, 3, (999, 0, 0))]}, HintError, "."),
+        (BLANK, {"hints": [Hint(3, 3, (9, 0, 0), -5)]}, HintError, "."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
-def test_what_cannot_be_meant_is_refused(tiny, options, kind):
-    with pytest.raises(kind):
-        tiny(np.zeros((12, 15, 3), np.uint8), **options)
+def test_what_cannot_be_coloured_or_meant_is_refused(tiny, photo, options, kind, said):
+    with pytest.raises(kind, match=said):
+        tiny(photo, **options)

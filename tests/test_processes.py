@@ -11,27 +11,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from ml_collections import ConfigDict
-from safetensors.torch import load_file
 
 import coltran.train as program
 from coltran import checkpoint
 from coltran.devices import processes
 from coltran.evaluate import evaluate_checkpoint
-from coltran.train import train
 from coltran.training.data import train_batches
-from tests.ranks import Ended, run_ranks
-from tests.tiny_training import whole_config, write_photos
+from tests.forked import Ended, run_ranks
+from tests.tiny_training import assert_same_training, losses_of, train_to, whole_config, write_photos
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS = 20
+STEPS = 12
 ROUNDING = 1e-5
 # The paper's learning rate: at a larger one, one of nine trainings had a rectifier whose input was within rounding of
 # zero, and then differed by 1e-4.
@@ -49,33 +48,20 @@ def photos_dir(tmp_path_factory) -> Path:
     return write_photos(tmp_path_factory.mktemp("photographs") / "photos", 7)
 
 
-def _train(config: ConfigDict, logdir: Path, photos_dir: Path, steps: int = STEPS, **options: Any) -> int:
-    config = ConfigDict(config.to_dict() | {"max_train_steps": steps})
-    return train(config, logdir, photos_dir, steps_per_summaries=1, **({"workers": 0} | options))
+@pytest.fixture
+def ranks(tmp_path) -> Callable[..., list[Ended]]:
+    """`ranks(count, work)` calls `work` in so many processes that work together."""
+    return lambda count, work: run_ranks(count, work, tmp_path / "said")
 
 
-def _ranks(count: int, *arguments: Any, **options: Any) -> list[Ended]:
-    logdir = arguments[1]
-    return run_ranks(count, functools.partial(_train, *arguments, **options), logdir.parent / f"{logdir.name}-said")
+@pytest.fixture
+def training(tmp_path, photos_dir) -> Callable[..., Callable[[], int]]:
+    """`training(case, steps, logdir, ...)`: a training by each process that calls it, into the folder `log`."""
 
+    def find(case: str = "colorizer", steps: int = STEPS, logdir: str = "log", **options: Any) -> Callable[[], int]:
+        return functools.partial(train_to, steps, CASES[case], tmp_path / logdir, photos_dir, **options)
 
-def _succeed(count: int, *arguments: Any, **options: Any) -> None:
-    ended = _ranks(count, *arguments, **options)
-    assert [end.code for end in ended] == [0] * count, ended
-
-
-def _losses(logdir: Path) -> list[float]:
-    return [json.loads(line)["total_loss"] for line in (logdir / "train.jsonl").read_text().splitlines()]
-
-
-def _assert_same(ours: Path, theirs: Path, rounding: float = ROUNDING) -> None:
-    """Losses of every step, and weights, averages and optimizer at the end."""
-    assert _losses(ours) == pytest.approx(_losses(theirs), abs=rounding, rel=0)
-    for file in ("model.safetensors", "training.safetensors"):
-        found, expected = (load_file(checkpoint.find(logdir) / file) for logdir in (ours, theirs))
-        assert found.keys() == expected.keys()
-        for name, tensor in found.items():
-            torch.testing.assert_close(tensor, expected[name], rtol=0, atol=rounding, msg=name)
+    return find
 
 
 @pytest.fixture(scope="module")
@@ -85,49 +71,53 @@ def alone(photos_dir, tmp_path_factory):
     @functools.cache
     def find(case: str) -> Path:
         logdir = tmp_path_factory.mktemp("alone") / "log"
-        _train(CASES[case], logdir, photos_dir)
+        train_to(STEPS, CASES[case], logdir, photos_dir)
         return logdir
 
     return find
 
 
-@pytest.mark.parametrize(("case", "count"), [("colorizer", 2), *((case, 4) for case in CASES)])
-def test_so_many_processes_train_as_one(tmp_path, photos_dir, alone, case, count):
-    _succeed(count, CASES[case], tmp_path / "log", photos_dir)
-    assert len(_losses(tmp_path / "log")) == STEPS
-    _assert_same(tmp_path / "log", alone(case))
+@pytest.mark.parametrize(
+    ("case", "count", "accumulate"),
+    [("color upsampler", 2, 1), ("colorizer", 4, 1), ("every channel", 4, 1), ("colorizer", 2, 2)],
+)
+def test_so_many_processes_train_as_one(tmp_path, ranks, training, alone, case, count, accumulate):
+    """Also in parts of their shares."""
+    expected = alone(case)
+    assert {end.code for end in ranks(count, training(case, accumulate=accumulate))} == {0}
+    assert len(losses_of(tmp_path / "log")) == STEPS
+    assert_same_training(tmp_path / "log", expected, ROUNDING)
 
 
-def test_the_first_process_alone_writes(tmp_path, photos_dir):
-    first, second = _ranks(2, CASES["colorizer"], tmp_path / "two", photos_dir, 2)
-    _train(CASES["colorizer"], tmp_path / "one", photos_dir, 2)
-    two, one = ({path.relative_to(d) for path in d.rglob("*")} for d in (tmp_path / "two", tmp_path / "one"))
+def test_the_first_process_alone_writes(tmp_path, ranks, training):
+    training(steps=2, logdir="one")()
+    first, second = ranks(2, training(steps=2))
+    two, one = ({path.relative_to(d) for path in d.rglob("*")} for d in (tmp_path / "log", tmp_path / "one"))
     assert two == one
-    assert len(_losses(tmp_path / "two")) == 2
+    assert len(losses_of(tmp_path / "log")) == 2
     assert "Finished after step 2" in first.said
     assert second == Ended(0, "")
 
 
-def test_parts_of_shares_are_the_whole_batch(tmp_path, photos_dir, alone):
-    _succeed(2, CASES["colorizer"], tmp_path / "log", photos_dir, accumulate=2)
-    _assert_same(tmp_path / "log", alone("colorizer"))
-
-
-def test_a_training_goes_on_with_another_number_of_processes(tmp_path, photos_dir, alone):
-    for count, steps in ((2, 6), (4, 13)):
-        _succeed(count, CASES["colorizer"], tmp_path / "log", photos_dir, steps)
-    _train(CASES["colorizer"], tmp_path / "log", photos_dir)
-    _assert_same(tmp_path / "log", alone("colorizer"))
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path, ranks, training, alone):
+    expected = alone("colorizer")
+    for count, steps in ((2, 4), (4, 8)):
+        assert {end.code for end in ranks(count, training(steps=steps))} == {0}
+    training()()
+    assert_same_training(tmp_path / "log", expected, ROUNDING)
 
 
 @pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="the processor multiplies no bfloat16")
 @pytest.mark.filterwarnings("ignore:Products in bfloat16")
-def test_two_processes_train_in_bfloat16(tmp_path, photos_dir, alone):
+def test_two_processes_train_in_bfloat16(tmp_path, ranks, training, alone):
     """A rounded product is the same in any batch; the gradients of the weights are float32 sums of such."""
-    _train(CASES["colorizer"], tmp_path / "one", photos_dir, precision="bfloat16")
-    _succeed(2, CASES["colorizer"], tmp_path / "two", photos_dir, precision="bfloat16")
-    assert _losses(tmp_path / "two") != pytest.approx(_losses(alone("colorizer")), abs=ROUNDING)
-    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), abs=2e-3)
+    training(logdir="one", precision="bfloat16")()
+    assert {end.code for end in ranks(2, training(precision="bfloat16"))} == {0}
+    two, one, exact = (
+        np.array(losses_of(logdir)) for logdir in (tmp_path / "log", tmp_path / "one", alone("colorizer"))
+    )
+    assert np.abs(two - exact).max() > ROUNDING
+    np.testing.assert_allclose(two, one, rtol=0, atol=2e-3)
 
 
 def test_the_shares_of_a_batch_are_the_batch(photos_dir):
@@ -140,8 +130,8 @@ def test_the_shares_of_a_batch_are_the_batch(photos_dir):
         assert all(torch.equal(whole[name], torch.cat([share[name] for share in shares])) for name in whole)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, photos_dir):
-    ended = _ranks(2, whole_config(batch_size=3), tmp_path / "log", photos_dir)
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, ranks, photos_dir):
+    ended = ranks(2, lambda: train_to(1, whole_config(batch_size=3), tmp_path / "log", photos_dir))
     assert [end.code for end in ended] == [1, 1]
     assert "config.batch_size must be a multiple of 2" in ended[0].said
     assert not (tmp_path / "log").exists()
@@ -151,7 +141,7 @@ def _gloo_threads() -> int:
     return sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
 
 
-def test_the_threads_of_the_group_end_when_the_processes_part(tmp_path, photos_dir):
+def test_the_threads_of_the_group_end_when_the_processes_part(ranks, training):
     """One that still holds a tensor while Python ends would end the process by SIGABRT."""
 
     def work() -> int:
@@ -163,53 +153,45 @@ def test_the_threads_of_the_group_end_when_the_processes_part(tmp_path, photos_d
             print(before > 0, _gloo_threads())
 
         dist.destroy_process_group = part_between_counts
-        return _train(CASES["colorizer"], tmp_path / "log", photos_dir, 2)
+        return training(steps=2)()
 
-    ended = run_ranks(2, work, tmp_path / "said")
-    assert [end.said.splitlines()[-1] for end in ended] == ["True 0"] * 2
+    assert [end.said.splitlines()[-1] for end in ranks(2, work)] == ["True 0"] * 2
 
 
-def test_log_directories_that_differ_are_refused(tmp_path, photos_dir):
-    _train(CASES["colorizer"], tmp_path / "first", photos_dir, 1)
-
-    def work() -> int:
-        logdir = tmp_path / ("second" if processes.rank() else "first")
-        return _train(CASES["colorizer"], logdir, photos_dir)
-
-    ended = run_ranks(2, work, tmp_path / "said")
+def test_log_directories_that_differ_are_refused(ranks, training):
+    training(steps=1, logdir="0")()
+    ended = ranks(2, lambda: training(logdir=str(processes.rank()))())
     assert [end.code for end in ended] == [1, 1]
     assert "has to be a folder that all processes see" in ended[1].said
 
 
-def _dying(number: int, step: int, *arguments: Any, **options: Any) -> int:
-    """A training in which process 1 sends itself a signal before a step."""
+def _dying(number: int, work: Callable[[], int]) -> int:
+    """A training in which process 1 sends itself a signal before step 7."""
     take_step = program.take_step
 
     def dying_step(training, batch):
-        if training.step == step and processes.rank() == 1:
+        if training.step == 7 and processes.rank() == 1:
             os.kill(os.getpid(), number)
         return take_step(training, batch)
 
     program.take_step = dying_step
-    return _train(*arguments, **options)
+    return work()
 
 
-def test_a_process_that_dies_ends_the_others_with_a_sentence(tmp_path, photos_dir, alone):
-    arguments = (CASES["colorizer"], tmp_path / "log", photos_dir)
-    work = functools.partial(_dying, signal.SIGKILL, 7, *arguments, save_every_steps=5)
-    first, second = run_ranks(2, work, tmp_path / "said")
+def test_a_process_that_dies_ends_the_others_with_a_sentence(tmp_path, ranks, training, alone):
+    expected = alone("colorizer")
+    first, second = ranks(2, lambda: _dying(signal.SIGKILL, training(save_every_steps=5)))
     assert (first.code, second.code) == (1, -signal.SIGKILL)
     assert first.said.splitlines()[-1] == (
         "Process 0 of 2 stops, as another one has ended; the checkpoints before remain."
     )
     assert [path.name for path in checkpoint.numbered(tmp_path / "log")] == ["checkpoint-000005"]
-    _train(*arguments)
-    _assert_same(tmp_path / "log", alone("colorizer"))
+    training()()
+    assert_same_training(tmp_path / "log", expected, ROUNDING)
 
 
-def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path, photos_dir):
-    work = functools.partial(_dying, signal.SIGTERM, 7, CASES["colorizer"], tmp_path / "log", photos_dir)
-    ended = run_ranks(2, work, tmp_path / "said")
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path, ranks, training):
+    ended = ranks(2, lambda: _dying(signal.SIGTERM, training()))
     assert [end.code for end in ended] == [128 + signal.SIGTERM] * 2
     assert checkpoint.find(tmp_path / "log").name == "checkpoint-000008"
 
@@ -244,31 +226,23 @@ def test_torchrun_goes_on_from_the_last_checkpoint_after_a_process_was_killed(tm
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "from the start, 2 processes" in done.stdout
-    assert re.search(f"from {logdir}/checkpoint-0000(04|08|12|16), 2 processes", done.stdout)
-    _assert_same(logdir, alone("color upsampler"))
+    assert re.search(f"from {logdir}/checkpoint-0000(04|08), 2 processes", done.stdout)
+    assert_same_training(logdir, alone("color upsampler"), ROUNDING)
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_the_figures_of_an_evaluation_do_not_depend_on_the_number_of_processes(tmp_path, photos_dir, alone, count):
+def test_the_figures_of_an_evaluation_do_not_depend_on_the_number_of_processes(ranks, photos_dir, alone, count):
     """To the bit. Of three processes the last one has no batch."""
-    options: dict[str, Any] = {"train_dir": photos_dir, "workers": 0}
-    expected = evaluate_checkpoint(alone("colorizer"), photos_dir, **options)
-
-    def work() -> None:
-        print(json.dumps(evaluate_checkpoint(alone("colorizer"), photos_dir, **options)))
-
-    ended = run_ranks(count, work, tmp_path / "said")
-    assert [json.loads(end.said) for end in ended] == [expected] * count
+    measure = functools.partial(evaluate_checkpoint, alone("colorizer"), photos_dir, train_dir=photos_dir, workers=0)
+    expected = measure()
+    assert [json.loads(end.said) for end in ranks(count, lambda: print(json.dumps(measure())))] == [expected] * count
 
 
-def test_photographs_that_none_of_the_processes_can_read_are_an_error(tmp_path, alone):
+def test_photographs_that_none_of_the_processes_can_read_are_an_error(tmp_path, ranks, alone):
     for name in "abcdefg":
         (tmp_path / f"{name}.png").write_bytes(b"no photograph")
-    work = functools.partial(evaluate_checkpoint, alone("colorizer"), tmp_path, workers=0)
-    ended = run_ranks(2, work, tmp_path / "said")
-    assert [(end.code, end.said.splitlines()[-1]) for end in ended] == [
-        (1, "None of the photographs can be read."),
-    ] * 2
+    ended = ranks(2, functools.partial(evaluate_checkpoint, alone("colorizer"), tmp_path, workers=0))
+    assert {(end.code, end.said.splitlines()[-1]) for end in ended} == {(1, "None of the photographs can be read.")}
 
 
 def test_processes_do_not_take_an_earlier_start_for_the_present_one():

@@ -37,7 +37,7 @@ def test_the_weights_are_the_same_to_the_bit_and_less_is_kept():
 
 
 def test_xla_decides_by_itself(monkeypatch):
-    here = step.place(torch.device("cpu"))
-    monkeypatch.setattr(step, "place", lambda *_: here)
+    here = step.train_device(torch.device("cpu"))
+    monkeypatch.setattr(step, "train_device", lambda *_: here)
     with pytest.raises(UserError, match="XLA"):
         start(whole_config(), 0, torch.device("xla"), recompute=True)

@@ -3,47 +3,19 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import Any
+from importlib.util import find_spec
 
 import pytest
 import torch
-from ml_collections import ConfigDict
-from safetensors.torch import load_file
 
-from coltran.train import train
+import coltran.train as program
+from coltran import cli
+from coltran.devices import choose
 from coltran.training.step import start, take_step
-from tests.tiny_training import whole_config, write_photos
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-@pytest.fixture
-def photos_dir(tmp_path: Path) -> Path:
-    return write_photos(tmp_path / "photos")
-
-
-def _train(config: ConfigDict, logdir: Path, photos_dir: Path, steps: int, **options: Any) -> int:
-    config = ConfigDict(config.to_dict() | {"max_train_steps": steps})
-    return train(config, logdir, photos_dir, steps_per_summaries=1, **({"workers": 0} | options))
-
-
-def _losses(logdir: Path) -> list[tuple[int, float, float]]:
-    lines = [json.loads(line) for line in (logdir / "train.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss"], line["total_loss"]) for line in lines]
-
-
-def _assert_same_tensors(a: Path, b: Path, steps: int = 6) -> None:
-    for file in ("model.safetensors", "training.safetensors"):
-        ours, theirs = (load_file(logdir / f"checkpoint-{steps:06d}" / file) for logdir in (a, b))
-        assert ours.keys() == theirs.keys()
-        assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-
+from tests.forked import run_forked
+from tests.tiny_training import assert_same_training, losses_of, train_to, whole_config
 
 CASES = {
     "colorizer": whole_config(),
@@ -57,17 +29,26 @@ CASES = {
     "schedule": whole_config(
         optimizer={"type": "rmsprop", "learning_rate": 1e-2, "schedule": "cosine", "decay_steps": 6, "warmup_steps": 2}
     ),
+    "guide": whole_config(
+        "guide", loss_share=0.25, random_levels=0.5, random_degradation=0.5, source_limits={"p00": 0.2}
+    ),
     "every channel": whole_config("color_upsampler", random_channel=False),
+    "bfloat16": whole_config(),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_three_steps_and_three_more_are_six(tmp_path, photos_dir, case):
-    _train(CASES[case], tmp_path / "whole", photos_dir, 6)
+def test_three_steps_and_three_more_are_six(tmp_path, photos_dir, case, monkeypatch):
+    options = {"precision": "bfloat16"} if case == "bfloat16" else {}
+    if options:  # without units for it torch computes in bfloat16 all the same, only slowly
+        monkeypatch.setattr(choose, "_has_bfloat16", lambda device: True)
+        monkeypatch.setattr(choose, "_product_seconds", lambda device, dtype: 1.0)
+        weights = start(CASES[case], 0, torch.device("cpu"), "bfloat16").network.parameters()
+        assert {weight.dtype for weight in weights} == {torch.float32}
+    train_to(6, CASES[case], tmp_path / "whole", photos_dir, **options)
     for steps in (3, 6):
-        _train(CASES[case], tmp_path / "parts", photos_dir, steps)
-    assert _losses(tmp_path / "parts") == _losses(tmp_path / "whole")
-    _assert_same_tensors(tmp_path / "parts", tmp_path / "whole")
+        train_to(steps, CASES[case], tmp_path / "parts", photos_dir, **options)
+    assert_same_training(tmp_path / "parts", tmp_path / "whole")
 
 
 def test_dropout_differs_from_step_to_step():
@@ -85,75 +66,57 @@ def test_dropout_differs_from_step_to_step():
     assert first == pytest.approx(second, rel=1e-6)
 
 
-def test_dropout_differs_from_no_dropout(tmp_path, photos_dir):
-    """Without this the case with dropout above could pass with dropout that does nothing."""
-    losses = {}
-    for name, dropout in (("with", 0.3), ("without", 0.0)):
-        config = whole_config(dropout=dropout, optimizer={"type": "sgd", "learning_rate": 1e-12}, batch_size=5)
-        _train(config, tmp_path / name, photos_dir, 1)
-        losses[name] = _losses(tmp_path / name)
-    assert losses["with"] != losses["without"]
+@pytest.fixture
+def whole(tmp_path, photos_dir):
+    """The log directory of a training of six steps that never stopped."""
+    train_to(6, whole_config(dropout=0.2), tmp_path / "whole", photos_dir)
+    return tmp_path / "whole"
 
 
-def test_a_crash_between_two_checkpoints_repeats_the_steps_in_between(tmp_path, photos_dir):
-    logdir = tmp_path / "crashed"
-    _train(whole_config(), tmp_path / "whole", photos_dir, 6)
-    _train(whole_config(), logdir, photos_dir, 3)
-    lost = (tmp_path / "whole" / "train.jsonl").read_text().splitlines(keepends=True)[3:5]
-    with open(logdir / "train.jsonl", "a", encoding="utf-8") as file:
+@pytest.fixture
+def go_on(tmp_path, photos_dir):
+    """`go_on(steps, ...)` trains likewise in the folder `log`."""
+    return functools.partial(train_to, config=whole_config(dropout=0.2), logdir=tmp_path / "log", photos_dir=photos_dir)
+
+
+def test_a_crash_between_two_checkpoints_repeats_the_steps_in_between(tmp_path, whole, go_on):
+    go_on(3)
+    lost = (whole / "train.jsonl").read_text().splitlines(keepends=True)[3:5]
+    with open(tmp_path / "log" / "train.jsonl", "a", encoding="utf-8") as file:
         file.write("".join(lost) + '{"step": 6, "lo')
-    _train(whole_config(), logdir, photos_dir, 6)
-    assert _losses(logdir) == _losses(tmp_path / "whole")
+    go_on(6)
+    assert losses_of(tmp_path / "log") == losses_of(whole)
 
 
-def test_the_number_of_workers_does_not_matter(tmp_path, photos_dir):
-    _train(whole_config(), tmp_path / "whole", photos_dir, 6)
-    _train(whole_config(), tmp_path / "parts", photos_dir, 3, workers=2)
-    _train(whole_config(), tmp_path / "parts", photos_dir, 6, workers=1)
-    _assert_same_tensors(tmp_path / "parts", tmp_path / "whole")
+def test_the_number_of_workers_does_not_matter(tmp_path, whole, go_on):
+    go_on(3, workers=2)
+    go_on(6, workers=1)
+    assert_same_training(tmp_path / "log", whole)
 
 
-PROGRAM = """
-import sys
-sys.path.insert(0, {tests!r})
-sys.path.insert(0, {root!r})
-from tests.tiny_training import whole_config
-def get_config():
-    return whole_config(dropout=0.2, max_train_steps={steps})
-"""
-
-
-def _command(tmp_path: Path, photos_dir: Path, steps: int) -> list[str]:
-    config = tmp_path / f"config{steps}.py"
-    config.write_text(PROGRAM.format(tests=str(ROOT / "tests"), root=str(ROOT), steps=steps))
-    flags = [f"--config={config}", f"--logdir={tmp_path / 'log'}", f"--data_dir={photos_dir}"]
-    return [sys.executable, "-m", "coltran.train", *flags, "--steps_per_summaries=1", "--threads=1"]
-
-
+@pytest.mark.skipif(find_spec("torch_xla") is not None, reason="a process that has used XLA cannot be forked to train")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, photos_dir, number, code):
-    summaries = tmp_path / "log" / "train.jsonl"
-    process = subprocess.Popen(
-        _command(tmp_path, photos_dir, 100_000), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 300  # on a busy machine to start takes long
-    while not summaries.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
-    assert process.wait(120) == code
+def test_a_signal_saves_and_the_same_training_goes_on(tmp_path, whole, go_on, number, code):
+    def stopped_step(training, batch):
+        if training.step == 2:
+            signal.raise_signal(number)
+        return take_step(training, batch)
 
-    stopped = _losses(tmp_path / "log")[-1][0]
-    assert (tmp_path / "log" / f"checkpoint-{stopped:06d}").is_dir()
-    subprocess.run(_command(tmp_path, photos_dir, stopped + 2), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    _train(whole_config(dropout=0.2), tmp_path / "whole", photos_dir, stopped + 2)
-    assert _losses(tmp_path / "log") == _losses(tmp_path / "whole")
-    _assert_same_tensors(tmp_path / "log", tmp_path / "whole", stopped + 2)
+    def work() -> None:
+        program.take_step = stopped_step
+        cli.run(lambda: go_on(6, workers=2))
+
+    (ended,) = run_forked([work], tmp_path / "said")
+    assert ended.code == code
+    assert (tmp_path / "log" / "checkpoint-000003").is_dir() and len(losses_of(tmp_path / "log")) == 3
+    go_on(6)
+    assert_same_training(tmp_path / "log", whole)
 
 
-def test_what_a_training_killed_at_its_end_left_is_cleared_by_the_next_start(tmp_path, photos_dir):
-    _train(whole_config(), tmp_path / "log", photos_dir, 6, save_every_steps=1)
+def test_what_a_training_killed_at_its_end_left_is_cleared_by_the_next_start(tmp_path, go_on):
+    go_on(6, save_every_steps=1)
     there = {path.name for path in (tmp_path / "log").iterdir()}
     (tmp_path / "log" / ".writing-checkpoint-000003").mkdir()
     (tmp_path / "log" / "checkpoint-000002").mkdir()
-    _train(whole_config(), tmp_path / "log", photos_dir, 6, save_every_steps=1)
+    go_on(6, save_every_steps=1)
     assert {path.name for path in (tmp_path / "log").iterdir()} == there

@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from coltran import checkpoint, networks
-from coltran import run as program
+from coltran import checkpoint, networks, run
 from coltran.checkpoint import CheckpointError
-from coltran.errors import UsageError
 from coltran.run import evaluate_checkpoints, next_checkpoint
-from tests.ranks import Ended, run_ranks
+from tests.forked import Ended, run_ranks
 from tests.tf_bundle import tensors_of, write_bundle
 from tests.tiny_training import whole_config, write_photos
 
@@ -35,44 +32,41 @@ def save(tmp_path: Path) -> Callable[[int], Path]:
     return write
 
 
-def _evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: dict[str, Callable[[], object]]) -> list[str]:
-    """The names of the checkpoints that are evaluated, when `meanwhile[name]()` happens while `name` is."""
-    evaluated: list[str] = []
-    restore, evaluate = program.restore, program.evaluate
+@pytest.fixture
+def evaluated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """`evaluated({step: work})`: the steps of what is evaluated, in order; meanwhile `work` happens."""
+    steps: list[int] = []
+    restore, evaluate = run.restore, run.evaluate
 
     def noting(config, path, device):
         restored = restore(config, path, device)
-        evaluated.append(path.name)
+        steps.append(int(path.name.removeprefix("checkpoint-")))
         return restored
 
-    def measured(*arguments):
-        meanwhile.get(evaluated[-1], lambda: None)()
-        return evaluate(*arguments)
+    def find(meanwhile: dict[int, Callable[[], object]]) -> list[int]:
+        monkeypatch.setattr(run, "POLL", 0.01)
+        monkeypatch.setattr(run, "restore", noting)
+        monkeypatch.setattr(run, "evaluate", lambda *given: (meanwhile.get(steps[-1], int)(), evaluate(*given))[1])
+        photos = sorted(write_photos(tmp_path / "photos", 1).iterdir())
+        config = whole_config(dataset="custom", eval_checkpoint_wait_secs=1)
+        count = evaluate_checkpoints(config, tmp_path / "log", photos, "test", tensorboard=False, workers=0)
+        assert count == len(steps)
+        return steps
 
-    monkeypatch.setattr(program, "POLL", 0.01)
-    monkeypatch.setattr(program, "restore", noting)
-    monkeypatch.setattr(program, "evaluate", measured)
-    photos = sorted(write_photos(tmp_path / "photos", 1).iterdir())
-    config = whole_config(dataset="custom", eval_checkpoint_wait_secs=1)
-    count = evaluate_checkpoints(config, tmp_path / "log", photos, "test", tensorboard=False, workers=0)
-    assert count == len(evaluated)
-    return evaluated
-
-
-def test_an_evaluation_refuses_what_is_of_a_training_alone(tmp_path, monkeypatch):
-    folders = [f"--logdir={tmp_path}", f"--data_dir={write_photos(tmp_path / 'photos', 1)}", "--dataset=custom"]
-    argv = ["run", "--config=coltran/test_configs/colorizer.py", "--mode=eval_valid", *folders]
-    monkeypatch.setattr(sys, "argv", [*argv, "--compile", "--precision=float32"])
-    with pytest.raises(UsageError, match="--compile and --precision would have no effect"):
-        program.main()
+    return find
 
 
-def test_the_newest_comes_first_and_then_each_later_one(tmp_path, monkeypatch, save):
+def test_an_evaluation_refuses_what_is_of_a_training_alone(tmp_path, photos_dir, program, capsys):
+    folders = [f"--logdir={tmp_path}", f"--data_dir={photos_dir}", "--dataset=custom"]
+    argv = ["--config=coltran/test_configs/colorizer.py", "--mode=eval_valid", *folders]
+    assert program(run.main, *argv, "--compile", "--precision=float32") == 2
+    assert "--compile and --precision would have no effect" in capsys.readouterr().err
+
+
+def test_the_newest_comes_first_and_then_each_later_one(evaluated, save):
     for step in (1, 2):
         save(step)
-    while_2 = {"checkpoint-000002": lambda: [save(step) for step in (10, 4, 3)]}
-    expected = [f"checkpoint-{step:06d}" for step in (2, 3, 4, 10)]
-    assert _evaluate(tmp_path, monkeypatch, while_2) == expected
+    assert evaluated({2: lambda: [save(step) for step in (10, 4, 3)]}) == [2, 3, 4, 10]
 
 
 def test_several_processes_measure_what_one_does(tmp_path, save):
@@ -98,13 +92,12 @@ def _scalars(file: Path) -> dict[str, float]:
     return {name: found.Scalars(name)[0].value for name in found.Tags()["scalars"]}
 
 
-def test_those_that_were_deleted_meanwhile_are_left_out(tmp_path, monkeypatch, save):
+def test_those_that_were_deleted_meanwhile_are_left_out(tmp_path, evaluated, save):
     save(1)
-    while_1 = {"checkpoint-000001": lambda: [save(2), save(3), checkpoint.prune(tmp_path / "log", 1)]}
-    assert _evaluate(tmp_path, monkeypatch, while_1) == ["checkpoint-000001", "checkpoint-000003"]
+    assert evaluated({1: lambda: [save(2), save(3), checkpoint.prune(tmp_path / "log", 1)]}) == [1, 3]
 
 
-def test_one_that_vanishes_while_it_is_read_is_left_out(tmp_path, monkeypatch, save):
+def test_one_that_vanishes_while_it_is_read_is_left_out(monkeypatch, evaluated, save):
     save(1)
     second = save(2)
     load = checkpoint.load
@@ -115,13 +108,13 @@ def test_one_that_vanishes_while_it_is_read_is_left_out(tmp_path, monkeypatch, s
         return load(path)
 
     monkeypatch.setattr(checkpoint, "load", vanishing)
-    assert _evaluate(tmp_path, monkeypatch, {}) == ["checkpoint-000001"]
+    assert evaluated({}) == [1]
 
 
-def test_a_damaged_one_ends_the_evaluation(tmp_path, monkeypatch, save):
+def test_a_damaged_one_ends_the_evaluation(evaluated, save):
     (save(1) / "model.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
-        _evaluate(tmp_path, monkeypatch, {})
+        evaluated({})
 
 
 def test_a_millionth_step_comes_after_those_before(tmp_path, save):

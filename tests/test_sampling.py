@@ -10,8 +10,9 @@ import torch
 from coltran.image import colors_to_labels
 from coltran.networks.upsamplers import ColorUpsampler
 from coltran.sampling import named_seed, sample, uniforms, upsample_color
-from coltran_kernels.cpu import native
-from coltran_kernels.cpu.linear import why_not
+from coltran_kernels import native
+from coltran_kernels.linear.cpu import unsupported_bfloat16
+from tests.operations import TRITON, device_of
 from tests.tiny import OPTIONS, random_colorizer, upsampler_config
 
 
@@ -20,11 +21,15 @@ def _gray(batch=2):
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_exact_sampling_is_teacher_forcing(options):
-    network, gray = random_colorizer(**options), _gray()
-    drawn = sample(network, gray, seed=0, return_probabilities=True)
-    with torch.no_grad():
-        forced = network.decode(drawn.labels, network.encode(gray)).softmax(-1)
+@pytest.mark.parametrize("implementation", ["reference", "cpu", TRITON])
+@torch.no_grad()
+def test_exact_sampling_is_teacher_forcing(options, implementation):
+    size = {"height": 2, "width": 3} if implementation == "triton" else {}  # interpreted, it is slow
+    network = random_colorizer(**size, **options)
+    gray = torch.randint(256, (2, *network.outer_decoder.position.size), dtype=torch.uint8)
+    here = device_of(implementation)
+    drawn = sample(network.to(here), gray.to(here), seed=0, return_probabilities=True, implementation=implementation)
+    forced = network.decode(drawn.labels, network.encode(gray.to(here), implementation="reference")).softmax(-1)
     torch.testing.assert_close(drawn.probabilities, forced, rtol=0, atol=1e-5)
 
 
@@ -37,31 +42,20 @@ def test_rowcontext_sampling_is_another_distribution():
     assert (exact.log() - row.log()).abs().max() > 0.01  # rounding is below 1e-4
 
 
-def test_log_prob_is_that_of_the_drawn_labels_whatever_the_temperature():
+def test_what_is_told_of_a_sample_is_of_its_labels_whatever_the_temperature():
     drawn = sample(random_colorizer(), _gray(), seed=1, temperature=0.5, top_p=0.9, return_probabilities=True)
     expected = drawn.probabilities.gather(-1, drawn.labels[..., None])[..., 0].log()
     torch.testing.assert_close(drawn.log_prob, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_rgb_is_the_color_of_the_labels():
-    drawn = sample(random_colorizer(), _gray(), seed=1)
     assert torch.equal(colors_to_labels(drawn.rgb // 32), drawn.labels)
+    best = sample(random_colorizer(), _gray(), mode="argmax", return_probabilities=True)
+    assert torch.equal(best.labels, best.probabilities.argmax(-1))
 
 
-def test_argmax_takes_the_most_probable_label():
-    drawn = sample(random_colorizer(), _gray(), mode="argmax", return_probabilities=True)
-    assert torch.equal(drawn.labels, drawn.probabilities.argmax(-1))
-
-
-def test_a_seed_repeats_and_another_differs():
+def test_a_seed_repeats_another_differs_and_none_draws_afresh():
     network, gray = random_colorizer(), _gray()
     first, again, other = (sample(network, gray, seed=seed).labels for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-
-
-def test_no_seed_draws_afresh():
-    network, gray = random_colorizer(), _gray()
     assert not torch.equal(sample(network, gray).labels, sample(network, gray).labels)
 
 
@@ -72,17 +66,13 @@ def test_a_sample_does_not_depend_on_its_batch():
     assert torch.equal(together, alone)
 
 
-def test_sampling_leaves_torchs_generator_and_the_mode_alone():
+def test_sampling_leaves_torchs_generator_and_the_mode_alone_and_applies_no_dropout():
     network, gray = random_colorizer(dropout=0.5).train(), _gray()
     state = torch.get_rng_state()
-    sample(network, gray, seed=0)
+    drawn = sample(network, gray, seed=0).labels
     assert torch.equal(torch.get_rng_state(), state)
     assert network.training
-
-
-def test_dropout_is_not_applied():
-    network, gray = random_colorizer(dropout=0.5).train(), _gray()
-    assert torch.equal(sample(network, gray, seed=0).labels, sample(network.eval(), gray, seed=0).labels)
+    assert torch.equal(drawn, sample(network.eval(), gray, seed=0).labels)
 
 
 def test_given_pixels_are_kept_and_the_rest_is_drawn_after_them():
@@ -99,17 +89,23 @@ def test_given_pixels_are_kept_and_the_rest_is_drawn_after_them():
     torch.testing.assert_close(drawn.log_prob, expected, rtol=0, atol=1e-4)
 
 
-def test_progress_is_told_every_row():
-    seen = []
-    sample(random_colorizer(), _gray(), seed=0, progress=lambda done, rows: seen.append((done, rows)))
-    assert seen == [(row, 6) for row in range(1, 7)]
+def test_an_image_is_drawn_row_by_row_with_its_guidance():
+    network, gray, guidance = random_colorizer(), _gray(), 2 * torch.randn(2, 6, 8, 512)
+    plain = sample(network, gray, seed=3)
+    found = sample(network, gray, seed=3, guidance=guidance, return_probabilities=True)
+    assert not torch.equal(found.labels, plain.labels)
+    again = sample(network, gray, seed=9, given=found.labels, return_probabilities=True)
+    torch.testing.assert_close(found.log_prob, again.log_prob)  # of the plain model
+    guided = (again.probabilities.log() + guidance).log_softmax(-1).gather(-1, found.labels[..., None])[..., 0]
+    torch.testing.assert_close(found.guided_log_prob, guided)
 
 
-def test_the_stages_are_reported_as_they_finish():
-    seen = []
-    sample(random_colorizer(), _gray(), seed=0, finished=seen.append)
-    row = ["conditioning", "row decoding", "outer decoder"]
-    assert seen == ["encoder", *(6 * row)[:-1]]
+def test_rows_and_stages_are_told_as_they_finish():
+    rows, stages = [], []
+    told = {"progress": lambda done, of: rows.append((done, of)), "finished": stages.append}
+    sample(random_colorizer(), _gray(), seed=0, **told)
+    assert rows == [(row, 6) for row in range(1, 7)]
+    assert stages == ["encoder", *(6 * ["conditioning", "row decoding", "outer decoder"])[:-1]]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +118,8 @@ def test_the_stages_are_reported_as_they_finish():
         ({"top_p": 1.5}, "top_p"),
         ({"seed": -1}, "seed"),
         ({"image_index": [0]}, "1 image indices for 2 images"),
+        ({"guidance": torch.zeros(2, 6, 8, 2)}, r"guidance is \[2, 6, 8, 2\], expected \[2, 6, 8, 512\]"),
+        ({"precision": "float16"}, "precision must be one of"),
     ],
 )
 def test_an_argument_out_of_range_is_named(options, sentence):
@@ -176,7 +174,7 @@ def test_a_named_seed_comes_of_seed_and_file_name_alone():
 
 # In bfloat16.
 
-_reason = why_not("bfloat16") or native.why_not()
+_reason = unsupported_bfloat16() or native.unavailable()
 in_bfloat16 = pytest.mark.skipif(_reason is not None, reason=str(_reason))
 
 
@@ -202,11 +200,6 @@ def test_a_sample_in_bfloat16_does_not_depend_on_its_batch():
 @in_bfloat16
 @pytest.mark.parametrize("implementation", ["reference", "triton"])
 def test_bfloat16_is_refused_where_it_cannot_be_had(implementation):
-    refused = "bfloat16 is served on the CPU|cannot serve a tensor on cpu"  # the second by Triton on a GPU
+    refused = "bfloat16 is served on the CPU|does not take a tensor on cpu"  # the second by Triton on a GPU
     with pytest.raises(NotImplementedError, match=refused):
         sample(random_colorizer(), _gray(), precision="bfloat16", implementation=implementation)
-
-
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="precision must be one of"):
-        sample(random_colorizer(), _gray(), precision="float16")

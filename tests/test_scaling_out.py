@@ -32,13 +32,13 @@ def test_a_command_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) 
     else:
         module, arguments = arguments[1], arguments[2:]
     if module == "coltran.train":
-        assert cli.parse_flags(arguments, "", train.define_flags).data_dir.endswith("photos")
+        assert cli.parse_flags(arguments, "", train.define_flags).data_dir[0].endswith("photos")
     elif module == "coltran.colorize":
         assert colorize.parse_arguments(arguments).ray in ("local", "auto")
     else:
         given: dict[str, object] = {}
         monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, **options: given.update(options) or {})
-        monkeypatch.setattr(evaluate, "_measure_colourings", lambda options: given.update(vars(options)))
+        monkeypatch.setattr(evaluate, "_measure_colorings", lambda options: given.update(vars(options)))
         monkeypatch.setattr(evaluate, "show", lambda *_: None)
         monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
         evaluate.main()

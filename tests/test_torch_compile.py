@@ -92,7 +92,7 @@ def test_without_a_compiler_a_training_on_a_cpu_is_refused(monkeypatch):
 
 
 def test_xla_compiles_by_itself(monkeypatch):
-    here = step.place(torch.device("cpu"))
-    monkeypatch.setattr(step, "place", lambda *_: here)
+    here = step.train_device(torch.device("cpu"))
+    monkeypatch.setattr(step, "train_device", lambda *_: here)
     with pytest.raises(UserError, match="--compile is not offered on XLA"):
         start(whole_config(), 0, torch.device("xla"), compiled=True)

@@ -18,7 +18,7 @@ def test_the_notebook_runs(tmp_path):
     """As one script: what Jupyter shows of a cell is its last value, which a script drops."""
     script = tmp_path / "tour.py"
     script.write_text("\n".join("".join(cell["source"]) for cell in CODE), encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("bits a pixel") == 4  # of three samples and of the truth

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench.ahead import TARGETS, compile_ahead
-from bench.gpu import PAPER, SMALL, Shape, of_attention, of_cached_attention, of_layer_norm
+from bench.gpu_work import PAPER, SMALL, Shape, of_append_attention, of_attention, of_layer_norm, of_rows
 
 # To global memory: the order of such sums would vary. ATOMS, to shared memory, is how sm_100 allots tensor memory.
 ATOMIC = {"ATOM", "ATOMG", "RED", "REDG"}
@@ -38,8 +38,16 @@ def test_layer_norm_fits(target):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("target", TARGETS)
 def test_attention_over_kept_rows_fits(target, dtype):
-    for launch in of_cached_attention(20, 64, dtype):
+    for launch in of_append_attention(20, dtype):
         _assert_fits(launch, target)
+
+
+def test_a_pass_over_a_row_fits_and_its_products_use_the_matrix_units():
+    launches = of_rows(1)["pass, batch 1, bfloat16"]
+    assert len(launches) == 12
+    for launch in (launches[0], launches[2], *launches[-2:]):
+        compiled = compile_ahead(launch.kernel, launch.arguments, target="sm_90", **launch.options)
+        assert compiled.fits and (compiled.matrix_instructions > 0) == (launch.name == "linear")
 
 
 def test_work_is_counted_by_hand():

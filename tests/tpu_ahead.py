@@ -6,7 +6,7 @@
                                     many cycles it counts for one turn of the graph's loop
 
 Two halves in one file: the libraries want environments of their own. The graphs are those that
-`coltran.sampling.sample` runs for every row: the row decoder, by a scan of its pixels or by fixed point, and the outer
+`coltran.sampling.sample` runs for every row: the row decoder and the outer
 decoder's new row with the conditioning.
 """
 
@@ -35,9 +35,9 @@ def export(folder: Path) -> None:
 
     from coltran import networks
     from coltran.configs import colorizer
-    from coltran.sampling import decoding_graphs
+    from coltran.sampling import decoding_graphs, xla_rows
     from coltran.sampling.decoding import decoder_weights
-    from coltran_kernels import decode_row, settle_row
+    from coltran_kernels import decode_row
 
     def placeholder(value: Any) -> Any:
         return xla_builder.create_placeholder_tensor(value.shape, value.dtype) if torch.is_tensor(value) else value
@@ -60,17 +60,16 @@ def export(folder: Path) -> None:
     for batch in BATCHES:
         with torch.no_grad():
             z = empty(batch, height, width, config["hidden_size"])
-            image, rows, terms = decoding_graphs.begin(network, z, norm="exact", implementation=None)
-            image, rows, terms = tree_map(placeholder, (image, rows, terms))
-            uniforms = empty(batch, height, width).index_select(1, rows.row)[:, 0]
+            decoders, image, rows = xla_rows.start(network, z, norm="exact", implementation=None)
+            decoders, image, rows = tree_map(placeholder, (decoders, image, rows))
+            terms = decoding_graphs.conditioning(decoders, image, rows)
+            uniforms = empty(batch, height, width).index_select(1, rows.state.rows[1:])[:, 0]
             found = decode_row(decoder_weights(network), terms, uniforms)
             write("row decoding", batch, [tensor for tensor in found if tensor is not None])
             labels = empty(batch, width, dtype=torch.int64)
-            found = settle_row(decoder_weights(network), terms, uniforms, labels)
-            write("row by fixed point", batch, [tensor for tensor in found if tensor is not None])
-            terms = decoding_graphs.advance(network, image, rows, labels, implementation=None)
-            made = [tensor for layer in terms.layers for tensor in layer if tensor is not None]
-            write("outer decoder", batch, [terms.inputs, *made, *rows.caches, rows.row])
+            xla_rows.go_on(network, decoders, image, rows, labels, implementation=None)
+            made = [rows.inputs, rows.terms, *rows.caches, rows.state.rows, rows.state.labels, rows.state.previous]
+            write("outer decoder", batch, made)
 
 
 def cycles_of_turn(program: str) -> str:

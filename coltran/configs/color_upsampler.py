@@ -8,51 +8,27 @@ the images of one process. Weights, gradients, the optimizer's slot and the movi
 float32, activations not counted.
 """
 
-from __future__ import annotations
-
 from ml_collections import ConfigDict
+
+from coltran.configs import colorizer
 
 
 def get_config() -> ConfigDict:
-    """Returns a fresh, mutable configuration of the colour upsampler (paper section 4, original values)."""
-    return ConfigDict(
+    """The original values (paper section 4): the colorizer's but for these."""
+    config = colorizer.get_config()
+    del config.loss_factor, config.encoder_loss_factor
+    config.random_channel = True
+    config.batch_size = 24
+    config.max_train_steps = 300_000
+    config.model = ConfigDict(
         {
-            # Data.
-            "dataset": "imagenet",
-            "downsample": True,
-            "downsample_res": 64,
-            "resolution": [256, 256],
-            "random_channel": True,
-            # Training.
-            "batch_size": 24,
-            "max_train_steps": 300_000,
-            "save_checkpoint_secs": 900,
-            "num_epochs": -1,
-            "polyak_decay": 0.999,
-            "optimizer": {"type": "rmsprop", "learning_rate": 3e-4},
-            # Evaluation.
-            "eval_num_examples": 20_000,
-            "eval_batch_size": 16,
-            "eval_checkpoint_wait_secs": -1,
-            # The network.
-            "model": {
-                "name": "color_upsampler",
-                "hidden_size": 512,
-                "ff_size": 512,
-                "num_heads": 4,
-                "num_encoder_layers": 4,
-                "resolution": [64, 64],
-            },
-            # Sampling.
-            "sample": {
-                "gen_data_dir": "",
-                "log_dir": "samples_sweep",
-                "batch_size": 1,
-                "mode": "argmax",
-                "num_samples": 1,
-                "num_outputs": 1,
-                "skip_batches": 0,
-                "gen_file": "gen0",
-            },
+            "name": "color_upsampler",
+            "hidden_size": 512,
+            "ff_size": 512,
+            "num_heads": 4,
+            "num_encoder_layers": 4,
+            "resolution": [64, 64],
         }
     )
+    config.sample.update(gen_data_dir="", log_dir="samples_sweep", mode="argmax")
+    return config

@@ -9,8 +9,6 @@ optimizer's slot and the moving average take 0.74 GB in float32, activations not
 together reach an FID of 19.37 on ImageNet in the paper.
 """
 
-from __future__ import annotations
-
 from ml_collections import ConfigDict
 
 

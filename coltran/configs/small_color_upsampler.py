@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             "num_epochs": -1,
             "random_flip": True,
             "random_resized_crop": 0.6,  # the least share of a photograph's square that is kept
-            "prepare_photographs": 256,  # coltran.training.first_weights: what the first frequencies are counted on
+            "prepare_photographs": 256,  # coltran.training.initialization: what the initial frequencies are counted on
             "polyak_decay": 0.99,
             "eval_batch_size": 16,
             "optimizer": {"type": "rmsprop", "learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 50},

@@ -8,9 +8,15 @@ python -m coltran.train --config=coltran/configs/small_colorizer.py --logdir=DIR
 
 from ml_collections import ConfigDict
 
+from coltran.configs import colorizer
+
 
 def get_config() -> ConfigDict:
     """1.95 M parameters; the options of the paper's colorizer."""
+    model = colorizer.get_config().model
+    model.hidden_size = 128
+    model.encoder.update(hidden_size=128, ff_size=256, num_encoder_layers=2)
+    model.decoder.update(hidden_size=128, ff_size=256, num_inner_layers=1, num_outer_layers=1)
     return ConfigDict(
         {
             "dataset": "custom",
@@ -23,47 +29,12 @@ def get_config() -> ConfigDict:
             "num_epochs": -1,
             "random_flip": True,
             "random_resized_crop": 0.5,  # the least share of a photograph's square that is kept
-            "prepare_photographs": 512,  # coltran.training.first_weights: what the first frequencies are counted on
+            "prepare_photographs": 512,  # coltran.training.initialization: what the initial frequencies are counted on
             "polyak_decay": 0.995,
             "eval_batch_size": 16,
             "loss_factor": 0.99,
             "encoder_loss_factor": 0.01,
             "optimizer": {"type": "rmsprop", "learning_rate": 8e-4, "schedule": "linear", "warmup_steps": 50},
-            "model": {
-                "name": "coltran_core",
-                "hidden_size": 128,
-                "stage": "encoder_decoder",
-                "resolution": [64, 64],
-                "encoder": {
-                    "ff_size": 256,
-                    "hidden_size": 128,
-                    "num_heads": 4,
-                    "num_encoder_layers": 2,
-                    "dropout": 0.0,
-                },
-                "decoder": {
-                    "ff_size": 256,
-                    "hidden_size": 128,
-                    "resolution": [64, 64],
-                    "num_heads": 4,
-                    "num_inner_layers": 1,
-                    "num_outer_layers": 1,
-                    "dropout": 0.0,
-                    "skip": True,
-                    "cond_mlp": "affine",
-                    "cond_mlp_act": "identity",
-                    "cond_ln_act": "identity",
-                    "cond_ln": True,
-                    "cond_ln_seq": "sc",
-                    "cond_ln_sp_ave": "learnable",
-                    "cond_ln_init": "glorot_uniform",
-                    "cond_att_init": "glorot_uniform",
-                    "cond_att_v": True,
-                    "cond_att_q": True,
-                    "cond_att_k": True,
-                    "cond_att_scale": True,
-                    "cond_att_act": "identity",
-                },
-            },
+            "model": model,
         }
     )

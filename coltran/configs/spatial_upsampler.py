@@ -8,52 +8,15 @@ process. Training takes one random channel of each image (`random_channel`), inf
 gradients, the optimizer's slot and the moving average take 0.17 GB in float32, activations not counted.
 """
 
-from __future__ import annotations
-
 from ml_collections import ConfigDict
+
+from coltran.configs import color_upsampler
 
 
 def get_config() -> ConfigDict:
-    """Returns a fresh, mutable configuration of the spatial upsampler (paper section 4, original values)."""
-    return ConfigDict(
-        {
-            # Data.
-            "dataset": "imagenet",
-            "downsample": True,
-            "downsample_res": 64,
-            "resolution": [256, 256],
-            "random_channel": True,
-            # Training.
-            "batch_size": 1,
-            "max_train_steps": 300_000,
-            "save_checkpoint_secs": 900,
-            "num_epochs": -1,
-            "polyak_decay": 0.999,
-            "optimizer": {"type": "rmsprop", "learning_rate": 3e-4},
-            # Evaluation.
-            "eval_num_examples": 20_000,
-            "eval_batch_size": 16,
-            "eval_checkpoint_wait_secs": -1,
-            # The network.
-            "model": {
-                "name": "spatial_upsampler",
-                "hidden_size": 512,
-                "ff_size": 512,
-                "num_heads": 4,
-                "num_encoder_layers": 3,
-                # Kept as published, and without effect: the network takes its size from its 256 x 256 input.
-                "resolution": [64, 64],
-            },
-            # Sampling.
-            "sample": {
-                "gen_data_dir": "",
-                "log_dir": "samples_sweep",
-                "batch_size": 1,
-                "mode": "argmax",
-                "num_samples": 1,
-                "num_outputs": 1,
-                "skip_batches": 0,
-                "gen_file": "gen0",
-            },
-        }
-    )
+    """The original values (paper section 4): the colour upsampler's but for these."""
+    config = color_upsampler.get_config()
+    config.batch_size = 1
+    # `model.resolution` is kept as published, and has no effect: the network takes its size from its 256 x 256 input.
+    config.model.update(name="spatial_upsampler", num_encoder_layers=3)
+    return config

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where to compute: the device of a name, and what a training does on it."""
+"""Devices: choosing one by name, and what a training does differently on a CPU, a GPU or XLA."""

@@ -5,33 +5,37 @@ from __future__ import annotations
 
 import time
 import warnings
+from importlib.util import find_spec
 from types import ModuleType
 
 import torch
 
 from coltran.devices import processes
-from coltran.devices.place import Place, on_torch
+from coltran.devices.train_device import TrainDevice, on_torch
 from coltran.errors import UserError
 
 PRECISIONS = ("float32", "bfloat16")
 
 
 def device(name: str) -> torch.device:
-    """The torch device of that name; of several processes on a host each gets a GPU of its own for "cuda".
+    """The torch device of that name; under torchrun "cuda" is the GPU of this rank.
 
     Raises:
         UserError: there is no such device here.
     """
     if name.split(":")[0] == "xla":
-        if processes.count() > 1:
+        if processes.world_size() > 1:
             raise UserError("One process takes all XLA devices of a host: start it without torchrun.")
         return import_xla().device(name)
     if name == "cuda":
-        name = f"cuda:{processes.gpu()}"
+        name = f"cuda:{processes.local_gpu()}"
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"The device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+        there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        there += ["mps"] if torch.backends.mps.is_available() else []
+        there += ["xla"] if find_spec("torch_xla") else []
+        raise UserError(f"There is no device {name!r} here; there is {', '.join(there)}.") from error
     return torch.device(name)
 
 
@@ -53,7 +57,7 @@ def import_xla() -> ModuleType:
     return xla
 
 
-def place(device: torch.device, precision: str | None = None) -> Place:
+def train_device(device: torch.device, precision: str | None = None) -> TrainDevice:
     """How to train on a device.
 
     Args:
@@ -65,7 +69,7 @@ def place(device: torch.device, precision: str | None = None) -> Place:
         UserError: a precision that the device is not served with.
     """
     if device.type == "xla":
-        return import_xla().place(precision)
+        return import_xla().train_device(precision)
     if precision == "bfloat16":
         require_bfloat16(device)
     return on_torch(device, bfloat16=precision == "bfloat16")

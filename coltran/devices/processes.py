@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes that work as one, as torchrun starts them; a process that is alone asks the same questions.
+"""Thin wrappers of torch.distributed for the processes that torchrun starts; without it they do nothing.
 
 Process r of n has a share of every batch. Sums over all go through NCCL between GPUs and through gloo between CPUs;
 what the processes tell each other besides is on the CPU, so that nobody waits for a GPU.
@@ -23,24 +23,24 @@ from torch.nn.parallel import DistributedDataParallel
 from coltran.errors import UserError
 
 
-def count() -> int:
-    """How many processes work together."""
+def world_size() -> int:
+    """The number of processes, 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0; the first one is the one that writes."""
+    """The rank of this process; rank 0 is the one that writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def gpu() -> int:
-    """The GPU of this process: the processes of a host take one each."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if count() > 1 else 0
+def local_gpu() -> int:
+    """The index of this process's GPU on its host, LOCAL_RANK."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if world_size() > 1 else 0
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
-    """Meets the other processes that torchrun has started, where it has, and parts from them at the end.
+def init_distributed() -> Iterator[None]:
+    """Initializes torch.distributed where torchrun started this process, and destroys the process group at the end.
 
     Raises:
         UserError: they could not meet, or one of them has ended before its time.
@@ -59,17 +59,16 @@ def joined() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             raise UserError(
-                f"Process {rank()} of {count()} stops, as another one has ended; the checkpoints before remain."
+                f"Process {rank()} of {world_size()} stops, as another one has ended; the checkpoints before remain."
             ) from error
         raise
     dist.destroy_process_group()
 
 
 def _unused(store: dist.Store, number: int, size: int) -> dist.Store:
-    """A part of a store that no earlier start of the processes has written to: torchrun keeps one store for all starts.
+    """A namespace of the store that no earlier start has used: torchrun keeps one store over all its restarts.
 
-    The first process calls under a name of its own; the others answer with theirs, until they find themselves in the
-    list of those whom the first has heard.
+    Rank 0 publishes a random namespace; the others register in it, until rank 0 lists them there.
     """
     own = uuid.uuid4().hex
     if number == 0:
@@ -84,72 +83,72 @@ def _unused(store: dist.Store, number: int, size: int) -> dist.Store:
         time.sleep(0.02)
 
 
-def largest(numbers: list[int]) -> list[int]:
-    """Of each of the numbers the largest that any process has."""
-    if count() == 1:
+def all_reduce_max(numbers: list[int]) -> list[int]:
+    """The elementwise maximum over all processes."""
+    if world_size() == 1:
         return numbers
     tensor = torch.tensor(numbers)
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return tensor.tolist()
 
 
-def wait() -> None:
-    """Waits until all processes are here."""
-    largest([0])
+def barrier() -> None:
+    """Blocks until every process has called it."""
+    all_reduce_max([0])
 
 
-def first_alone(work: Callable[[], object]) -> None:
-    """Work of the first process that leaves something for the others: they wait for it."""
-    if count() > 1:
+def rank0_first(work: Callable[[], object]) -> None:
+    """Runs `work` in rank 0, to leave a file for instance, while the others wait; without torchrun it does nothing."""
+    if world_size() > 1:
         if rank() == 0:
             work()
-        wait()
+        barrier()
 
 
-def of_first(text: str) -> str:
-    """What the first process says, for all."""
-    if count() == 1:
+def broadcast_from_rank0(text: str) -> str:
+    """The text of rank 0, in every process."""
+    if world_size() == 1:
         return text
     said = text.encode() if rank() == 0 else b""
-    heard = torch.zeros(*largest([len(said)]), dtype=torch.uint8)
+    heard = torch.zeros(*all_reduce_max([len(said)]), dtype=torch.uint8)
     heard[: len(said)] = torch.tensor(list(said))
-    return bytes(total(heard).tolist()).decode()
+    return bytes(all_reduce_sum(heard).tolist()).decode()
 
 
-def mean(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The means over all processes of scalars that each has under the same names."""
-    if count() == 1:
+def all_reduce_mean(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The mean over all processes of each named scalar."""
+    if world_size() == 1:
         return numbers
-    return dict(zip(numbers, total(torch.stack(list(numbers.values()))) / count(), strict=True))
+    return dict(zip(numbers, all_reduce_sum(torch.stack(list(numbers.values()))) / world_size(), strict=True))
 
 
-def total(tensor: Tensor) -> Tensor:
-    """The sum of the tensors of all processes; it takes the place of this one's."""
-    if count() > 1:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def in_turn(rows: Tensor) -> Tensor:
-    """Rows [N, k] on the CPU of all processes: the first of each, then the second of each that has one, and so on.
+def gather_interleaved(rows: Tensor) -> Tensor:
+    """The rows [N, k] of all processes, on the CPU: the first of each rank, then the second of each, and so on.
 
     A process without rows need not know k.
     """
-    if count() == 1:
+    if world_size() == 1:
         return rows
-    most, width = largest(list(rows.shape))
-    table = torch.zeros(most, count(), 1 + width, dtype=rows.dtype)
+    most, width = all_reduce_max(list(rows.shape))
+    table = torch.zeros(most, world_size(), 1 + width, dtype=rows.dtype)
     if len(rows):
         table[: len(rows), rank()] = nn.functional.pad(rows, (1, 0), value=1)  # marks a row that there is
-    table = total(table).flatten(0, 1)
+    table = all_reduce_sum(table).flatten(0, 1)
     return table[table[:, 0] == 1, 1:]
 
 
-def shared(module: nn.Module) -> nn.Module:
-    """A module whose gradients will be the means of those of all processes, with the first one's weights."""
-    return module if count() == 1 else DistributedDataParallel(module, gradient_as_bucket_view=True)
+def data_parallel(module: nn.Module) -> nn.Module:
+    """The module in DistributedDataParallel, where there are several processes."""
+    return module if world_size() == 1 else DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
-def unshared(module: nn.Module) -> AbstractContextManager[object]:
-    """Within it a `shared` module keeps its gradients to itself, until the next one outside of it."""
+def no_sync(module: nn.Module) -> AbstractContextManager[object]:
+    """Inside, a `data_parallel` module accumulates gradients without the all-reduce."""
     return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training through torch-xla: one process, all its devices, each with a share of every batch.
+"""Training through torch-xla: one process, all its devices, SPMD over the batch.
 
 This is the one module of the package that imports torch_xla; it is imported where a device of XLA is asked for.
 Operations are recorded while Python runs, and a step is compiled when it is seen for the first time. Of several devices
@@ -19,7 +19,7 @@ from torch_xla import backends, runtime
 from torch_xla.core import xla_model
 from torch_xla.distributed import spmd
 
-from coltran.devices.place import Place
+from coltran.devices.train_device import TrainDevice
 from coltran.errors import UserError
 
 
@@ -48,11 +48,11 @@ def device(name: str, kind: str | None = None) -> torch.device:
     return torch.device("xla:0")
 
 
-def place(precision: str | None) -> Place:
+def train_device(precision: str | None) -> TrainDevice:
     """How to train on all devices of this process; to be called before there is any tensor on them.
 
     Args:
-        precision: see `coltran.devices.choose.place`.
+        precision: see `coltran.devices.choose.train_device`.
 
     Raises:
         UserError: the devices belong to several processes.
@@ -76,7 +76,7 @@ def place(precision: str | None) -> Place:
     def forward() -> contextlib.AbstractContextManager[object]:
         return torch.autocast("xla", dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
-    return Place(
+    return TrainDevice(
         device=torch.device("xla:0"),
         count=count,
         put=put,

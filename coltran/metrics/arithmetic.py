@@ -40,7 +40,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(max(0.0, difference @ difference + (x * x).sum() + (y * y).sum() - 2 * roots.sum()))
 
 
-def colourfulness(image: np.ndarray) -> float:
+def colorfulness(image: np.ndarray) -> float:
     """Colourfulness (Hasler and Suesstrunk, 2003, equation 3); 0 for gray, about 110 for very colourful photographs.
 
     With rg = R - G and yb = (R + G) / 2 - B: the root of the sum of their variances, plus 0.3 times the length of
@@ -49,6 +49,9 @@ def colourfulness(image: np.ndarray) -> float:
     red, green, blue = image.reshape(-1, 3).T.astype(np.float64)
     opponent = np.stack([red - green, (red + green) / 2 - blue])
     return float(np.sqrt(opponent.var(1).sum()) + 0.3 * np.linalg.norm(opponent.mean(1)))
+
+
+colourfulness = colorfulness  # its name up to 0.1; goes in 0.3
 
 
 def psnr(image: np.ndarray, truth: np.ndarray) -> float:

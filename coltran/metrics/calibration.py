@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a colorizer's probabilities mean what they say: of the labels it gives 30 %, three in ten should come."""
+"""Calibration of a colorizer: of the labels given 30 %, three in ten should be the true one."""
 
 from __future__ import annotations
 

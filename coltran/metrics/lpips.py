@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from coltran.errors import UserError
-from coltran.metrics.features import read_weights
+from coltran.training.pretrained import read_weights
 
 BLOCKS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))  # VGG-16's convolutions, as torchvision counts
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of colours in -1..1

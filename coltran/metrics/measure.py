@@ -27,12 +27,22 @@ from torch import nn
 from coltran.devices import processes
 from coltran.errors import UserError
 from coltran.image import area_resize, center_square, colors_to_labels, list_photos, load_photo, rgb_to_gray, to_bits
-from coltran.metrics.arithmetic import SSIM_SIDE, ab_error, colourfulness, diversity, frechet_distance, psnr, ssim
+from coltran.metrics.arithmetic import (
+    SSIM_SIDE,
+    ab_error,
+    chroma,
+    colorfulness,
+    diversity,
+    frechet_distance,
+    psnr,
+    ssim,
+)
 from coltran.metrics.calibration import BINS, reliability, tally
 from coltran.metrics.features import Extractor
 from coltran.metrics.lpips import Diversity
+from coltran.networks.guide import SCALE
 from coltran.networks.losses import bits
-from coltran.pipeline import NETWORKS, Pipeline
+from coltran.pipeline import DEFAULT_STAGE, NETWORKS, Pipeline
 
 PROTOCOLS = {
     "A": "the coloured photographs against as many others, which follow them in name order",
@@ -40,10 +50,13 @@ PROTOCOLS = {
 }
 MOST = 5000  # photographs of either protocol
 TOGETHER = 8  # photographs at once
+TOP_P = 0.9  # the programs' default
 SPATIAL = 64  # photographs that the spatial upsampler is measured on: each has 200 thousand values, which take a while
 OF_COLOURINGS = (
-    "ab_error_top1", "ab_error_best", "diversity", "diversity_lpips", "colourfulness", "colourfulness_truth"
+    "ab_error_top1", "ab_error_best", "ab_error_mean", "ab_error_gray", "chroma", "chroma_truth", "diversity",
+    "diversity_lpips", "colourfulness", "colourfulness_truth",
 )  # fmt: skip
+OF_FEATURES = ("distance_top1", "distance_best", "distance_mean", "distance_gray")
 OF_NETWORKS = ("bits_per_dimension", "bits_per_pixel", "psnr", "ssim")
 
 Progress = Callable[[str, int, int], None]  # (part, done, total)
@@ -53,8 +66,8 @@ Progress = Callable[[str, int, int], None]  # (part, done, total)
 class Samples:
     """The colourings of one photograph."""
 
-    images: list[np.ndarray]  # uint8 [S, S, 3]; the features of the first are compared
-    likeliest: int  # which of them the model thinks the likeliest; of a folder, the first
+    images: list[np.ndarray]  # uint8 [S, S, 3]; Frechet's distance is that of the features of the first
+    top1: int  # which of them a person gets who asks for one of the best; of a folder, the first
 
 
 def square(path: Path, side: int) -> np.ndarray:
@@ -74,13 +87,27 @@ def split(photos: Sequence[Path], protocol: str, limit: int | None = None) -> tu
     return list(photos[:count]), list(photos[count : 2 * count] if protocol == "A" else photos[:count])
 
 
-def draw(pipeline: Pipeline, photos: Sequence[Path], samples: int, seed: int, batch: int = 16) -> Iterator[Samples]:
-    """Colours photographs as the paper does: their central squares, as the networks draw them, with all networks."""
+def stage_of(pipeline: Pipeline, paper: bool) -> str:
+    """Whose colours are measured: the default's, or with `paper` the last network's, or what can be reached of it."""
+    wanted = DEFAULT_STAGE["network" if paper else "original"]
+    return wanted if wanted in pipeline.stages else pipeline.stages[-1]
+
+
+def draw(
+    pipeline: Pipeline, photos: Sequence[Path], samples: int, seed: int, batch: int = 16, paper: bool = False
+) -> Iterator[Samples]:
+    """Colours the central squares of photographs, as a person gets them by default.
+
+    With `paper` as the paper does: the images that the networks draw, from their own distribution.
+    """
+    options: dict[str, Any] = {"top_p": TOP_P}
+    if paper:
+        options = {"fit": "crop", "size": "network", "guidance": 0.0}
+    options["stage"] = stage_of(pipeline, paper)
     for first in range(0, len(photos), TOGETHER):
         squares = [square(path, pipeline.high) for path in photos[first : first + TOGETHER]]
-        options = {"stage": pipeline.stages[-1], "fit": "crop", "size": "network", "batch_size": batch}
-        for found in pipeline.colour(squares, samples=samples, seed=seed, **options):  # type: ignore[arg-type]
-            yield Samples(found.images, int(np.argmax(found.log_prob)))
+        for found in pipeline.colorize(squares, samples=samples, seed=seed, batch_size=batch, **options):
+            yield Samples(found.images, found.ranking()[0])
 
 
 def read(folder: Path, photos: Sequence[Path], side: int, share: slice = slice(None)) -> Iterator[Samples]:
@@ -114,7 +141,7 @@ def read(folder: Path, photos: Sequence[Path], side: int, share: slice = slice(N
         yield Samples([square(path, side) for _, path in sorted(results[photo.stem].items())], 0)
 
 
-def measure_colourings(
+def measure_colorings(
     photos: Sequence[Path],
     found: Iterable[Samples],
     reference: Sequence[Path],
@@ -133,25 +160,42 @@ def measure_colourings(
         lpips: the diversity by LPIPS too, of images of at least 16 pixels a side.
 
     Returns:
-        `ab_error_top1` of the likeliest colouring, `ab_error_best` of the nearest of `samples`, `diversity` where
-        there are several (all distances in CIELAB's a and b), and `diversity_lpips`; `colourfulness`,
-        `colourfulness_truth` and `colourfulness_difference`; and each distance under its name.
+        `ab_error_top1` of the colouring that comes first, `ab_error_best` of the nearest of `samples`, `ab_error_mean`
+        of all, `ab_error_gray` of none, `diversity` where there are several (all distances in CIELAB's a and b), and
+        `diversity_lpips`; `chroma` of the first and `chroma_truth`, and `chroma_correlation` over the photographs;
+        `colourfulness`, `colourfulness_truth` and `colourfulness_difference`; each Frechet distance under its name, and
+        in the same features 1 - cosine to the photograph's own, `NAME_distance_top1` and so on as of `ab_error`.
     """
     counts, rows = [], []
     features: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
+    apart: dict[str, list[list[float]]] = {name: [] for name in extractors}
     for n, (path, samples) in enumerate(zip(photos, found, strict=True)):
         truth = square(path, side)
         errors = [ab_error(image, truth) for image in samples.images]
         several = len(errors) > 1
         spread = diversity(samples.images) if several else np.nan
         seen = lpips(samples.images) if several and lpips is not None else np.nan
-        colours = float(np.mean([colourfulness(image) for image in samples.images]))
-        rows.append([errors[samples.likeliest], min(errors), spread, seen, colours, colourfulness(truth)])
+        colours = float(np.mean([colorfulness(image) for image in samples.images]))
+        chromas = [
+            float(np.linalg.norm(chroma(image), axis=-1).mean()) for image in (samples.images[samples.top1], truth)
+        ]
+        gray = np.repeat(rgb_to_gray(truth)[..., None], 3, -1)
+        of_errors = [errors[samples.top1], min(errors), float(np.mean(errors)), ab_error(gray, truth)]
+        rows.append([*of_errors, *chromas, spread, seen, colours, colorfulness(truth)])
         for name, extract in extractors.items():
-            features[name].append(extract(samples.images[0][None])[0])
+            found_here = extract(np.stack([*samples.images, gray, truth]))
+            features[name].append(found_here[0])
+            *of_samples, of_gray = (1 - _cosine(one, found_here[-1]) for one in found_here[:-1])
+            apart[name].append([of_samples[samples.top1], min(of_samples), float(np.mean(of_samples)), of_gray])
         counts.append([len(errors)])
         progress("colourings", n + 1, len(photos))
-    result: dict[str, Any] = {"samples": int(_of_all(counts).min())} | _means(OF_COLOURINGS, _of_all(rows))
+    table = _of_all(rows)
+    result: dict[str, Any] = {"samples": int(_of_all(counts).min())} | _means(OF_COLOURINGS, table)
+    if len(table) > 1:
+        first, of_truth = (table[:, OF_COLOURINGS.index(name)] for name in ("chroma", "chroma_truth"))
+        result["chroma_correlation"] = float(np.corrcoef(first, of_truth)[0, 1])
+    for name in extractors:
+        result |= _means([f"{name}_{figure}" for figure in OF_FEATURES], _of_all(apart[name]))
     result["colourfulness_difference"] = result["colourfulness"] - result["colourfulness_truth"]
     truths: dict[str, list[np.ndarray]] = {name: [] for name in extractors}
     for n, path in enumerate(reference if extractors else ()):
@@ -163,10 +207,17 @@ def measure_colourings(
     return result | distances
 
 
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+measure_colourings = measure_colorings  # its name up to 0.1; goes in 0.3
+
+
 def _of_all(rows: Sequence[Sequence[float] | np.ndarray]) -> np.ndarray:
-    """The rows of k numbers that all processes have, in the photographs' order: float64 [N, k]."""
+    """The rows [N, k] of all processes, in the photographs' order, float64."""
     ours = np.array(rows, np.float64) if rows else np.empty((0, 0))
-    return processes.in_turn(torch.from_numpy(ours)).numpy()
+    return processes.gather_interleaved(torch.from_numpy(ours)).numpy()
 
 
 def _means(names: Sequence[str], table: np.ndarray) -> dict[str, float]:
@@ -184,6 +235,8 @@ def measure_networks(
 ) -> dict[str, Any]:
     """Likelihood and calibration of the colorizer, likelihood, PSNR and SSIM of the upsamplers.
 
+    The guide and the colorizer's parallel head are given the gray photograph alone.
+
     Every network is given the true input and, before each pixel, the true ones (teacher forcing). The upsamplers'
     images are their most probable values. A colorizer's dimension is a channel of three bits, so a pixel has three; an
     upsampler's is a channel value of eight.
@@ -196,19 +249,32 @@ def measure_networks(
     """
     calibrated = []
     rows: dict[str, list[list[float]]] = {name: [] for name in NETWORKS if getattr(pipeline, name) is not None}
+    if getattr(pipeline.colorizer, "parallel_logits", None) is not None:
+        rows["parallel_head"] = []
     device = pipeline.device
     for n, path in enumerate(photos):
         large = square(path, pipeline.high)
         small = area_resize(large, pipeline.low)
         rgb = torch.from_numpy(small)[None].to(device)
         labels = colors_to_labels(to_bits(rgb, 8, 3))
-        logits = pipeline.colorizer(rgb).logits
+        output = pipeline.colorizer(rgb)
+        logits = output.logits
         per_pixel = float(bits(logits, labels))
+        if output.parallel_logits is not None:
+            alone = float(bits(output.parallel_logits, labels))
+            rows["parallel_head"].append([alone / 3, alone])
+        if pipeline.guide is not None:
+            seen = square(path, SCALE * pipeline.low)
+            gray, target = (
+                torch.from_numpy(x)[None].to(device) for x in (rgb_to_gray(seen), area_resize(seen, pipeline.low))
+            )
+            alone = float(bits(pipeline.guide(gray), colors_to_labels(to_bits(target, 8, 3))))
+            rows["guide"].append([alone / 3, alone])
         rows["colorizer"].append([per_pixel / 3, per_pixel])
         calibrated.append(tally(logits.softmax(-1), labels).flatten().numpy())
         if pipeline.color_upsampler is not None:
             rows["color_upsampler"].append(_upsampled(pipeline.color_upsampler, small, to_bits(small, 8, 3), device))
-        if pipeline.spatial_upsampler is not None and n * processes.count() + processes.rank() < SPATIAL:
+        if pipeline.spatial_upsampler is not None and n * processes.world_size() + processes.rank() < SPATIAL:
             row = _upsampled(pipeline.spatial_upsampler, large, area_resize(small, pipeline.high), device)
             rows["spatial_upsampler"].append(row)
         progress("networks", n + 1, len(photos))

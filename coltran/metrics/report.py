@@ -16,8 +16,8 @@ from coltran.devices import processes
 from coltran.errors import UserError
 from coltran.files import written_whole
 from coltran.image import list_photos
+from coltran.loading import from_pretrained
 from coltran.metrics import calibration, features, lpips, measure
-from coltran.pipeline import from_pretrained
 
 RESULTS_SIDE = 256  # pixels to which results in a folder are brought, as their photographs are
 
@@ -34,6 +34,7 @@ def colourings(
     batch: int = 16,
     fid_weights: Path | None = None,
     frechet: bool = False,
+    paper: bool = False,
     lpips_weights: Sequence[Path] | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Any]:
@@ -45,9 +46,10 @@ def colourings(
         checkpoint: a folder of networks, as for `coltran.from_pretrained`.
         results: a folder of colourings; then no network is asked.
         protocol, limit: see `measure.split`.
-        samples, seed, batch: see `Pipeline.colour`.
+        samples, seed, batch: see `Pipeline.colorize`.
         fid_weights: of Inception-v3; no FID where None.
-        frechet: Frechet's distance in the features of EfficientNet-Lite0 too.
+        paper: see `measure.draw`.
+        frechet: Frechet's distance in the features of EfficientNet-Lite2 too.
         lpips_weights: of VGG-16 and of LPIPS; no LPIPS where None.
 
     Raises:
@@ -57,12 +59,12 @@ def colourings(
     if fid_weights is not None:
         extractors["fid"] = features.inception(fid_weights)
     if frechet:
-        extractors["frechet_efficientnet_lite0"] = features.efficientnet_lite0()
+        extractors["frechet_efficientnet_lite2"] = features.efficientnet_lite2()
     perceptual = lpips.diversity(*lpips_weights) if lpips_weights is not None else None
     photos, reference = measure.split(list_photos([data_dir]), protocol, limit)
     how: dict[str, Any] = {"protocol": protocol, "compared": measure.PROTOCOLS[protocol]}
     how |= {"photos": len(photos), "reference_photos": len(reference)}
-    share = slice(processes.rank(), None, processes.count())
+    share = slice(processes.rank(), None, processes.world_size())
     everything, photos, reference = photos, photos[share], reference[share]
     if results is not None:
         side, networks = RESULTS_SIDE, {}
@@ -70,19 +72,20 @@ def colourings(
         how["results"] = str(results)
     else:
         pipeline = from_pretrained(checkpoint).to(device or torch.device("cpu"))
-        side = pipeline.high if pipeline.stages[-1] == "final" else pipeline.low
+        stage = measure.stage_of(pipeline, paper)
+        side = pipeline.low if paper and stage != "final" else pipeline.high
         networks = measure.measure_networks(pipeline, photos, _progress)
-        found = measure.draw(pipeline, photos, samples, seed, batch)
-        how |= {"checkpoint": str(checkpoint or "package"), "stage": pipeline.stages[-1], "seed": seed}
+        found = measure.draw(pipeline, photos, samples, seed, batch, paper)
+        how |= {"checkpoint": str(checkpoint or "package"), "stage": stage, "seed": seed}
     how["resize"] = f"central square, area to {side} x {side}" + "".join(
         f"; {name}: then {features.RESIZE[name]}" for name in extractors
     )
-    figures = measure.measure_colourings(photos, found, reference, side, extractors, perceptual, _progress)
+    figures = measure.measure_colorings(photos, found, reference, side, extractors, perceptual, _progress)
     return {**how, **figures, **networks}
 
 
 def _progress(part: str, done: int, total: int) -> None:
-    """One line on a terminal's stderr, which the next replaces; of several processes, how far the first one is."""
+    """A progress line on a terminal's stderr, of rank 0."""
     if sys.stderr.isatty() and not is_quiet() and processes.rank() == 0:
         print(f"\r{part}: {done} of {total} ", end="\n" if done == total else "", file=sys.stderr, flush=True)
 

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coltran.config import as_dict, read
 from coltran.image import colors_to_labels, rgb_to_gray, to_bits
+from coltran.networks.config import ColorizerConfig, DecoderConfig, EncoderConfig
 from coltran.networks.layers import (
     AxialAttention,
     AxialEncoder,
@@ -25,7 +27,6 @@ from coltran.networks.layers import (
     choose,
     dense,
     embedding,
-    plain,
     shift_down,
     shift_right,
     stack,
@@ -44,38 +45,15 @@ class ColorizerOutput(NamedTuple):
 class GrayEncoder(nn.Module):
     """A gray image of 256 levels, embedded and encoded."""
 
-    def __init__(self, config: Mapping[str, Any], height: int, width: int) -> None:
+    def __init__(self, config: EncoderConfig, height: int, width: int) -> None:
         super().__init__()
-        hidden = config["hidden_size"]
-        self.embedding = embedding(256, hidden)
-        self.bias = nn.Parameter(torch.zeros(hidden))
-        self.encoder = AxialEncoder(
-            height,
-            width,
-            hidden=hidden,
-            ff_size=config["ff_size"],
-            heads=config["num_heads"],
-            layers=config["num_encoder_layers"],
-            dropout=config.get("dropout", 0.0),
-        )
+        self.embedding = embedding(256, config.hidden_size)
+        self.bias = nn.Parameter(torch.zeros(config.hidden_size))
+        self.encoder = AxialEncoder(config, height, width)
 
     def forward(self, gray: Tensor, *, implementation: str | None = None) -> Tensor:
         """Integer [B, H, W] in 0..255 -> [B, H, W, D]."""
         return self.encoder(self.embedding(gray.long()) + self.bias, implementation=implementation)
-
-
-DEFAULTS: dict[str, Any] = {  # of a `decoder` section, as the original's
-    "skip": True,
-    "cond_att_act": "identity",
-    "cond_att_init": "glorot_uniform",
-    "cond_mlp": "affine",
-    "cond_mlp_act": "identity",
-    "cond_ln": True,
-    "cond_ln_seq": "sc",
-    "cond_ln_sp_ave": "learnable",
-    "cond_ln_act": "identity",
-    "cond_ln_init": "glorot_uniform",
-}
 
 
 class _Decoder(nn.Module):
@@ -83,7 +61,7 @@ class _Decoder(nn.Module):
 
     def __init__(
         self,
-        config: Mapping[str, Any],
+        config: DecoderConfig,
         height: int,
         width: int,
         *,
@@ -91,16 +69,17 @@ class _Decoder(nn.Module):
         attention: list[tuple[str, bool]],  # (axis, causal) of the attentions of one layer
         encoded: int,  # channels of the gray context z
         context: int,  # channels that condition attention and feed-forward
-        condition_attention: bool,  # what a missing cond_att_* key means
+        condition_attention: bool,  # what None means in cond_att_*
     ) -> None:
         super().__init__()
-        config = DEFAULTS | dict(config)
-        hidden, heads = config["hidden_size"], config["num_heads"]
-        self.skip = config["skip"]
+        hidden, heads = config.hidden_size, config.num_heads
+        self.skip = config.skip
         if self.skip and encoded != hidden:
             raise ValueError(f"skip needs encoder.hidden_size {encoded} equal to decoder.hidden_size {hidden}")
         self.position = PositionEmbedding(height, width, hidden)
-        conditioned = "".join(c for c in "qkv" if config.get(f"cond_att_{c}", condition_attention))
+        switches = (config.cond_att_q, config.cond_att_k, config.cond_att_v, config.cond_att_scale)
+        *parts, scaled = (condition_attention if switch is None else switch for switch in switches)
+        conditioned = "".join(name for name, on in zip("qkv", parts, strict=True) if on)
         self.attention = stack(
             AxialAttention(
                 hidden,
@@ -110,38 +89,32 @@ class _Decoder(nn.Module):
                 causal=causal,
                 context=context,
                 conditioned=conditioned,
-                cond_scale=config.get("cond_att_scale", condition_attention),
-                act=config["cond_att_act"],
-                init=config["cond_att_init"],
+                cond_scale=scaled,
+                act=config.cond_att_act,
+                init=config.cond_att_init,
             )
             for axis, causal in attention * layers
         )
         self.feed_forward = stack(
-            FeedForward(
-                hidden,
-                config["ff_size"],
-                context=context,
-                cond_mlp=config["cond_mlp"],
-                act=config["cond_mlp_act"],
-            )
+            FeedForward(hidden, config.ff_size, context=context, cond_mlp=config.cond_mlp, act=config.cond_mlp_act)
             for _ in self.attention
         )
         self.norms = stack(self._norm(config, height, width, hidden, encoded) for _ in range(2 * len(self.attention)))
-        self.dropout = Dropout(config.get("dropout", 0.0))
+        self.dropout = Dropout(config.dropout)
 
     @staticmethod
-    def _norm(config: Mapping[str, Any], height: int, width: int, hidden: int, encoded: int) -> Norm | ConditionalNorm:
-        if not config["cond_ln"]:
+    def _norm(config: DecoderConfig, height: int, width: int, hidden: int, encoded: int) -> Norm | ConditionalNorm:
+        if not config.cond_ln:
             return Norm(hidden)
         return ConditionalNorm(
             height,
             width,
             hidden,
             encoded,
-            sequence=config["cond_ln_seq"],
-            average=config["cond_ln_sp_ave"],
-            act=config["cond_ln_act"],
-            init=config["cond_ln_init"],
+            sequence=config.cond_ln_seq,
+            average=config.cond_ln_sp_ave,
+            act=config.cond_ln_act,
+            init=config.cond_ln_init,
         )
 
     def run_layers(self, x: Tensor, z: Tensor, context: Tensor, *, implementation: str | None) -> Tensor:
@@ -157,12 +130,12 @@ class _Decoder(nn.Module):
 class OuterDecoder(_Decoder):
     """Summarises all rows above: layers of unmasked row and masked column attention, shifted down one row."""
 
-    def __init__(self, config: Mapping[str, Any], height: int, width: int, encoded: int) -> None:
+    def __init__(self, config: DecoderConfig, height: int, width: int, encoded: int) -> None:
         super().__init__(
             config,
             height,
             width,
-            layers=config["num_outer_layers"],
+            layers=config.num_outer_layers,
             attention=[("row", False), ("column", True)],
             encoded=encoded,
             context=encoded,
@@ -180,15 +153,15 @@ class OuterDecoder(_Decoder):
 class InnerDecoder(_Decoder):
     """Decodes each row from left to right: layers of masked row attention on the colours shifted right."""
 
-    def __init__(self, config: Mapping[str, Any], height: int, width: int, encoded: int) -> None:
+    def __init__(self, config: DecoderConfig, height: int, width: int, encoded: int) -> None:
         super().__init__(
             config,
             height,
             width,
-            layers=config["num_inner_layers"],
+            layers=config.num_inner_layers,
             attention=[("row", True)],
             encoded=encoded,
-            context=encoded + config["hidden_size"],
+            context=encoded + config.hidden_size,
             condition_attention=False,
         )
 
@@ -212,19 +185,17 @@ class Colorizer(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = plain(config)
-        encoder, decoder = self.config["encoder"], self.config["decoder"]
-        height, width = self.config.get("resolution", [64, 64])
-        hidden = self.config.get("hidden_size", decoder["hidden_size"])
-        if hidden != decoder["hidden_size"]:
-            raise ValueError(f"hidden_size {hidden} differs from decoder.hidden_size {decoder['hidden_size']}")
-        has_parallel = choose({"decoder": False, "encoder_decoder": True}, self.config.get("stage", "decoder"), "stage")
-        encoded = encoder["hidden_size"]
-        self.gray_encoder = GrayEncoder(encoder, height, width)
+        self.config = as_dict(config)
+        sizes = read(ColorizerConfig, config, "model")
+        self.resolution, encoded, hidden = sizes.resolution, sizes.encoder.hidden_size, sizes.decoder.hidden_size
+        if sizes.hidden_size not in (None, hidden):
+            raise ValueError(f"hidden_size {sizes.hidden_size} differs from decoder.hidden_size {hidden}")
+        has_parallel = choose({"decoder": False, "encoder_decoder": True}, sizes.stage, "stage")
+        self.gray_encoder = GrayEncoder(sizes.encoder, *self.resolution)
         self.parallel_logits = dense(encoded, LABELS, bias=False) if has_parallel else None
         self.embedding = embedding(LABELS, hidden)
-        self.outer_decoder = OuterDecoder(decoder, height, width, encoded)
-        self.inner_decoder = InnerDecoder(decoder, height, width, encoded)
+        self.outer_decoder = OuterDecoder(sizes.decoder, *self.resolution, encoded)
+        self.inner_decoder = InnerDecoder(sizes.decoder, *self.resolution, encoded)
         self.norm = Norm(hidden)
         self.logits = dense(hidden, LABELS)
 

@@ -2,26 +2,30 @@
 """Dense layers, and in which precision they multiply.
 
 Without a gradient on the CPU, and in bfloat16 on a GPU, a layer's weights are packed at its first use and kept beside
-it until they change (`coltran_kernels.pack_linear`).
+it until they change (`coltran_kernels.pack_linear`). So is whatever else is made of weights once, by `made_once`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from coltran_kernels import bfloat16, linear, pack_linear
-from coltran_kernels.cpu.linear import TYPES, PackedLinear
-from coltran_kernels.operators import may_train
+from coltran_kernels import linear, pack_linear
+from coltran_kernels.autograd import may_train
+from coltran_kernels.linear import bfloat16
+from coltran_kernels.linear.cpu import TYPES, PackedLinear
 
 _precision: ContextVar[str] = ContextVar("precision", default="float32")
+_call: ContextVar[object] = ContextVar("call", default=None)  # of a function `with_precision`, during which nobody
+# changes weights
 
 
 @contextmanager
@@ -49,10 +53,52 @@ def with_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*arguments: P.args, **options: P.kwargs) -> R:
-        with products_in(str(options.get("precision", "float32"))):
-            return function(*arguments, **options)
+        token = _call.set(object())
+        try:
+            with products_in(str(options.get("precision", "float32"))):
+                return function(*arguments, **options)
+        finally:
+            _call.reset(token)
 
     return call
+
+
+@dataclass
+class _Made:
+    """What was made of tensors, and how to tell whether these are still what they were."""
+
+    value: Any
+    stamps: tuple[tuple[int, torch.device, int], ...]
+    held: list[Tensor]  # the tensors, so that no other takes their place in memory
+    copies: list[Tensor | None]  # of inference tensors, whose changes torch does not count
+    seen: object  # the call in which the copies were compared last
+
+
+def _stamp(tensor: Tensor) -> tuple[int, torch.device, int]:
+    return tensor.data_ptr(), tensor.device, 0 if tensor.is_inference() else tensor._version
+
+
+_made: WeakKeyDictionary[nn.Module, dict[Hashable, _Made]] = WeakKeyDictionary()  # beside the modules: it is not saved
+
+
+def made_once(module: nn.Module, key: Hashable, tensors: Sequence[Tensor], make: Callable[[], R]) -> R:
+    """What `make` gives, kept beside the module under a key until one of the tensors changes.
+
+    torch counts changes in place, but for those of `tensor.data`, which are not seen, and those of inference tensors:
+    these are compared with a copy, once in a call of `sample` or one of its like.
+    """
+    found, stamps = _made.setdefault(module, {}).get(key), tuple(map(_stamp, tensors))
+    if found is not None and found.stamps == stamps:
+        now = _call.get()
+        if (now is not None and found.seen is now) or all(
+            copy is None or torch.equal(copy, tensor) for copy, tensor in zip(found.copies, tensors, strict=True)
+        ):
+            found.seen = now
+            return found.value
+    value = make()
+    copies = [tensor.clone() if tensor.is_inference() else None for tensor in tensors]
+    _made[module][key] = _Made(value, stamps, [tensor.detach() for tensor in tensors], copies, _call.get())
+    return value
 
 
 class Dense(nn.Linear):
@@ -61,35 +107,37 @@ class Dense(nn.Linear):
     in_bfloat16 = False
 
     @property
-    def narrows(self) -> bool:
-        """Whether it multiplies bfloat16 values: rounding its outputs to them then loses nothing."""
+    def multiplies_bfloat16(self) -> bool:
+        """Whether it multiplies bfloat16 values: it then takes them, and can give them."""
         return self.in_bfloat16 or (not torch.compiler.is_compiling() and _precision.get() == "bfloat16")
 
     def forward(
-        self, x: Tensor, *, relu: bool = False, narrow: bool = False, implementation: str | None = None
+        self,
+        x: Tensor,
+        *,
+        relu: bool = False,
+        out_dtype: torch.dtype | None = None,
+        implementation: str | None = None,
     ) -> Tensor:
-        """[..., inputs] -> [..., outputs]. Where it `narrows`, x may be bfloat16, and with `narrow` the outputs are."""
+        """[..., inputs] -> [..., outputs]. Where it `multiplies_bfloat16`, x and the outputs may be bfloat16.
+
+        Unless told otherwise the outputs are float32, but on a GPU they stay bfloat16 where no gradient is wanted.
+        """
         if self.in_bfloat16:
-            return bfloat16.linear(x, self.weight, self.bias, relu=relu, narrow=narrow)
+            return bfloat16.linear(x, self.weight, self.bias, relu=relu, out_dtype=out_dtype or torch.float32)
         if not torch.compiler.is_compiling() and not may_train(x, self.weight, self.bias):
             packed = self._packed(implementation)
             if packed is not None and x.dtype in (torch.float32, TYPES[packed.precision]):
-                return packed.multiply(x, relu, narrow)
+                on_gpu = self.weight.device.type == "cuda"
+                return packed.multiply(x, relu, out_dtype or (TYPES[packed.precision] if on_gpu else torch.float32))
         return linear(x, self.weight, self.bias, relu=relu, implementation=implementation)
 
     def _packed(self, implementation: str | None) -> PackedLinear | None:
-        precision = _precision.get()
-        kept = _kept.get(self)
-        own = "cpu" if self.weight.device.type == "cpu" else "triton"
-        if kept is not None and implementation in (None, own) and kept.fits(self.weight, self.bias, precision):
-            return kept
-        packed = pack_linear(self.weight, self.bias, precision=precision, implementation=implementation)
-        if packed is not None:
-            _kept[self] = packed
-        return packed
-
-
-_kept: WeakKeyDictionary[Dense, PackedLinear] = WeakKeyDictionary()  # beside the modules: it cannot be copied or saved
+        precision, tensors = _precision.get(), [t for t in (self.weight, self.bias) if t is not None]
+        pack = functools.partial(
+            pack_linear, self.weight, self.bias, precision=precision, implementation=implementation
+        )
+        return made_once(self, (precision, implementation), tensors, pack)
 
 
 def use_bfloat16(network: nn.Module) -> None:

@@ -8,14 +8,17 @@ from typing import Any
 
 from torch import nn
 
+from coltran.config import EvalConfig, as_dict, part
 from coltran.networks.colorizer import Colorizer
-from coltran.networks.layers import choose, plain
+from coltran.networks.guide import Guide
+from coltran.networks.layers import choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 
-NETWORKS: dict[str, type[Colorizer] | type[ColorUpsampler] | type[SpatialUpsampler]] = {
+NETWORKS: dict[str, type[Colorizer] | type[ColorUpsampler] | type[SpatialUpsampler] | type[Guide]] = {
     "coltran_core": Colorizer,
     "color_upsampler": ColorUpsampler,
     "spatial_upsampler": SpatialUpsampler,
+    "guide": Guide,
 }
 
 
@@ -23,11 +26,8 @@ def build(model_config: Mapping[str, Any]) -> nn.Module:
     """The network of a `model` section, by its `name`, with fresh weights from torch's generator.
 
     Raises:
-        ValueError: an unknown name or option, or fewer layers than none.
-        KeyError: a size without a default is missing.
+        ValueError: an unknown name, key or option, or a size that is missing.
     """
-    if (fewest := min(layer_counts(model_config), default=0)) < 0:
-        raise ValueError(f"a number of layers must be at least 0, not {fewest}")
     return choose(NETWORKS, model_config.get("name", ""), "model.name")(model_config)
 
 
@@ -40,21 +40,15 @@ def layer_counts(section: Mapping[str, Any]) -> Iterator[int]:
             yield value
 
 
-def model_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def model_config(config: EvalConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The `model` section of a whole configuration, with `resolution` set to what its data delivers.
 
     The original sizes its networks by their input and ignores `model.resolution`: the spatial upsampler works at
     `config.resolution`, the others at `downsample_res` where `downsample` is set.
 
     Raises:
-        ValueError: `config.resolution` is no height and width.
-        KeyError: it is missing where it is wanted.
+        ConfigError: the configuration has no section `model`, or says not what size its data have.
     """
-    whole = plain(config)
-    sides = whole.get("resolution", [1, 1])
-    if not (isinstance(sides, list) and len(sides) == 2 and all(isinstance(n, int) and n > 0 for n in sides)):
-        raise ValueError(f"config.resolution must be a height and a width, as in [256, 256], not {sides!r}")
-    model = whole["model"]
-    side = whole.get("downsample_res", 64)
-    low = whole.get("downsample", False) and model.get("name") != "spatial_upsampler"
-    return model | {"resolution": [side, side] if low else whole["resolution"]}
+    data = part(EvalConfig, config)
+    low = data.downsample and data.network != "spatial_upsampler"
+    return as_dict(data.model) | {"resolution": [data.downsample_res] * 2 if low else list(data.resolution)}

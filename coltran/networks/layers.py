@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from coltran.networks.config import EncoderConfig
 from coltran.networks.dense import Dense
 from coltran_kernels import add_layer_norm, affine, packed_attention, takes_bfloat16, unpack_conditioning
 
@@ -29,17 +30,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
 }
-
-
-def plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration section as nested built-in dicts and lists, whatever mapping it came as."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, Mapping) or hasattr(value, "items"):
-            return {key: convert(item) for key, item in value.items()}
-        return [convert(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-    return convert(config)
 
 
 def choose(options: Mapping[Any, Any], key: Any, name: str) -> Any:
@@ -232,7 +222,8 @@ class FeedForward(nn.Module):
 
     def transform(self, x: Tensor, projected: Tensor | None, *, implementation: str | None) -> Tensor:
         """[..., D] with the projected context [..., parts * D] or None -> [..., D]."""
-        inner = self.inner(x, relu=True, narrow=self.inner.narrows, implementation=implementation)
+        out_dtype = torch.bfloat16 if self.inner.multiplies_bfloat16 else torch.float32
+        inner = self.inner(x, relu=True, out_dtype=out_dtype, implementation=implementation)
         return affine(self.outer(inner, implementation=implementation), *self.terms(projected))
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, implementation: str | None) -> Tensor:
@@ -284,12 +275,14 @@ class AxialAttention(nn.Module):
         """The context [..., E] as `attend` takes it, [..., parts * D]; bfloat16 if possible; None: not conditioned."""
         if self.condition is None:
             return None
-        return self.condition(context, narrow=self._narrows(implementation), implementation=implementation)
+        return self.condition(context, out_dtype=self._out_dtype(implementation), implementation=implementation)
 
-    def _narrows(self, implementation: str | None) -> bool:
+    def _out_dtype(self, implementation: str | None) -> torch.dtype:
+        """What the projections hand to attention: bfloat16 where they multiply that and it takes it."""
         weight = self.qkv.weight
         channels = weight.shape[0] // (3 * self.heads)
-        return self.qkv.narrows and takes_bfloat16(weight.device.type, channels, implementation)
+        short = self.qkv.multiplies_bfloat16 and takes_bfloat16(weight.device.type, channels, implementation)
+        return torch.bfloat16 if short else torch.float32
 
     def terms(self, projected: Tensor | None) -> dict[str, Tensor]:
         """Scales and shifts [..., h, C] by name ("q_scale", ...), out of the projected context."""
@@ -308,7 +301,7 @@ class AxialAttention(nn.Module):
     def attend(self, x: Tensor, projected: Tensor | None, *, implementation: str | None) -> Tensor:
         """[B, H, W, D] with the projected context (see `project`) or None -> [B, H, W, D]."""
         y = packed_attention(
-            self.qkv(x, narrow=self._narrows(implementation), implementation=implementation),
+            self.qkv(x, out_dtype=self._out_dtype(implementation), implementation=implementation),
             None if projected is None else self._acted(projected),
             self.bias,
             axis=self.axis,
@@ -328,16 +321,15 @@ class AxialAttention(nn.Module):
 class AxialEncoder(nn.Module):
     """Position embedding, then layers of row attention, feed-forward, column attention, feed-forward, unmasked."""
 
-    def __init__(
-        self, height: int, width: int, *, hidden: int, ff_size: int, heads: int, layers: int, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, config: EncoderConfig, height: int, width: int) -> None:
         super().__init__()
+        hidden, heads = config.hidden_size, config.num_heads
         self.position = PositionEmbedding(height, width, hidden)
-        axes = [("row", width), ("column", height)] * layers
+        axes = [("row", width), ("column", height)] * config.num_encoder_layers
         self.attention = stack(AxialAttention(hidden, heads, axis=axis, length=length) for axis, length in axes)
-        self.feed_forward = stack(FeedForward(hidden, ff_size) for _ in axes)
+        self.feed_forward = stack(FeedForward(hidden, config.ff_size) for _ in axes)
         self.norms = stack(Norm(hidden) for _ in range(2 * len(axes)))
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, *, implementation: str | None = None) -> Tensor:
         """[B, H, W, D] -> [B, H, W, D]."""

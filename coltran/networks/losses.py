@@ -10,8 +10,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from coltran.config import LossConfig, part
 from coltran.image import colors_to_labels, rgb_to_gray, to_bits
 from coltran.networks.colorizer import Colorizer
+from coltran.networks.guide import Guide
 from coltran.networks.upsamplers import ColorUpsampler
 
 
@@ -21,31 +23,39 @@ def bits(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def compute_losses(
-    network: nn.Module, batch: Mapping[str, Tensor], config: Mapping[str, Any], training: bool
+    network: nn.Module, batch: Mapping[str, Tensor], config: LossConfig | Mapping[str, Any], training: bool
 ) -> dict[str, Tensor]:
     """The losses of one batch (ColTran sections 4.2 and 4.3).
 
     Args:
-        network: one of the three.
+        network: the guide or one of the paper's three.
         batch: "rgb" uint8 [B, H, W, 3], and for the spatial upsampler "low_res", the same images brought to 64 x 64
-            and back; in training of an upsampler "channel_index" [B], the channel to be learned of each image.
-        config: the whole configuration; `loss_factor` and `encoder_loss_factor` (default 1) weigh the total.
+            and back; in training of an upsampler "channel_index" [B], the channel to be learned of each image; for the
+            guide "gray" uint8 [B, 4 H, 4 H], and in training "pixels" int64 [B, N], those to be learned.
+        config: a configuration; `loss_factor` and `encoder_loss_factor` (default 1) weigh the total.
         training: upsamplers learn one channel an image, and are evaluated on all three.
 
     Returns:
         "loss" in bits, "encoder" for the colorizer's parallel head where there is one, and "total_loss", the
         quantity to minimise.
     """
-    rgb = batch["rgb"]
+    weights, rgb = part(LossConfig, config), batch["rgb"]
     if isinstance(network, Colorizer):
         labels = colors_to_labels(to_bits(rgb, 8, 3))
         output = network(rgb)
         losses = {"loss": bits(output.logits, labels)}
-        total = config.get("loss_factor", 1.0) * losses["loss"]
+        total = weights.loss_factor * losses["loss"]
         if output.parallel_logits is not None:
             losses["encoder"] = bits(output.parallel_logits, labels)
-            total = total + config.get("encoder_loss_factor", 1.0) * losses["encoder"]
+            total = total + weights.encoder_loss_factor * losses["encoder"]
         return losses | {"total_loss": total}
+
+    if isinstance(network, Guide):
+        labels, pixels = colors_to_labels(to_bits(rgb, 8, 3)), batch.get("pixels")
+        if pixels is not None:
+            labels = labels.flatten(1).gather(1, pixels)
+        loss = bits(network(batch["gray"], pixels), labels)
+        return {"loss": loss, "total_loss": weights.loss_factor * loss}
 
     inputs = to_bits(rgb, 8, 3) if isinstance(network, ColorUpsampler) else batch["low_res"]
     targets, index = rgb, None
@@ -54,4 +64,4 @@ def compute_losses(
         chosen = index.view(-1, 1, 1, 1).expand(*rgb.shape[:3], 1)
         inputs, targets = inputs.gather(3, chosen), rgb.gather(3, chosen)
     loss = bits(network(inputs, rgb_to_gray(rgb), index), targets)
-    return {"loss": loss, "total_loss": config.get("loss_factor", 1.0) * loss}
+    return {"loss": loss, "total_loss": weights.loss_factor * loss}

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coltran.networks.layers import AxialEncoder, dense, embedding, plain
+from coltran.config import as_dict, read
+from coltran.networks.config import UpsamplerConfig
+from coltran.networks.layers import AxialEncoder, dense, embedding
 
 
 class _Upsampler(nn.Module):
@@ -22,21 +24,13 @@ class _Upsampler(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        self.config = plain(config)
-        height, width = self.config.get("resolution", [64, 64])
-        hidden = self.config.get("hidden_size", 512)
+        self.config = as_dict(config)
+        sizes = read(UpsamplerConfig, config, "model")
+        self.resolution, hidden = sizes.resolution, sizes.hidden_size
         self.channel_embedding = embedding(3 * self.levels, hidden)
         self.gray_embedding = embedding(256, hidden)
         self.input = dense(2 * hidden, hidden)
-        self.encoder = AxialEncoder(
-            height,
-            width,
-            hidden=hidden,
-            ff_size=self.config["ff_size"],
-            heads=self.config["num_heads"],
-            layers=self.config["num_encoder_layers"],
-            dropout=self.config.get("dropout", 0.0),
-        )
+        self.encoder = AxialEncoder(sizes, *self.resolution)
         self.logits = dense(hidden, 256)
 
     def tables(self) -> tuple[Tensor, Tensor]:

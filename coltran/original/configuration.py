@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from coltran.networks.layers import plain
+from coltran.config import as_dict
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -50,7 +50,7 @@ def model_section(shapes: Shapes, base: Mapping[str, Any]) -> dict[str, Any]:
         UnknownNetwork: none of the three networks, or a variable that tells a size is missing.
     """
     name = network_name(shapes)
-    section = plain(base)
+    section = as_dict(base)
     if name != "coltran_core":
         return section | {"name": name} | _encoder(shapes, f"{name}.0/factorized_attention.0")
     root = "col_tran_core.0"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetches the archive of trained networks that the original's authors published, and makes them ours."""
+"""Downloads and converts the networks that the original's authors published."""
 
 from __future__ import annotations
 
@@ -25,15 +25,11 @@ from coltran.original import configuration
 from coltran.original.bundle import open_bundle, unescape
 from coltran.original.load import convert
 from coltran.original.variables import canonical_names
-from coltran_kernels.cpu.native import cache_directory
+from coltran_kernels.native import cache_directory
 
 URL = "https://storage.googleapis.com/gresearch/coltran/coltran.zip"
 LICENCE = "their authors' page names none; the program that trained them is under the Apache License 2.0"
-FOLDERS = {
-    "coltran_core": "colorizer",
-    "color_upsampler": "color_upsampler",
-    "spatial_upsampler": "spatial_upsampler",
-}
+FOLDERS = {"coltran_core": "colorizer", "color_upsampler": "color_upsampler", "spatial_upsampler": "spatial_upsampler"}
 _CHUNK = 1 << 20
 
 Progress = Callable[[int, int | None], None]  # (bytes that are here, bytes in all where the server says so)
@@ -139,7 +135,7 @@ def _unpacked(archive: Path) -> Path:
 
 
 def unpack(archive: Path) -> dict[str, Path]:
-    """Takes an archive apart, beside itself; {the folder of a network's checkpoint: its TensorFlow checkpoint}.
+    """Extracts an archive beside itself; returns {folder of a network: its TensorFlow checkpoint}.
 
     Raises:
         UserError: it is no archive, is larger than the disk, or holds no checkpoint.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint of the original as a network of ours, as the state of a training, or as a checkpoint of ours."""
+"""Converts TensorFlow checkpoints of the original: to a network, a training's state, or a checkpoint of ours."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from coltran import checkpoint, networks
 from coltran.checkpoint import CheckpointError
+from coltran.config import as_dict
 from coltran.configs import color_upsampler, colorizer, spatial_upsampler
-from coltran.networks.layers import plain
 from coltran.original import bundle as bundles
 from coltran.original import configuration
 from coltran.original.variables import canonical_names, load_tf_variables
@@ -48,7 +48,7 @@ def find_config(path: str | Path, variables: Mapping[str, np.ndarray]) -> dict[s
     prefix = bundles.latest(path)
     try:
         name = configuration.network_name(shapes)
-        whole = plain(PUBLISHED[name].get_config())
+        whole = as_dict(PUBLISHED[name].get_config())
         beside = prefix.parent / "config.yaml" if prefix else Path(path) / "config.yaml"
         if beside.exists():
             saved = checkpoint.load_yaml(beside)
@@ -78,7 +78,7 @@ def load_tf_network(
     """
     bundle = bundles.open_bundle(path)
     variables = bundles.read_variables(bundle, ema)
-    whole = find_config(path, variables) if config is None else plain(config)
+    whole = find_config(path, variables) if config is None else as_dict(config)
     section = whole["model"] if config is None else networks.model_config(whole)
     try:
         with torch.random.fork_rng(devices=[]):

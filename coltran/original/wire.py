@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorFlow's checkpoints are made of: variable-length integers, protocol buffer fields, checksums.
+"""The encodings in TensorFlow's checkpoints: varints, protocol buffer fields, masked CRC-32C.
 
 varint     seven bits a byte, the lowest first; the top bit says that another byte follows
 field      varint (number * 8 + kind), then the value: varint (0), 8 bytes (1), length and bytes (2), 4 bytes (5)

@@ -1,34 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page's server lets in and what a browser may load, before gradio sees any of it.
+"""What the page's server lets in and what a browser may load, before the application sees any of it.
 
 A browser runs the pages of others too, and any of them can send requests here. So the server answers to its own names
-alone (a name that someone makes point to this machine is another one), to no page but its own, at no address that the
-page does not use, and to no more bytes than a photograph may have.
+alone (a name that someone makes point to this machine is another one), to no page but its own, and to no more bytes
+than a photograph may have.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
-import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # A browser loads nothing from elsewhere, whatever the page says, and shows the page in no one else's frame.
-POLICY = (
-    b"default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    b"style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
-)
-# What the page and gradio's browser part ask for.
-SERVED = re.compile(
-    r"/((static|assets|svelte)/.*|config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|pwa_icon.*)?"
-    r"|/gradio_api/(upload|upload_progress|run/predict/?|queue/join|queue/data|heartbeat/[^/]+|reset|cancel|app_id|startup-events|info"
-    r"|theme\.css|file=(?!\w+:).*)"
-)
+POLICY = b"default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 SMALL = 1 << 20  # bytes of a request that is no upload
 
 
@@ -47,7 +37,7 @@ class _TooMuch(Exception):
 
 
 class Guard:
-    """Refuses what is not for the page, and adds headers to every answer.
+    """ASGI middleware: refuses requests that the page does not make, and adds security headers to every response.
 
     Args:
         host: what the server listens at.
@@ -61,8 +51,8 @@ class Guard:
         self.given = {name.lower() for name in names}
         self.names = {"localhost", host.lower(), *self.given}
 
-    def refusal(self, path: str, headers: Headers, most: int) -> tuple[int, str] | None:
-        """Status and reason, where the request is refused for its head."""
+    def refusal(self, headers: Headers, most: int) -> tuple[int, str] | None:
+        """Status and reason, if the request is refused for its headers; else None."""
         host, origin = headers.get("host", ""), headers.get("origin")
         try:
             _name(host)
@@ -75,8 +65,6 @@ class Guard:
         # Under a name of its own a server in front may have another port; other ports of this machine are others.
         if asker is not None and asker != host and its_name not in self.given:
             return 403, f"This page takes no requests from {origin}."
-        if not SERVED.fullmatch(path):
-            return 404, "There is nothing here."
         if int(headers.get("content-length", "0")) > most:
             return 413, f"This is more than {most} bytes."
         return None
@@ -85,7 +73,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = self.most_bytes + SMALL if scope["path"] == "/gradio_api/upload" else SMALL
+        most = self.most_bytes if scope["path"] == "/api/photos" else SMALL
         left, begun = most, False
 
         async def answer(message: Message) -> None:
@@ -107,7 +95,7 @@ class Guard:
                 raise _TooMuch
             return message
 
-        refused = self.refusal(scope["path"], Headers(scope=scope), most)
+        refused = self.refusal(Headers(scope=scope), most)
         try:
             if refused is None:
                 await self.app(scope, counted, answer)
@@ -116,4 +104,4 @@ class Guard:
                 raise
             refused = 413, f"This is more than {most} bytes."
         if refused is not None:
-            await PlainTextResponse(refused[1], refused[0])(scope, receive, answer)
+            await JSONResponse({"error": refused[1]}, refused[0])(scope, receive, answer)

@@ -43,7 +43,7 @@ def ask(labels: np.ndarray, view: View, count: int = 3) -> list[Place]:
         count: places; no more than there are blocks.
     """
     side = max(1, round((labels[0].size / BLOCKS) ** 0.5))
-    classes = block_colours(labels, side)
+    classes = block_colors(labels, side)
     rows, columns = classes.shape[1:]
     height, width = labels.shape[1:]
     groups = np.zeros(len(labels), np.int64)
@@ -62,7 +62,7 @@ def ask(labels: np.ndarray, view: View, count: int = 3) -> list[Place]:
     return found
 
 
-def block_colours(labels: np.ndarray, side: int) -> np.ndarray:
+def block_colors(labels: np.ndarray, side: int) -> np.ndarray:
     """Labels [N, h, w] as classes of blocks of `side` cells: 0 gray, 1 .. 6 the hues; int64 [N, rows, columns]."""
     height, width = -(-labels.shape[1] // side), -(-labels.shape[2] // side)
     ab = np.stack(

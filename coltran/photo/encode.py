@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images as the bytes of a file, with EXIF and sRGB's profile.
+"""Images as the bytes of a file, with what it says besides its pixels and sRGB's profile.
 
-Pillow writes JPEG, WebP and PNG; but no image of 16 bits a channel, and no compressed TIFF of a camera's EXIF.
+Pillow writes JPEG and WebP, and 8 bits a channel of PNG; but no PNG of 16 bits a channel, and no TIFF with tags that it
+does not know.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ import zlib
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
-from PIL.TiffTags import TAGS_V2_GROUPS
+from PIL import Image
 
 from coltran.image import to_eight_bits
-from coltran.photo import profiles
+from coltran.photo import exif, metadata, profiles
+from coltran.photo.exif import IMAGE, LONG, SHORT, Tag
+from coltran.photo.metadata import Metadata
 
-MOST_EXIF = 65533  # bytes, in a JPEG
 
-
-def encode(pixels: np.ndarray, alpha: np.ndarray | None, *, format: str, quality: int, exif: Image.Exif) -> bytes:
+def encode(pixels: np.ndarray, alpha: np.ndarray | None, *, format: str, quality: int, kept: Metadata) -> bytes:
     """The bytes of a file; arguments as of `coltran.photo.files.write`."""
     if format in ("jpeg", "webp") and pixels.dtype == np.uint16:
         pixels = to_eight_bits(pixels)
@@ -30,55 +29,60 @@ def encode(pixels: np.ndarray, alpha: np.ndarray | None, *, format: str, quality
         alpha = alpha.astype(pixels.dtype) * (np.iinfo(pixels.dtype).max // 255)
         pixels = np.concatenate((pixels, alpha[..., None]), -1)
     if format == "tiff":
-        return _tiff(pixels, exif)
-    if pixels.dtype == np.uint16:
-        return _deep_png(pixels, exif)
+        return _tiff(pixels, kept)
+    if format == "png":
+        return _png(pixels, kept)
     image = Image.fromarray(pixels)
-    if format == "jpeg" and len(exif.tobytes()) > MOST_EXIF:
-        description, exif = exif.get(ExifTags.Base.ImageDescription, ""), Image.Exif()
-        exif[ExifTags.Base.ImageDescription] = description
-    options: dict[str, object] = {"exif": exif.tobytes(), "icc_profile": profiles.srgb()}
+    options: dict[str, object] = {"icc_profile": profiles.srgb(), "quality": quality}
     if format == "jpeg":
-        options["subsampling"] = 0 if quality >= 90 else 2
+        options |= metadata.jpeg_options(kept) | {"subsampling": 0 if quality >= 90 else 2}
         if alpha is not None:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if format != "png":
-        options["quality"] = quality
+    else:
+        options |= {"exif": metadata.as_exif(kept, everything=True)} | ({"xmp": kept.xmp} if kept.xmp else {})
     out = io.BytesIO()
     image.save(out, format=format.upper(), **options)
     return out.getvalue()
 
 
-def _deep_png(pixels: np.ndarray, exif: Image.Exif) -> bytes:
-    """OpenCV writes the pixels; EXIF and the profile come between the first of its chunks, IHDR, and the rest."""
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    file = cv2.imencode(".png", np.ascontiguousarray(pixels[..., order]))[1].tobytes()
+def _png(pixels: np.ndarray, kept: Metadata) -> bytes:
+    """The profile and what is said come between the first of its chunks, IHDR, and the rest."""
+    if pixels.dtype == np.uint16:
+        order = [2, 1, 0, 3][: pixels.shape[2]]
+        file = cv2.imencode(".png", np.ascontiguousarray(pixels[..., order]))[1].tobytes()
+    else:
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, format="PNG")
+        file = out.getvalue()
+    chunks = [(b"iCCP", b"sRGB\0\0" + zlib.compress(profiles.srgb())), *metadata.png_chunks(kept)]
     begin = 8 + 25  # the signature and IHDR
-    profile = b"sRGB\0\0" + zlib.compress(profiles.srgb())
-    return file[:begin] + _chunk(b"iCCP", profile) + _chunk(b"eXIf", exif.tobytes()[6:]) + file[begin:]
+    return file[:begin] + b"".join(_chunk(name, content) for name, content in chunks) + file[begin:]
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def _tiff(pixels: np.ndarray, exif: Image.Exif) -> bytes:
-    """One strip of differences along the rows (TIFF 6.0, section 14), compressed; Pillow writes the rest."""
+def _tiff(pixels: np.ndarray, kept: Metadata) -> bytes:
+    """One strip of differences along the rows (TIFF 6.0, section 14), compressed, after the directories."""
     height, width, samples = pixels.shape
     differences = pixels.astype(pixels.dtype.newbyteorder("<"))
     differences[:, 1:] -= pixels[:, :-1]
     strip = zlib.compress(differences.data)
-    directory = ImageFileDirectory_v2(prefix=b"II")
-    for tag in exif:
-        directory[tag] = exif.get_ifd(tag) if tag in TAGS_V2_GROUPS else exif[tag]
-    directory[256], directory[257] = width, height
-    directory[258], directory[277] = (8 * pixels.itemsize,) * samples, samples  # bits of each sample, samples a pixel
-    directory[259], directory[317] = 8, 2  # deflate, differences
-    directory[262] = 2  # RGB
+    directories = metadata.tiff_tags(kept)
+    numbers = {
+        256: [width], 257: [height],
+        258: [8 * pixels.itemsize] * samples, 277: [samples],  # bits of each sample, samples a pixel
+        259: [8], 317: [2],  # deflate, differences
+        262: [2],  # RGB
+        273: [0], 278: [height], 279: [len(strip)],  # the strip's place, rows and length
+    }  # fmt: skip
     if samples == 4:
-        directory[338] = 2  # the fourth is an alpha by which the others are not multiplied
-    directory[273], directory[278], directory[279] = 0, height, len(strip)  # the strip's place, rows and length
-    directory[34675] = profiles.srgb()
-    out = io.BytesIO()
-    directory.save(out)  # which adds its own length to the strip's place
-    return out.getvalue() + strip
+        numbers[338] = [2]  # the fourth is an alpha by which the others are not multiplied
+    for number, values in numbers.items():
+        kind, letter = (SHORT, "H") if number in (258, 259, 262, 277, 317, 338) else (LONG, "I")
+        directories[IMAGE][number] = Tag(kind, struct.pack(f"<{len(values)}{letter}", *values))
+    directories[IMAGE][34675] = Tag(exif.UNDEFINED, profiles.srgb())
+    size = len(exif.to_bytes(directories)) - 6
+    directories[IMAGE][273] = Tag(LONG, struct.pack("<I", size))
+    return exif.to_bytes(directories)[6:] + strip

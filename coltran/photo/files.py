@@ -3,29 +3,25 @@
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+import io
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from coltran.files import written_whole
-from coltran.image import PhotoError, gray_values, reading, upright_to_rgb
-from coltran.photo import profiles
+from coltran.image import gray_values, upright_to_rgb
+from coltran.photo import exif, metadata, profiles, salvage
+from coltran.photo.decoding import PhotoError, content_of, decode
 from coltran.photo.encode import encode
+from coltran.photo.exif import Directories
+from coltran.photo.metadata import OURS, Metadata
+from coltran.photo.notes import notes_on, notes_on_pages
 
+NOTHING = Metadata()
 FORMATS = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}  # and the suffix of each
-# What a TIFF says of how its own pixels are stored (TIFF 6.0), in the same place as what EXIF says of the photograph;
-# and 700, XMP, which may say once more how the photograph is turned.
-_STORAGE = frozenset(
-    [*range(254, 268), 273, 700, *range(277, 282), 284, *range(288, 294), 297, 301, *range(317, 326), *range(330, 348)]
-    + [*range(512, 522), *range(529, 533), 34675]
-)
-
-
-OURS = "Coloured by coltran"  # what a result's description begins with
 
 
 @dataclass(frozen=True)
@@ -35,27 +31,65 @@ class Photograph:
     pixels: np.ndarray  # upright, in sRGB: uint8 [H, W, 3], or uint16 [H, W] where the file has 16 bits of gray
     alpha: np.ndarray | None  # uint8 [H, W]; None where everything is opaque
     format: str  # one of FORMATS; png where the file has another
-    exif: bytes  # without the orientation, which is applied; empty where there is none
+    metadata: Metadata  # what the file says besides
+    notes: tuple[str, ...] = ()  # what a person should know of it: each the rest of a sentence
 
 
-def read(path: str | Path, file: BinaryIO | None = None) -> Photograph:
-    """Reads a photograph; of an animation, the first image.
+def read(
+    path: str | Path, file: BinaryIO | None = None, *, page: int | None = None, strict: bool = False
+) -> Photograph:
+    """Reads a photograph, or a page of it; of an animation, a frame.
 
-    A colour profile in it is applied, so that the pixels are sRGB. What is fully transparent becomes white.
+    A colour profile in it is applied, so that the pixels are sRGB. What is fully transparent becomes white, and so does
+    what is missing of a JPEG that was cut off.
 
     Args:
         path: where it is, or its name for a person where `file` is given.
         file: what to read it from in place of the path.
+        page: from 0 on; None is the first that is no thumbnail of another.
+        strict: refuse a JPEG of which anything is missing; else it may be about a tenth.
 
     Raises:
         PhotoError: as of `coltran.image.load_photo`.
     """
-    with reading(path), Image.open(file or path) as opened:
-        return of_image(opened)
+    try:
+        return decode(path, of_image, file=file, page=page)
+    except PhotoError as error:
+        try:
+            content = content_of(path, file)
+        except OSError:
+            raise error from None
+        mended = salvage.with_end(content)
+        if mended is None:
+            raise
+        try:
+            return decode(
+                path, lambda image, tags: _salvaged(path, image, tags, content, strict), file=io.BytesIO(mended)
+            )
+        except PhotoError as other:
+            raise other if "is cut off" in str(other) else error from None
 
 
-def of_image(opened: Image.Image) -> Photograph:
-    """The photograph that a Pillow image is, as `read` reads it; its EXIF no longer has the orientation then.
+def _salvaged(path: str | Path, image: Image.Image, tags: Directories, content: bytes, strict: bool) -> Photograph:
+    """What there is of a JPEG that was cut off."""
+    image.load()
+    share, rows = salvage.missing(content, image)
+    said = f"is cut off, and about {max(share, 0.01):.0%} of it {'is' if share < 0.015 else 'are'} missing"
+    if share > salvage.MOST:
+        raise PhotoError(f"{path} {said if share < 1 else 'is cut off, and too much of it is missing'}.")
+    if strict:
+        raise PhotoError(f"{path} {said}: without --strict it is coloured.")
+    if rows:
+        image.paste("white", (0, image.height - rows, image.width, image.height))
+    photo = of_image(image, tags)
+    return replace(photo, notes=(said, *photo.notes))
+
+
+def of_image(opened: Image.Image, tags: Directories | None = None) -> Photograph:
+    """The photograph that a Pillow image is, as `read` reads it.
+
+    Args:
+        tags: of `coltran.photo.exif.of_image`, where they are known already.
 
     Raises:
         OSError, ValueError: it cannot be read, as of `coltran.image.image_to_rgb`.
@@ -63,8 +97,10 @@ def of_image(opened: Image.Image) -> Photograph:
     if not opened.width * opened.height:
         raise ValueError("it has no pixels")
     found, profile = (opened.format or "").lower(), opened.info.get("icc_profile")
-    image = _upright(opened)
-    exif = _exif(opened)  # only now, as it takes the orientation out
+    tags = exif.of_image(opened) if tags is None else tags  # before the pixels: a TIFF may be closed after them
+    notes = list(notes_on_pages(opened))
+    image = exif.upright(opened, tags)
+    said = metadata.read(opened, tags)  # after them: in PNG there are texts behind them
     alpha = None
     if image.mode == "I" or image.mode.startswith("I;16"):
         pixels = gray_values(image)
@@ -84,71 +120,51 @@ def of_image(opened: Image.Image) -> Photograph:
         pixels = upright_to_rgb(image)
     if alpha is not None:
         pixels[alpha == 0] = np.iinfo(pixels.dtype).max
-    return Photograph(pixels, alpha, {"mpo": "jpeg"}.get(found, found if found in FORMATS else "png"), exif)
+    return Photograph(
+        pixels,
+        alpha,
+        {"mpo": "jpeg"}.get(found, found if found in FORMATS else "png"),
+        said,
+        (*notes, *notes_on(pixels)),
+    )
 
 
-# What Pillow raises at EXIF that makes no sense.
-_SENSELESS = (struct.error, ValueError, TypeError, KeyError, IndexError, SyntaxError, OSError, AttributeError)
-
-
-def _upright(file: Image.Image) -> Image.Image:
-    """The image as EXIF says that it is turned; as it is where EXIF makes no sense."""
-    file.load()
-    try:
-        return ImageOps.exif_transpose(file)
-    except _SENSELESS:
-        return file
-
-
-def _exif(file: Image.Image) -> bytes:
-    """What a file's EXIF says of the photograph; empty where that makes no sense."""
-    try:
-        exif = file.getexif()
-        for tag in _STORAGE.intersection(exif) | {ExifTags.Base.Orientation}:
-            exif.pop(tag, None)
-        _keep_bytes(exif)
-        return exif.tobytes() if exif else b""
-    except _SENSELESS:
-        return b""
-
-
-def _keep_bytes(exif: Image.Exif) -> None:
-    """Undoes that Pillow reads texts as Latin-1, as it writes them as ASCII: their bytes are UTF-8 or anything else."""
-    for tags in (exif, *(exif.get_ifd(tag) for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo))):
-        for tag, value in list(tags.items()):
-            if isinstance(value, str) and not value.isascii():
-                tags[tag] = value.encode("latin-1", "replace")
-
-
-def write(
+def encoded(
     pixels: np.ndarray,
-    path: Path,
     *,
     format: str,
     quality: int,
-    exif: bytes = b"",
+    kept: Metadata = NOTHING,
     alpha: np.ndarray | None = None,
     description: str = "",
-) -> None:
-    """Writes an image as one of FORMATS, whole or not at all, tagged as sRGB.
+) -> bytes:
+    """The bytes of an image as one of FORMATS, tagged as sRGB.
 
     Args:
         pixels: uint8 or uint16 [H, W, 3]; JPEG and WebP have no room for 16 bits and get 8.
         quality: of JPEG and WebP, 1 to 100; from 90 on JPEG keeps the colours of every pixel.
-        exif, alpha: as of `Photograph`; JPEG has no room for an alpha, so the image is laid over white.
-        description: put into EXIF's ImageDescription; `said_by_us` knows by its first words what a run has made.
+        kept, alpha: as of `Photograph`; JPEG has no room for an alpha, so the image is laid over white.
+        description: what is said of it beside what is kept (`coltran.photo.metadata`); `said_by_us` knows by its first
+            words what a run has made.
+    """
+    return encode(pixels, alpha, format=format, quality=quality, kept=metadata.colored(kept, description))
+
+
+def write(pixels: np.ndarray, path: Path, **options: Any) -> None:
+    """Writes an image, whole or not at all; options as of `encoded`.
 
     Raises:
         OSError: it cannot be written; what was there remains.
     """
-    tags = Image.Exif()
-    if exif:
-        tags.load(exif)
-        _keep_bytes(tags)
-    if description:
-        tags[ExifTags.Base.ImageDescription] = description
-    # The whole file first: what an encoder itself writes can end early unnoticed where the disk is full.
-    content = encode(pixels, alpha, format=format, quality=quality, exif=tags)
+    write_bytes(encoded(pixels, **options), path)
+
+
+def write_bytes(content: bytes, path: Path) -> None:
+    """Writes a file, whole or not at all: what an encoder itself writes can end early unnoticed on a full disk.
+
+    Raises:
+        OSError: it cannot be written; what was there remains.
+    """
     with written_whole(path) as temporary:
         temporary.write_bytes(content)
 
@@ -165,12 +181,9 @@ def said_by_us(path: Path) -> str | None:
     """What this program has written into a file about it, as into colourings, sheets and maps; None into no other."""
     try:
         with Image.open(path) as image:
-            said = image.info.get("Description")
-            if said is None and (image.format != "PNG" or "exif" in image.info):  # else Pillow decodes all of it first
-                said = image.getexif().get(ExifTags.Base.ImageDescription)
-    except (*_SENSELESS, Image.DecompressionBombError):
+            return metadata.said_of(image)
+    except Exception:  # whatever it is, none of ours is so damaged
         return None
-    return str(said) if str(said).startswith(OURS) else None
 
 
 def check_side(pixels: np.ndarray, format: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Wishes of a person: the colour of a pixel, or an earlier colouring of which a part is to be drawn anew.
+"""Edits: the colour of a pixel, or an earlier colouring of which a part is to be drawn again.
 
 Both become labels that are imposed on the cells of a photograph's view, as `given` in `coltran.sampling.sample`.
 """
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from coltran.errors import UserError
-from coltran.image import colors_to_labels, labels_to_colors, reading, to_bits
-from coltran.photo.recolour import luminance, recolour
+from coltran.image import colors_to_labels, labels_to_colors, to_bits
+from coltran.photo.decoding import reading
+from coltran.photo.exif import upright
+from coltran.photo.recolor import LUMA, luminance, recolor
 from coltran.photo.view import View
 
 OPAQUE = 128  # alpha of a mask's pixels that count
@@ -27,11 +29,11 @@ class HintError(UserError, ValueError):
 
 
 class Hint(NamedTuple):
-    """The wish that a pixel of the photograph, upright, have a colour."""
+    """A colour for a pixel of the photograph, upright."""
 
     x: int  # from the left, 0 first
     y: int  # from the top
-    colour: tuple[int, int, int]  # red, green, blue, 0 .. 255
+    color: tuple[int, int, int]  # red, green, blue, 0 .. 255
     radius: int = 0  # of a round dab, in pixels of the photograph; 0 is the cell that holds the pixel
 
 
@@ -66,7 +68,7 @@ def read_mask(path: str | Path, height: int, width: int) -> list[Hint]:
     """
     with reading(path), Image.open(path) as file:
         transparent = file.has_transparency_data
-        mask = np.asarray(ImageOps.exif_transpose(file).convert("RGBA"))
+        mask = np.asarray(upright(file).convert("RGBA"))
     if mask.shape[:2] != (height, width):
         sizes = f"{mask.shape[1]} x {mask.shape[0]} pixels, the photograph {width} x {height}"
         raise HintError(f"The hints in {path} have {sizes}.")
@@ -82,10 +84,10 @@ def read_mask(path: str | Path, height: int, width: int) -> list[Hint]:
 def coarse_labels(colours: np.ndarray, gray: np.ndarray) -> np.ndarray:
     """The labels of colours [N, 3] of 0..255 at gray levels [N]: int64 [N].
 
-    Each colour is brought to the gray level as `coltran.photo.recolour` does it: its hue stays, and as much of its
+    Each colour is brought to the gray level as `coltran.photo.recolor` does it: its hue stays, and as much of its
     chroma as exists at that luminance. So the label is that of a colour of this gray, the nearest there is in that hue.
     """
-    brought = recolour(gray[None].astype(np.float32), colours[None].astype(np.float32))[0]
+    brought = recolor(gray[None].astype(np.float32), colours[None].astype(np.float32))[0]
     return colors_to_labels(to_bits(brought, 8, 3))
 
 
@@ -113,7 +115,7 @@ def hinted_labels(hints: Iterable[Hint], view: View) -> np.ndarray:
     if not hints:
         return labels
     for hint in hints:
-        if not (all(0 <= value <= 255 for value in hint.colour) and 0 <= hint.radius < 2**31):
+        if not (all(0 <= value <= 255 for value in hint.color) and 0 <= hint.radius < 2**31):
             raise HintError(f"A hint has a colour of 0 to 255 and a radius from 0 on, which {tuple(hint)} has not.")
     x, y = np.array([hint[:2] for hint in hints]).T
     height, width = view.photo.shape[:2]
@@ -127,16 +129,19 @@ def hinted_labels(hints: Iterable[Hint], view: View) -> np.ndarray:
     down = view.top + (np.arange(rows) + 0.5) * height / rows - 0.5
     cells, colours = (
         [np.ravel_multi_index(view.cells(x, y), labels.shape)],
-        [np.array([h.colour for h in hints], float)],
+        [np.array([h.color for h in hints], float)],
     )
     for hint in hints:
         if hint.radius:
             dab = (across - hint.x) ** 2 + (down[:, None] - hint.y) ** 2 <= hint.radius**2
             cells.append(np.flatnonzero(dab))
-            colours.append(np.tile(np.array(hint.colour, float), (len(cells[-1]), 1)))
+            colours.append(np.tile(np.array(hint.color, float), (len(cells[-1]), 1)))
     used, which = np.unique(np.concatenate(cells), return_inverse=True)
     sums = np.stack([np.bincount(which, channel) for channel in np.concatenate(colours).T], -1)
     means = sums / np.bincount(which)[:, None]
+    if view.chroma != 1:  # by which it is multiplied, so that the result has the colour that was asked for
+        luma = (means @ LUMA)[:, None]
+        means = luma + (means - luma) / view.chroma
     labels.flat[used] = coarse_labels(means, view.gray_low.flat[used])
     return labels
 
@@ -161,7 +166,7 @@ def kept_labels(labels: np.ndarray, redraw: Box | None, view: View) -> np.ndarra
     return kept
 
 
-class Wishes(NamedTuple):
+class Edits(NamedTuple):
     """All that a person imposes on one photograph: hints, which come first, and the kept part of a colouring."""
 
     hints: Sequence[Hint] = ()

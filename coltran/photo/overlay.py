@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from coltran.image import labels_to_colors
-from coltran.photo.recolour import luminance, recolour
+from coltran.photo.recolor import luminance, recolor
 
 LONGEST = 512  # pixels of a map's longer side
 
@@ -24,7 +24,7 @@ def shrink(photo: np.ndarray, longest: int | None) -> np.ndarray:
 def paint(photo: np.ndarray, labels: np.ndarray, longest: int | None = LONGEST) -> np.ndarray:
     """A photograph, at most `longest` a side, with the colours of labels [h, w]; gray where they are -1: uint8."""
     colours = np.where((labels >= 0)[..., None], labels_to_colors(labels), np.uint8(0))
-    return recolour(luminance(shrink(photo, longest)), colours)
+    return recolor(luminance(shrink(photo, longest)), colours)
 
 
 def heat(photo: np.ndarray, values: np.ndarray, highest: float, longest: int | None = LONGEST) -> np.ndarray:

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -16,67 +15,49 @@ from PIL import Image
 from coltran.files import written_whole
 from coltran.image import PhotoError, center_square
 from coltran.photo import files
+from coltran.photo.names import RECORD, Job, digest_of, name_results, recorded_files
 from coltran.photo.sheets import sheet_of, stack_sheets
 
-RECORD = "colourings.json"
+OF_FILES = ("colourings", "sha256", "source")  # what colourings.json says of a photograph's files
 STACKED = 16  # photographs on the contact sheet of a run
 
 
-@dataclass(frozen=True)
-class Job:
-    """One photograph of a run."""
-
-    photo: Path
-    name: str  # what the names of its results begin with
-
-
-def name_results(photos: Sequence[Path]) -> list[Job]:
-    """For each photograph what its results' names begin with: its own name, with _2, ... where that is taken.
-
-    Names that differ in case only count as the same, as they are on some file systems.
-    """
-    taken: set[str] = set()
-    jobs = []
-    for photo in photos:
-        name, number = photo.stem, 1
-        while name.casefold() in taken:
-            number += 1
-            name = f"{photo.stem}_{number}"
-        taken.add(name.casefold())
-        jobs.append(Job(photo, name))
-    return jobs
-
-
-def write_colouring(
-    image: np.ndarray, path: Path, photo: files.Photograph, options: Mapping[str, Any], *, format: str | None,
-    quality: int, sample: int, bits: float,
-) -> None:  # fmt: skip
-    """Writes one colouring with what its photograph's file has beside the pixels, and with what is known of it.
+def encode_coloring(
+    image: np.ndarray, photo: files.Photograph, options: Mapping[str, Any], *, format: str | None, quality: int,
+    sample: int, bits: float,
+) -> bytes:  # fmt: skip
+    """The file of one colouring with what its photograph's file has beside the pixels, and with what is known of it.
 
     Args:
         image: uint8 or uint16 [H, W, 3].
-        options: how it was drawn, as of `Pipeline.colour`.
+        options: how it was drawn, as of `Pipeline.colorize`.
         format, quality: as of `Results`.
         sample: which of the colourings it is.
         bits: of its colours, a pixel.
     """
     alpha = photo.alpha if options["size"] == "original" else None
-    files.write(
+    return files.encoded(
         image,
-        path,
         format=format or photo.format,
         quality=quality,
-        exif=photo.exif,
+        kept=photo.metadata,
         alpha=center_square(alpha) if alpha is not None and options["fit"] == "crop" else alpha,
         description=f"{files.OURS}: seed {options['seed']}, sample {sample}, {bits:.4f} bits a pixel",
     )
+
+
+def write_coloring(
+    image: np.ndarray, path: Path, photo: files.Photograph, options: Mapping[str, Any], **how: Any
+) -> None:
+    """Writes one colouring, whole or not at all; arguments as of `encode_coloring`."""
+    files.write_bytes(encode_coloring(image, photo, options, **how), path)
 
 
 def check_room(photo: files.Photograph, options: Mapping[str, Any], format: str) -> None:
     """Raises PhotoError where a format has no room for a result as large as the photograph, if it is to be.
 
     Args:
-        options: as of `Pipeline.colour`.
+        options: as of `Pipeline.colorize`.
     """
     if options.get("size", "original") == "original":
         files.check_side(center_square(photo.pixels) if options.get("fit") == "crop" else photo.pixels, format)
@@ -86,25 +67,29 @@ class Results:
     """The results of a run, in one folder.
 
     Args:
-        photos: of the run; none of them is ever replaced, nor any other file that is no result.
+        photos: of the run, and the subfolder of each's results; none of them is ever replaced, nor any other file that
+            is no result.
         output: the folder.
-        options: how the run draws, as of `Pipeline.colour`: colourings.json says it of each photograph.
+        options: how the run draws, as of `Pipeline.colorize`: colourings.json says it of each photograph.
         count: results a photograph.
         format: of `coltran.photo.files.FORMATS`; None takes each photograph's own.
         quality: of JPEG and WebP.
+        pages: as of `coltran.photo.names.name_results`.
+        strict: refuse a photograph of which a part is missing.
     """
 
     def __init__(
-        self, photos: Sequence[Path], output: Path, *, options: Mapping[str, Any], count: int, format: str | None,
-        quality: int,
+        self, photos: Mapping[Path, PurePath], output: Path, *, options: Mapping[str, Any], count: int,
+        format: str | None, quality: int, pages: Mapping[Path, Sequence[int]] | None = None, strict: bool = False,
     ) -> None:  # fmt: skip
         self.output, self.options, self.count, self.format, self.quality = output, dict(options), count, format, quality
-        self.jobs = name_results(photos)
-        self.inputs = {photo.resolve() for photo in photos}
+        self.strict = strict
         self.record = load_record(output / RECORD)  # of earlier runs
+        self.jobs = name_results(photos, self.record, pages, output)
+        self.inputs = {photo.resolve() for photo in photos}
         self.earlier = EarlierResults(output)
         self.made: dict[str, Any] = {}  # of this run
-        self.digests: dict[Path, str] = {}
+        self.digests: dict[str, str] = {}  # by the photographs' sources
 
     def sheet(self, job: Job) -> Path:
         """Where the sheet of a photograph is."""
@@ -130,13 +115,13 @@ class Results:
 
     def is_done(self, job: Job) -> bool:
         """Whether an earlier run with the same options has finished this photograph, under the names it has now."""
-        found = self.record.get(str(job.photo))
+        found = self.record.get(job.key)
         if not isinstance(found, dict):
             return False
-        same = {key: value for key, value in found.items() if key not in ("colourings", "sha256")} == self.options
-        if not same or found.get("sha256") not in (None, _digest(job.photo)):  # None: of a version that told none
+        same = {key: value for key, value in found.items() if key not in OF_FILES} == self.options
+        if not same or found.get("sha256") not in (None, digest_of(job.photo)):  # None: of a version that told none
             return False
-        paths = [self.output / name for name in _recorded(found)]
+        paths = [self.output / name for name in recorded_files(found)]
         suffixes = {files.FORMATS[self.format]} if self.format else {path.suffix for path in paths}
         expected = [[self.output / f"{job.name}-{k}{suffix}" for k in range(self.count)] for suffix in suffixes]
         return paths in expected and all(path.exists() for path in [*paths, self.sheet(job)])
@@ -147,10 +132,10 @@ class Results:
         Raises:
             PhotoError: it cannot be read, or its results cannot be written.
         """
-        photo = files.read(job.photo)
+        photo = files.read(job.photo, page=job.page, strict=self.strict)
         check_room(photo, self.options, self.format or photo.format)
         self.targets(job, photo.format)
-        self.digests[job.photo] = _digest(job.photo)
+        self.digests[job.source] = digest_of(job.photo)
         return photo
 
     def write(
@@ -175,20 +160,24 @@ class Results:
             OSError: it cannot be written.
         """
         entries, tiles = [], [("gray", gray)]
+        self.sheet(job).parent.mkdir(parents=True, exist_ok=True)
         for path, image, its, sample in zip(self.targets(job, photo.format), images, bits, samples, strict=True):
-            write_colouring(
+            write_coloring(
                 image, path, photo, self.options, format=self.format, quality=self.quality, sample=sample, bits=its
             )
-            entries.append({"file": path.name, "sample": sample, "bits_per_pixel": round(its, 4)})
+            entries.append(
+                {"file": path.relative_to(self.output).as_posix(), "sample": sample, "bits_per_pixel": round(its, 4)}
+            )
             tiles.append((f"{path.name}: {its:.2f} bits a pixel", image))
         files.write_png(sheet_of(tiles), self.sheet(job))
-        self.made[str(job.photo)] = self.options | {"colourings": entries, "sha256": self.digests[job.photo]}
+        of_files = {"colourings": entries, "sha256": self.digests[job.source], "source": job.source}
+        self.made[job.key] = self.options | of_files
 
     def save_record(self) -> None:
         """Writes colourings.json: what this run and others put into the folder."""
-        written = {name for said in self.made.values() for name in _recorded(said)}
+        written = {name for said in self.made.values() for name in recorded_files(said)}
         record = load_record(self.output / RECORD)  # anew: another run may have added to it
-        kept = {photo: said for photo, said in record.items() if not written.intersection(_recorded(said))}
+        kept = {photo: said for photo, said in record.items() if not written.intersection(recorded_files(said))}
         with written_whole(self.output / RECORD) as temporary:
             temporary.write_text(json.dumps(kept | self.made, indent=1) + "\n", encoding="utf-8")
 
@@ -209,8 +198,8 @@ class EarlierResults:
 
     def __init__(self, output: Path) -> None:
         record = load_record(output / RECORD)
-        names = {name for said in record.values() for name in _recorded(said)}
-        photos = {Path(name).stem.rpartition("-")[0] for name in names}
+        names = {name for said in record.values() for name in recorded_files(said)}
+        photos = {re.sub(r"-\d+\.\w+$", "", name) for name in names}
         pictures = {f"{photo}-{kind}.png" for photo in photos for kind in ("sheet", "surprise", "entropy")}
         self.colourings = {(output / name).resolve() for name in names}
         self.pictures = {(output / name).resolve() for name in [*pictures, *(["contact_sheet.png"] if record else [])]}
@@ -227,19 +216,6 @@ class EarlierResults:
     def is_picture(self, path: Path) -> bool:
         """Whether it is a sheet or a map, and no colouring."""
         return path.resolve() in self.pictures or files.said_by_us(path) == files.OURS
-
-
-def _digest(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-def _recorded(said: object) -> list[str]:
-    """The files that the record of a photograph names."""
-    entries = said.get("colourings") if isinstance(said, dict) else None
-    return [str(entry.get("file")) for entry in entries or () if isinstance(entry, dict)]
 
 
 def load_record(path: Path) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of many colourings to look at: those that differ most from the likeliest and from each other."""
+"""Which of many colourings to look at: those that differ most from the first and from each other."""
 
 from __future__ import annotations
 

@@ -51,30 +51,40 @@ class Assessment:
         return -(self.mean * np.log2(np.maximum(self.mean, 1e-12))).sum(-1)
 
     def plausible(self, x: int, y: int, count: int = 6) -> list[tuple[tuple[int, int, int], float]]:
-        """Up to `count` distinct colours of a pixel (x, y) of the photograph and their probabilities, likeliest first.
+        """`plausible`, of the mean of the colourings."""
+        return plausible(self.view, self.mean, x, y, count)
 
-        The colours have the gray that is there, so that a hint of one imposes its label; labels too much alike to be
-        told apart (`APART`) count as the likeliest of them.
 
-        Raises:
-            ValueError: a pixel outside of the view.
-        """
-        rows, columns = self.view.cells(np.array([x]), np.array([y]))
-        row, column = int(rows[0]), int(columns[0])
-        if not (0 <= row < self.mean.shape[0] and 0 <= column < self.mean.shape[1]):
-            raise ValueError(f"the pixel {x},{y} lies outside of what is coloured")
-        probabilities = self.mean[row, column]
-        labels = np.argsort(-probabilities, kind="stable")
-        labels = labels[probabilities[labels] >= UNLIKELY]
-        colours = shades(labels, np.full(len(labels), self.view.gray_low[row, column]))
-        ab = to_ab(colours)
-        found: dict[int, float] = {}  # place among the labels, probability
-        for k, label in enumerate(labels):
-            near = [place for place in found if np.linalg.norm(ab[place] - ab[k]) < APART]
-            place = min(near, key=lambda place: float(np.linalg.norm(ab[place] - ab[k])), default=k)
-            found[place] = found.get(place, 0.0) + float(probabilities[label])
-        best = sorted(found, key=lambda place: -found[place])[:count]
-        return [((int(r), int(g), int(b)), found[place]) for place in best for r, g, b in [colours[place]]]
+def plausible(view: View, mean: np.ndarray, x: int, y: int, count: int = 6) -> list[tuple[tuple[int, int, int], float]]:
+    """Up to `count` distinct colours of a pixel (x, y) of the photograph and their probabilities, likeliest first.
+
+    The colours are as the photograph has them, of the gray that is there, so that a hint of one imposes its label;
+    labels too much alike to be told apart (`APART`) count as the likeliest of them.
+
+    Args:
+        view: of the photograph.
+        mean: float32 [h, w, 512], a distribution of each of its cells.
+
+    Raises:
+        ValueError: a pixel outside of the view.
+    """
+    rows, columns = view.cells(np.array([x]), np.array([y]))
+    row, column = int(rows[0]), int(columns[0])
+    if not (0 <= row < mean.shape[0] and 0 <= column < mean.shape[1]):
+        raise ValueError(f"the pixel {x},{y} lies outside of what is coloured")
+    probabilities = mean[row, column]
+    labels = np.argsort(-probabilities, kind="stable")
+    labels = labels[probabilities[labels] >= UNLIKELY]
+    colours = shades(labels, np.full(len(labels), view.gray_low[row, column]))
+    ab = to_ab(colours)
+    colours = view.levels.squeeze_colors(colours)
+    found: dict[int, float] = {}  # place among the labels, probability
+    for k, label in enumerate(labels):
+        near = [place for place in found if np.linalg.norm(ab[place] - ab[k]) < APART]
+        place = min(near, key=lambda place: float(np.linalg.norm(ab[place] - ab[k])), default=k)
+        found[place] = found.get(place, 0.0) + float(probabilities[label])
+    best = sorted(found, key=lambda place: -found[place])[:count]
+    return [((int(r), int(g), int(b)), found[place]) for place in best for r, g, b in [colours[place]]]
 
 
 def assess(colorizer: Colorizer, view: View, labels: Sequence[np.ndarray], **options: Any) -> Assessment:

@@ -19,8 +19,8 @@ from coltran.networks.layers import EPS, AxialAttention, FeedForward
 from coltran_kernels import (
     DecoderLayer,
     DecoderWeights,
+    RowConditioning,
     RowLayer,
-    RowTerms,
     add_layer_norm,
     affine,
     cached_attention,
@@ -69,14 +69,14 @@ def attention_terms(attention: AxialAttention, projected: Tensor | None, like: T
     return attention.terms(None if projected is None else projected.to(like.dtype))
 
 
-def row_terms(
+def row_conditioning(
     decoder: InnerDecoder,
     position: Tensor,  # [D], of the row
     z: Tensor,  # [B, W, E]
     upper: Tensor,  # [B, W, D]
     projected: Projected,
     norms: list[tuple[Tensor, Tensor]],
-) -> RowTerms:
+) -> RowConditioning:
     """The inner decoder's inputs of one row, but for the labels' embedding, and the scales and shifts of its layers."""
     inputs = (position + decoder.position.column).expand_as(upper)
     if decoder.skip:
@@ -89,17 +89,7 @@ def row_terms(
         (scale1, shift1), (scale2, shift2) = norms[2 * i], norms[2 * i + 1]
         affine = (_per_image(t) for t in (scale1, shift1, scale2, shift2))
         layers.append(RowLayer(qkv_scale, qkv_shift, ff_scale, ff_shift, *affine))
-    return RowTerms(inputs, tuple(layers))
-
-
-def mean_terms(decoder: InnerDecoder, z: Tensor, *, implementation: str | None = None) -> RowTerms:
-    """What would condition the middle row if all gray contexts were the mean of z [B, H, W, D], with nothing above."""
-    _, height, width, _ = z.shape
-    z_row = z.mean((0, 1, 2)).expand(1, width, -1)
-    upper = torch.zeros_like(decoder.position.column)[None]
-    projected = project_context(decoder, torch.cat((z_row, upper), -1), implementation=implementation)
-    norms = [module.affine(z) for module in decoder.norms]
-    return row_terms(decoder, decoder.position.row[height // 2], z_row, upper, projected, norms)
+    return RowConditioning(inputs, tuple(layers))
 
 
 # Pixels whose gray context the outer decoder projects at once: rows are handed out one by one, but what conditions them
@@ -107,20 +97,20 @@ def mean_terms(decoder: InnerDecoder, z: Tensor, *, implementation: str | None =
 TOGETHER, TOGETHER_ON_A_GPU = 256, 8192
 
 
-class InnerRows:
-    """Prepares each row for `decode_row`: all that depends on the gray image and the rows above alone."""
+class RowConditioner:
+    """The inner decoder's conditioning of each row: all that depends on the gray image and the rows above alone."""
 
     def __init__(self, decoder: InnerDecoder, z: Tensor, *, norm: str) -> None:
         """z [B, H, W, D]; `norm` "exact" averages the whole image in conditional norms, "rowcontext" only the row."""
         self.decoder, self.z = decoder, z
         self.norms = [module.affine(z) for module in decoder.norms] if norm == "exact" else None
 
-    def terms(self, row: int, upper: Tensor, *, implementation: str | None = None) -> RowTerms:
+    def condition(self, row: int, upper: Tensor, *, implementation: str | None = None) -> RowConditioning:
         """What conditions one row, given the summary of the rows above, [B, W, D]."""
         decoder, z = self.decoder, self.z[:, row]
         norms = self.norms or [module.affine(self.z[:, row : row + 1]) for module in decoder.norms]
         projected = project_context(decoder, torch.cat((z, upper), -1), implementation=implementation)
-        return row_terms(decoder, decoder.position.row[row], z, upper, projected, norms)
+        return row_conditioning(decoder, decoder.position.row[row], z, upper, projected, norms)
 
 
 def _stack_qkv(terms: dict[str, Tensor], like: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -176,7 +166,7 @@ def conditioned_qkv(
     return q, k, v
 
 
-class OuterRows:
+class OuterDecoderCache:
     """The outer decoder, one row after another, with a KV cache for its column attention."""
 
     def __init__(self, decoder: OuterDecoder, z: Tensor) -> None:
@@ -191,7 +181,7 @@ class OuterRows:
         # The rows of each head of a column lie together: that is how they are read, again and again.
         self.cache = z.new_empty(columns, 2, batch, width, heads, height, hidden // heads)
 
-    def push(self, row: int, embedded: Tensor, *, implementation: str | None = None) -> Tensor:
+    def step(self, row: int, embedded: Tensor, *, implementation: str | None = None) -> Tensor:
         """Embedded colours [B, W, D] of `row` -> the summary [B, W, D] of the rows up to and with it.
 
         Rows come in order, from 0.
@@ -208,7 +198,7 @@ class OuterRows:
         attend_column = partial(self._attend_column, row, implementation)
         return outer_row(decoder, x, (of_attention, of_feed_forward), self.norms, attend_column, implementation)
 
-    def go_on_from(self, origin: Tensor, rows: int) -> None:
+    def reorder_cache(self, origin: Tensor, rows: int) -> None:
         """Each image b takes over the first `rows` rows of image origin[b], which keeps its own."""
         moved = (origin != torch.arange(len(origin), device=origin.device)).nonzero()[:, 0]
         kept = self.cache[..., :rows, :]
@@ -243,7 +233,10 @@ class Rows:
         self, colorizer: Colorizer, z: Tensor, *, norm: str, finished: Callable[[str], None], implementation: str | None
     ) -> None:
         """z: the encoded gray images, [B, H, W, D]; `norm` and `finished` as in `coltran.sampling.sample`."""
-        self.inner, self.outer = InnerRows(colorizer.inner_decoder, z, norm=norm), OuterRows(colorizer.outer_decoder, z)
+        self.inner, self.outer = (
+            RowConditioner(colorizer.inner_decoder, z, norm=norm),
+            OuterDecoderCache(colorizer.outer_decoder, z),
+        )
         self.embedding = colorizer.embedding.weight
         self.finished, self.implementation = finished, implementation
         self.row = 0
@@ -257,18 +250,18 @@ class Rows:
         """The present row of x [B, H, W]: [B, W]."""
         return x[:, self.row]
 
-    def go_on_from(self, origin: Tensor) -> None:
+    def reorder_cache(self, origin: Tensor) -> None:
         """Lets each image b have the rows above of image origin[b], int64 [B], whose own origin is itself."""
-        self.outer.go_on_from(origin, self.row)
+        self.outer.reorder_cache(origin, self.row)
 
     def advance(self, labels: Tensor) -> None:
-        """Goes to the next row, given the labels [B, W] of the present one; `terms` is then what conditions it."""
+        """Goes to the next row, given the labels [B, W] of the present one; `conditioning` is then its."""
         embedded = F.embedding(labels, self.embedding)
-        upper = self.outer.push(self.row, embedded, implementation=self.implementation)
+        upper = self.outer.step(self.row, embedded, implementation=self.implementation)
         self.finished("outer decoder")
         self.row += 1
         self._condition(upper)
 
     def _condition(self, upper: Tensor) -> None:
-        self.terms = self.inner.terms(self.row, upper, implementation=self.implementation)
+        self.conditioning = self.inner.condition(self.row, upper, implementation=self.implementation)
         self.finished("conditioning")

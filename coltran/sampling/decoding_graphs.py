@@ -1,135 +1,312 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of an image for a graph compiler (XLA): every row is the same graph, its number a tensor.
+"""The rows of an image as functions of tensors: every row is the same work, its number a tensor.
 
-What `decoding.py` slices with a Python number is picked here with a tensor of one number, and caches have their full
-size from the start, the rows to come masked by minus infinity. So one graph serves every row of every image.
+    begin     what depends on the gray image alone, for all rows at once; what conditions the first row
+    advance   a row's colours through the outer decoder, over caches of full size; what conditions the next row
 
-Sizes: B images of H x W pixels, D hidden size, h heads of C channels.
+Nothing they take or give is a Python number and all their results lie where they lay before, so that one CUDA graph, or
+one graph of a compiler (XLA), serves every row of every image. `decoding.py` slices with Python numbers instead.
+
+Sizes: B images of H x W pixels, D hidden size, E channels of the gray context, h heads of C channels, P projected ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from coltran.networks.colorizer import Colorizer, InnerDecoder
-from coltran.networks.layers import AxialAttention
-from coltran.sampling.decoding import conditioned_qkv, outer_row, project_context, row_terms
-from coltran_kernels import RowTerms, cached_attention
+from coltran.networks.colorizer import Colorizer, InnerDecoder, OuterDecoder
+from coltran.networks.layers import ACTIVATIONS, EPS, AxialAttention, FeedForward
+from coltran.sampling.decoding import decoder_weights
+from coltran_kernels import (
+    DecoderLayer,
+    DecoderWeights,
+    Pending,
+    RowConditioning,
+    RowDraws,
+    RowLayer,
+    RowState,
+    add_layer_norm,
+    append_attention,
+    begin_row,
+    fused_linear,
+    residual_layer,
+    row_attention,
+    unpack_conditioning,
+)
+from coltran_kernels.linear.reference import Affine, normed
 
-Affine = tuple[Tensor, Tensor]
+Places = tuple["slice | None", "slice | None", "slice | None", "slice | None"]  # of RowLayer's first four among P
+
+
+class Projection(NamedTuple):
+    """The conditioning projections of all layers of a decoder side by side."""
+
+    weight: Tensor  # [P, E]
+    bias: Tensor  # [P]; one where a scale is not conditioned
+    places: tuple[Places, ...]  # of each layer
+    activations: tuple[tuple[slice, Callable[[Tensor], Tensor]], ...]
+
+
+class Decoders(NamedTuple):
+    """A colorizer's decoders as a row takes them: made once."""
+
+    outer: tuple[tuple[str, DecoderLayer], ...]  # axis and weights of each layer
+    inner: DecoderWeights
+    outer_projection: Projection  # of the gray context
+    inner_projection: Projection  # of the gray context
+    inner_upper: Tensor  # [P, D], the rest of it, of what the rows above say
+    dtype: torch.dtype  # of matrices and activations
 
 
 class Image(NamedTuple):
-    """What stays the same for all rows of B images."""
+    """What depends on the gray images alone: at a row what the outer decoder takes, and the inner one at the next."""
 
-    z: Tensor  # [B, H, W, D], the encoded gray image
-    outer_norms: list[Affine]
-    inner_norms: list[Affine] | None  # None where each row has its own
+    inputs: Tensor  # [2, B, H, W, D], of the outer decoder and the inner: but for labels, and for the rows above
+    terms: Tensor  # [B, H, W, P of the outer decoder + P of the inner], the inner one's but for the rows above
+    outer_norms: list[Affine]  # [D] or [B, D]
+    inner_norms: list[Affine]  # [D] or [B, D]; without any, each row has its own
+    row_norms: Tensor | None  # [B, H, norms, 2, D]
 
 
-class State(NamedTuple):
+class Rows(NamedTuple):
     """What one row leaves to the next, changed in place."""
 
-    row: Tensor  # [1] int64, the row whose colours are drawn next
-    caches: list[Tensor]  # for each column attention, the keys and values of all rows: [2, B, H, W, h, C]
+    state: RowState
+    draws: RowDraws
+    caches: list[Tensor]  # of each column attention, the keys and values of all rows: [2, B, W, h, H, C]
+    inputs: Tensor  # [B, W, D], of the present row
+    terms: Tensor  # [B, W, P]
+    norms: Tensor | None  # [B, norms, 2, D]
 
 
-def begin(colorizer: Colorizer, z: Tensor, *, norm: str, implementation: str | None) -> tuple[Image, State, RowTerms]:
-    """What all rows need, and what conditions the first; `norm` as in `coltran.sampling.sample`."""
-    outer, inner = colorizer.outer_decoder, colorizer.inner_decoder
-    batch, height, width, _ = z.shape
-    image = Image(
-        z,
-        [module.affine(z) for module in outer.norms],
-        [module.affine(z) for module in inner.norms] if norm == "exact" else None,
+def _layer(attention: AxialAttention, feed_forward: FeedForward) -> DecoderLayer:
+    return DecoderLayer(
+        attention.qkv.weight, attention.bias, attention.out.weight, feed_forward.inner.weight,
+        feed_forward.inner.bias, feed_forward.outer.weight, feed_forward.outer.bias,
+    )  # fmt: skip
+
+
+def _shortened(layer: DecoderLayer, dtype: torch.dtype) -> DecoderLayer:
+    return layer._replace(
+        **{name: getattr(layer, name).detach().to(dtype).contiguous() for name in ("qkv", "out", "ff1", "ff2")}
     )
-    columns = [attention for attention in outer.attention if attention.axis == "column"]
-    hidden = outer.position.row.shape[1]
-    caches = [z.new_zeros(2, batch, height, width, a.heads, hidden // a.heads) for a in columns]
-    state = State(torch.zeros(1, dtype=torch.int64, device=z.device), caches)
-    return image, state, _terms(inner, image, state.row, z.new_zeros(batch, width, hidden), implementation)
 
 
-def advance(
-    colorizer: Colorizer, image: Image, state: State, labels: Tensor, *, implementation: str | None
-) -> RowTerms:
-    """Takes a row's colours, [B, W], through the outer decoder; gives what conditions the row below it."""
-    decoder, row = colorizer.outer_decoder, state.row
-    z = image.z.index_select(1, row)
-    x = F.embedding(labels, colorizer.embedding.weight)[:, None]
-    x = x + decoder.position.row.index_select(0, row) + decoder.position.column
-    if decoder.skip:
-        x = x + z
-    attend_column = partial(_attend_column, state, implementation)
-    projected = project_context(decoder, z, implementation=implementation)
-    upper = outer_row(decoder, x, projected, image.outer_norms, attend_column, implementation)
-    row += 1
-    return _terms(colorizer.inner_decoder, image, row, upper, implementation)
+def _projection(decoder: OuterDecoder | InnerDecoder, context: int) -> Projection:
+    """All projections of a context by a decoder; its scales of queries, keys and values lie side by side, and so on."""
+    weights, biases, places = list[Tensor](), list[Tensor](), list[Places]()
+    activations = list[tuple[slice, Callable[[Tensor], Tensor]]]()
+    like = decoder.position.row
+    hidden, end = like.shape[1], 0
+
+    def take(weight: Tensor, bias: Tensor, act: Callable[[Tensor], Tensor] | None) -> slice:
+        nonlocal end
+        weights.append(weight)
+        biases.append(bias)
+        end += len(weight)
+        place = slice(end - len(weight), end)
+        if act not in (None, ACTIVATIONS["identity"]):
+            activations.append((place, act))
+        return place
+
+    for attention, feed_forward in zip(decoder.attention, decoder.feed_forward, strict=True):
+        found = dict[str, slice | None]()
+        if attention.condition is not None:
+            weight = attention.condition.weight
+            named = unpack_conditioning(weight.T, attention.heads, attention.conditioned, attention.cond_scale)
+            for kind in ("_scale", "_shift") if attention.cond_scale else ("_shift",):
+                begin = end
+                for x in "qkv":
+                    constant = torch.full_like(like[0], float(kind == "_scale" and x + kind not in named))
+                    if x + kind in named:
+                        take(named[x + kind].flatten(1).T, constant, attention.act if attention.cond_scale else None)
+                    else:
+                        take(weight.new_zeros(hidden, weight.shape[1]), constant, None)
+                found[kind] = slice(begin, end)
+        scale = shift = None
+        if feed_forward.condition is not None:
+            of_parts = zip(
+                feed_forward.condition.weight.split(hidden), feed_forward.condition.bias.split(hidden), strict=True
+            )
+            act = feed_forward.act if feed_forward.parts == 2 else None
+            shift, *rest = (take(weight, bias, act) for weight, bias in of_parts)
+            scale = rest[0] if rest else None
+        places.append((found.get("_scale"), found.get("_shift"), scale, shift))
+    weight = torch.cat(weights) if weights else like.new_zeros(0, context)
+    return Projection(weight, torch.cat(biases) if biases else like.new_zeros(0), tuple(places), tuple(activations))
 
 
-def _terms(decoder: InnerDecoder, image: Image, row: Tensor, upper: Tensor, implementation: str | None) -> RowTerms:
-    """What conditions one row, given the summary of the rows above, [B, W, D]."""
-    z = image.z.index_select(1, row)
-    norms = image.inner_norms or [module.affine(z) for module in decoder.norms]
-    projected = project_context(decoder, torch.cat((z[:, 0], upper), -1), implementation=implementation)
-    return row_terms(decoder, decoder.position.row.index_select(0, row)[0], z[:, 0], upper, projected, norms)
+@torch.no_grad()
+def prepare(colorizer: Colorizer, dtype: torch.dtype) -> Decoders:
+    """The decoders with their matrices, and so their activations, of a type."""
+    outer, inner = colorizer.outer_decoder, colorizer.inner_decoder
+    layers = [
+        (attention.axis, _shortened(_layer(attention, feed_forward), dtype))
+        for attention, feed_forward in zip(outer.attention, outer.feed_forward, strict=True)
+    ]
+    weights = decoder_weights(colorizer)
+    weights = weights._replace(
+        layers=tuple(_shortened(layer, dtype) for layer in weights.layers), logits=weights.logits.detach().to(dtype)
+    )
+    encoded, hidden = len(colorizer.gray_encoder.bias), inner.position.row.shape[1]
+    of_outer, of_inner = _projection(outer, encoded), _projection(inner, encoded + hidden)
+    of_gray, of_upper = of_inner.weight[:, :encoded], of_inner.weight[:, encoded:]
+    return Decoders(
+        tuple(layers), weights, of_outer._replace(weight=of_outer.weight.to(dtype)),
+        of_inner._replace(weight=of_gray.to(dtype)), of_upper.to(dtype).contiguous(), dtype,
+    )  # fmt: skip
 
 
-def _attend_column(
-    state: State,
+def _project(projection: Projection, z: Tensor) -> Tensor:
+    """[B, H, W, E] -> [B, H, W, P], before activations."""
+    return F.linear(z, projection.weight, projection.bias.to(z.dtype))
+
+
+def _act(projection: Projection, terms: Tensor) -> None:
+    for place, act in projection.activations:
+        terms[..., place] = act(terms[..., place])
+
+
+def _inputs(decoder: OuterDecoder | InnerDecoder, z: Tensor) -> Tensor:
+    position = (decoder.position.row[:, None] + decoder.position.column).to(z.dtype)
+    return position + z if decoder.skip else position.expand(len(z), *position.shape).contiguous()
+
+
+def _affines(decoder: OuterDecoder | InnerDecoder, z: Tensor) -> list[Affine]:
+    """Scale and shift of each norm, [D] or [B, D], of z [B, H, W, E]."""
+    found = (module.affine(z) for module in decoder.norms)
+    return [(scale.flatten(1), shift.flatten(1)) if scale.dim() == 4 else (scale, shift) for scale, shift in found]
+
+
+def image_terms(colorizer: Colorizer, decoders: Decoders, z: Tensor, *, norm: str) -> Image:
+    """What depends on the encoded gray images z [B, H, W, E] alone; `norm` as in `coltran.sampling.sample`."""
+    outer, inner = colorizer.outer_decoder, colorizer.inner_decoder
+    exact, short = z.to(outer.position.row.dtype), z.to(decoders.dtype)
+    outer_terms = _project(decoders.outer_projection, short)
+    _act(decoders.outer_projection, outer_terms)
+    row_norms = None
+    if norm != "exact" and len(inner.norms):
+        of_rows = _affines(inner, exact.flatten(0, 1)[:, None])  # each row as an image
+        stacked = [torch.stack([t.expand(z.shape[0] * z.shape[1], -1) for t in affine], 1) for affine in of_rows]
+        row_norms = torch.stack(stacked, 1).unflatten(0, z.shape[:2])
+    inner_terms = _project(decoders.inner_projection, short).roll(-1, 1)  # the first row's come last
+    inputs = torch.stack((_inputs(outer, short), _inputs(inner, short).roll(-1, 1)))
+    return Image(
+        inputs, torch.cat((outer_terms, inner_terms), -1),
+        _affines(outer, exact), _affines(inner, exact) if norm == "exact" else [], row_norms,
+    )  # fmt: skip
+
+
+def empty_rows(colorizer: Colorizer, decoders: Decoders, state: RowState, draws: RowDraws, *, norm: str) -> Rows:
+    """Where the rows of the images of a state leave what they leave."""
+    (batch, height, width), inner = state.labels.shape, colorizer.inner_decoder
+
+    def empty(*shape: int, dtype: torch.dtype = decoders.dtype) -> Tensor:
+        return torch.zeros(*shape, dtype=dtype, device=state.labels.device)
+
+    heads = [len(layer.bias) for axis, layer in decoders.outer if axis == "column"]
+    hidden = inner.position.row.shape[1]
+    caches = [empty(2, batch, width, h, height, hidden // h) for h in heads]
+    own = norm != "exact" and len(inner.norms) > 0
+    norms = empty(batch, len(inner.norms), 2, hidden, dtype=inner.position.row.dtype) if own else None
+    projected = len(decoders.inner_projection.weight)
+    return Rows(state, draws, caches, empty(batch, width, hidden), empty(batch, width, projected), norms)
+
+
+def begin(colorizer: Colorizer, decoders: Decoders, image: Image, rows: Rows, *, implementation: str | None) -> None:
+    """Goes to the first row."""
+    rows.state.rows.copy_(torch.arange(-2, 0, device=rows.state.rows.device))
+    rows.state.passes.zero_()
+    begin_row(rows.state, rows.draws, implementation=implementation)
+    _, inputs, _, terms = _pick(decoders, image, torch.full_like(rows.state.rows[:1], image.inputs.shape[2] - 1))
+    upper = Pending(torch.zeros_like(rows.inputs))
+    _condition(colorizer.inner_decoder, decoders, image, rows, inputs, terms, upper, implementation)
+
+
+def _pick(decoders: Decoders, image: Image, row: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The outer and the inner decoder's inputs, then their terms, [B, W, ...], that lie at a row, [1]."""
+    inputs, terms = image.inputs.index_select(2, row)[:, :, 0], image.terms.index_select(1, row)[:, 0]
+    of_outer = len(decoders.outer_projection.weight)
+    return inputs[0], inputs[1], terms[..., :of_outer], terms[..., of_outer:]
+
+
+def advance(colorizer: Colorizer, decoders: Decoders, image: Image, rows: Rows, *, implementation: str | None) -> None:
+    """Takes the colours of the present row through the outer decoder, and goes to the row below it."""
+    begin_row(rows.state, rows.draws, implementation=implementation)
+    row = rows.state.rows[:1]  # the one that is left
+    inputs, inner_inputs, terms, inner_terms = _pick(decoders, image, row)
+    pending = Pending(inputs, (decoders.inner.embedding, rows.state.above))
+    options: dict[str, Any] = {"implementation": implementation}
+    for i, (axis, layer) in enumerate(decoders.outer):
+        if axis == "row":
+            attend = partial(row_attention, bias=layer.bias, causal=False, **options)
+        else:
+            attend = partial(append_attention, cache=rows.caches[i // 2], bias=layer.bias, row=row, **options)
+        norms = image.outer_norms[2 * i : 2 * i + 2]
+        of_layer = _row_layer(decoders.outer_projection.places[i], terms, norms)
+        pending = residual_layer(pending, layer, of_layer, attend, eps=EPS, **options)
+    inner = colorizer.inner_decoder
+    _condition(inner, decoders, image, rows, inner_inputs, inner_terms, pending, implementation)
+
+
+def _row_layer(places: Places, terms: Tensor, norms: list[Affine]) -> RowLayer:
+    scale, shift, ff_scale, ff_shift = (None if place is None else terms[..., place] for place in places)
+    return RowLayer(scale, shift, ff_scale, ff_shift, *norms[0], *norms[1])
+
+
+def _condition(
+    inner: InnerDecoder,
+    decoders: Decoders,
+    image: Image,
+    rows: Rows,
+    inputs: Tensor,
+    terms: Tensor,
+    pending: Pending,
     implementation: str | None,
-    layer: int,
-    attention: AxialAttention,
-    x: Tensor,  # [B, 1, W, D]
-    projected: Tensor | None,
-) -> Tensor:
-    """Causal column attention of one row over the whole cache, rows to come masked; caches its keys and values."""
-    row, cache = state.row, state.caches[layer]
-    q, k, v = conditioned_qkv(attention, x, projected, implementation)
-    cache.index_copy_(2, row, torch.stack((k, v)))
-    height = attention.bias.shape[1] // 2
-    other = torch.arange(height, device=x.device)
-    bias = attention.bias.index_select(1, other - row + height - 1)
-    bias = bias.masked_fill(other > row, float("-inf"))
-    keys, values = cache.unbind()
-    y = cached_attention(q[:, 0], keys, values, bias, implementation=implementation)
-    return attention.out(y.flatten(-2), implementation=implementation)[:, None]
+) -> None:
+    """What conditions the present row, given the summary of the rows above, [B, W, D], of which norms are pending."""
+    if rows.terms.shape[-1]:
+        _, upper = fused_linear(
+            pending.x, decoders.inner_upper, embedded=pending.embedded, norms=pending.norms, shift=terms,
+            out=rows.terms, eps=EPS, implementation=implementation,
+        )  # fmt: skip
+        _act(decoders.inner_projection, rows.terms)
+    else:
+        norm = partial(add_layer_norm, implementation=implementation)
+        upper = normed(pending.x, pending.embedded, pending.norms, EPS, norm)
+    if inner.skip:
+        torch.add(inputs, upper, out=rows.inputs)
+    else:
+        rows.inputs.copy_(inputs)
+    if rows.norms is not None and image.row_norms is not None:
+        rows.norms.copy_(image.row_norms.index_select(1, rows.state.rows[1:])[:, 0])
 
 
-class GraphRows:
-    """The rows of B images in turn, in graphs that are compiled for the first row and used for all.
+def conditioning(decoders: Decoders, image: Image, rows: Rows) -> RowConditioning:
+    """What conditions the present row, as `decode_row` takes it: views of where `begin` and `advance` put it."""
+    norms = image.inner_norms
+    if rows.norms is not None:
+        norms = [(affine[:, 0], affine[:, 1]) for affine in rows.norms.unbind(1)]
+    layers = (
+        _row_layer(places, rows.terms, norms[2 * i : 2 * i + 2])
+        for i, places in enumerate(decoders.inner_projection.places)
+    )
+    return RowConditioning(rows.inputs, tuple(layers))
 
-    `coltran.sampling.decoding.Rows` is the same in eager mode.
-    """
 
-    def __init__(
-        self, colorizer: Colorizer, z: Tensor, *, norm: str, finished: Callable[[str], None], implementation: str | None
-    ) -> None:
-        """As of `coltran.sampling.decoding.Rows`."""
-        from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
-
-        self.graph = one_graph
-        self.colorizer, self.finished, self.implementation = colorizer, finished, implementation
-        with self.graph("beginning"):
-            self.image, self.state, self.terms = begin(colorizer, z, norm=norm, implementation=implementation)
-        finished("conditioning")
-
-    def pick(self, x: Tensor) -> Tensor:
-        """The present row of x [B, H, W]: [B, W]."""
-        return x.index_select(1, self.state.row)[:, 0]
-
-    def go_on_from(self, origin: Tensor) -> None:
-        """Not here: which images are gone on from is known only outside of the graphs."""
-        raise NotImplementedError("Histories cannot be exchanged on XLA devices: draw particles on a CPU or a GPU.")
-
-    def advance(self, labels: Tensor) -> None:
-        """Goes to the next row, given the labels [B, W] of the present one; `terms` is then what conditions it."""
-        with self.graph("outer decoder"):
-            self.terms = advance(self.colorizer, self.image, self.state, labels, implementation=self.implementation)
-        self.finished("outer decoder")
+def reorder(rows: Rows, origin: Tensor) -> None:
+    """Lets each image b have the rows so far of image origin[b], int64 [B], with what is imposed on it."""
+    state = rows.state
+    of_images = {
+        id(t): t for t in (state.labels, state.log_prob, state.guided_log_prob, state.probabilities) if t is not None
+    }
+    for tensor in (*of_images.values(), *([] if rows.draws.given is None else [rows.draws.given])):
+        tensor.copy_(tensor[origin])
+    for cache in rows.caches:
+        cache.copy_(cache[:, origin])

@@ -3,8 +3,8 @@
 
 The rows of an image do not meet in a layer of row attention, nor do its columns in one of column attention. So each
 layer can take a few lines through attention, feed-forward and both norms while they are in the processor's cache, and
-put them back where they were: the memory beyond the result is that of one block. On a GPU blocks are as large as an
-image of 256 x 256, so that a kernel does more than its launch costs.
+put them back where they were: the memory beyond the result is that of one block. Anywhere but on a CPU all lines are
+one block, and what a layer gives is the next one's input, of whatever type it is.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
 from coltran.sampling.estimates import Estimate
 from coltran.sampling.threads import Threads
 
-PIXELS, PIXELS_ON_A_GPU = 1024, 65536  # in a block, or one line if that is more
-
-
-def _pixels(x: Tensor) -> int:
-    """Pixels of a block where x is."""
-    return PIXELS if x.device.type == "cpu" else PIXELS_ON_A_GPU
+PIXELS = 1024  # in a block, or one line if that is more
 
 
 def _blocks(x: Tensor, axis: str) -> Iterator[Tensor]:
-    """Views of x [B, H, W, D] of whole lines along `axis`, `_pixels` in each; all of x for a graph compiler."""
-    if x.device.type == "xla":
-        yield x
-    elif axis == "row":
+    """Views of x [B, H, W, D] of whole lines along `axis`, PIXELS in each."""
+    if axis == "row":
         rows = x.view(1, -1, *x.shape[2:])
-        yield from rows.split(max(1, _pixels(x) // x.shape[2]), 1)
+        yield from rows.split(max(1, PIXELS // x.shape[2]), 1)
     else:
         for image in x.split(1):
-            yield from image.split(max(1, _pixels(x) // x.shape[1]), 2)
+            yield from image.split(max(1, PIXELS // x.shape[1]), 2)
 
 
 @torch.no_grad()
 def encode_in_place(encoder: AxialEncoder, x: Tensor, *, implementation: str | None = None) -> Tensor:
-    """What `encoder(x)` is without dropout, written over x, contiguous [B, H, W, D]."""
+    """What `encoder(x)` is without dropout, on a CPU written over x, contiguous [B, H, W, D]."""
+
+    def layer(i: int, x: Tensor) -> Tensor:
+        y = encoder.attention[i](x, implementation=implementation)
+        y = encoder.norms[2 * i](y, x, implementation=implementation)
+        transformed = encoder.feed_forward[i](y, implementation=implementation)
+        return encoder.norms[2 * i + 1](transformed, y, implementation=implementation)
+
     x += encoder.position.row[:, None]
     x += encoder.position.column
     with Threads(x.device) as threads:
-        for i, (attention, feed_forward) in enumerate(zip(encoder.attention, encoder.feed_forward, strict=True)):
+        for i, attention in enumerate(encoder.attention):
+            if x.device.type != "cpu":
+                x = layer(i, x)
+                continue
             for block in _blocks(x, attention.axis):
-                y = attention(block, implementation=implementation)
-                y = encoder.norms[2 * i](y, block, implementation=implementation)
-                transformed = feed_forward(y, implementation=implementation)
-                block.copy_(encoder.norms[2 * i + 1](transformed, y, implementation=implementation))
+                block.copy_(layer(i, block))
                 threads.look()
     return x
 
@@ -73,6 +73,14 @@ def encode_distinct(colorizer: Colorizer, gray: Tensor, *, implementation: str |
     return encode_gray(colorizer, distinct, implementation=implementation)[which]
 
 
+def check_images(network: ColorUpsampler | SpatialUpsampler, channels: Tensor, gray: Tensor) -> None:
+    """Raises ValueError unless channels [B, H, W, c] and gray [B, H, W] are of the network's size, the same ones."""
+    height, width = network.encoder.position.size
+    if channels.dim() != 4 or channels.shape[:3] != gray.shape or gray.shape[1:] != (height, width):
+        found = f"{list(gray.shape)} and {list(channels.shape)}"
+        raise ValueError(f"this upsampler takes gray [B, {height}, {width}] and [B, {height}, {width}, 3], got {found}")
+
+
 @torch.no_grad()
 def estimate_values(
     network: ColorUpsampler | SpatialUpsampler,
@@ -90,12 +98,10 @@ def estimate_values(
     Raises:
         ValueError: images of another size than the network's, or not the same ones.
     """
-    height, width = network.encoder.position.size
-    if channels.dim() != 4 or channels.shape[:3] != gray.shape or gray.shape[1:] != (height, width):
-        found = f"{list(gray.shape)} and {list(channels.shape)}"
-        raise ValueError(f"this upsampler takes gray [B, {height}, {width}] and [B, {height}, {width}, 3], got {found}")
+    check_images(network, channels, gray)
     if channels.device.type == "xla" and implementation in (None, "xla"):
         return _in_graphs(network, channels, gray, estimate, implementation)
+    height, width = network.encoder.position.size
     of_channel, of_gray = network.tables()
     values = torch.empty(channels.shape, dtype=torch.uint8, device=channels.device)
     for b in range(channels.shape[0]):
@@ -103,8 +109,8 @@ def estimate_values(
         for c in range(channels.shape[3]):
             x = F.embedding(channels[b : b + 1, ..., c].long() + network.levels * c, of_channel)
             x = encode_in_place(network.encoder, x.add_(shared), implementation=implementation)
-            blocks = x.flatten(0, 2).split(_pixels(x))
-            logits = (network.logits(block, implementation=implementation) for block in blocks)
+            blocks = x.flatten(0, 2).split(PIXELS if x.device.type == "cpu" else height * width)
+            logits = (network.logits(block, out_dtype=torch.float32, implementation=implementation) for block in blocks)
             values[b, ..., c] = torch.cat([estimate(found) for found in logits]).view(values.shape[1:3])
     return values
 
@@ -117,7 +123,7 @@ def _in_graphs(
     implementation: str | None,
 ) -> Tensor:
     """`estimate_values` where a compiler takes whole graphs: one graph for all channels of all images."""
-    from coltran_kernels.xla.device import one_graph  # imports torch_xla, so only when wanted
+    from coltran_kernels.xla_device import one_graph  # imports torch_xla, so only when wanted
 
     batch, height, width, count = channels.shape
     with one_graph("tables"):

@@ -4,8 +4,7 @@
 The most probable one is the original program's. But a distribution may have several peaks or a flat top, and then a
 slightly higher one far away wins: a single red value of 120 in a white sky is a cyan dot. The mean has the least
 squared error and the median the least absolute error that the distribution allows, if it is the true one. A network's
-is too broad, the more the less it is trained, so the mean of a sharpened one errs less than either
-(bench/upsampling.py).
+is too broad, the more the less it is trained: the mean of a sharpened one errs less than either (docs/photographs.md).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ below K / 2, K new ones are chosen in proportion to the weights and go on with e
 on from several times, the others end (Doucet, Johansen, "A tutorial on particle filtering and smoothing", 2009). As K
 grows, weighted particles become draws from p(x | x_G = g); the product over the rows of the weights' sums estimates
 p(g) without bias at any K. A temperature or top-p changes how free pixels are drawn, not the weights.
+With guidance p is the guided model throughout.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def sample_particles(
     seed: int,
     square: int = 0,
     weights: np.ndarray | None = None,
+    guidance: Tensor | None = None,
     after_row: Callable[[Tensor, np.ndarray, np.ndarray], None] | None = None,
     **options: Any,
 ) -> Particles:
@@ -87,6 +89,7 @@ def sample_particles(
         seed: 0 .. 2**64 - 1.
         square: which streams of the seed are used: particle k draws as the image `square * 2**32 + k` does.
         weights: float64 [K], of the particles that come in; default equal ones.
+        guidance: what is added to the logits of each pixel, float32 [H, W, 512]: then p is the guided distribution.
         after_row: called after each row with the labels so far [K, rows done, W], the weights [K], and which of the
             particles that came in each goes on from [K].
         options: of `coltran.sampling.sample`.
@@ -125,6 +128,7 @@ def sample_particles(
         colorizer,
         gray.expand(count, *gray.shape),
         given=given,
+        guidance=None if guidance is None else guidance.expand(count, *guidance.shape),
         seed=seed,
         image_index=[square * 2**32 + k for k in range(count)],
         after_row=weigh,

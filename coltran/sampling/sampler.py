@@ -13,6 +13,8 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +22,19 @@ from torch import Tensor
 
 from coltran.image import labels_to_colors, to_bits
 from coltran.networks.colorizer import Colorizer
-from coltran.networks.dense import with_precision
+from coltran.networks.dense import made_once, with_precision
 from coltran.networks.layers import EPS, choose
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
-from coltran.sampling.decoding import Rows, decoder_weights, mean_terms
-from coltran.sampling.decoding_graphs import GraphRows
-from coltran.sampling.encoding import encode_distinct, encode_gray, estimate_values
+from coltran.sampling.cuda_graphs import AfterRow, draw_images
+from coltran.sampling.decoding import Rows, decoder_weights
+from coltran.sampling.encoding import check_images, encode_distinct, encode_gray, estimate_values
 from coltran.sampling.estimates import ESTIMATES
 from coltran.sampling.threads import Threads
-from coltran.sampling.ways import RowDrawer
-from coltran_kernels import left_influence, prepare_decoder
-
-AfterRow = Callable[[Tensor, Tensor], "Tensor | None"]
+from coltran.sampling.upsampler_graphs import upsample_images
+from coltran.sampling.xla_rows import GraphRows
+from coltran_kernels import SamplingOptions, decode_row, prepare_decoder
+from coltran_kernels.decode_row.shapes import check_options, weights_in_order
+from coltran_kernels.dispatch import anything, select
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,9 @@ class Sample:
 
     rgb: Tensor  # uint8 [B, H, W, 3], multiples of 32
     labels: Tensor  # int64 [B, H, W] in 0..511
-    log_prob: Tensor  # [B, H, W], natural log of the drawn label under the untempered model
-    probabilities: Tensor | None = None  # [B, H, W, 512] when asked for
-    passes: Tensor | None = None  # int64 [B, H], steps that each row took: W, or fewer by fixed point
-    computed: Tensor | None = None  # int64 [B, H], pixels that were computed for it: W, or more by fixed point
+    log_prob: Tensor  # [B, H, W], natural log of the drawn label under the untempered, unguided model
+    guided_log_prob: Tensor  # the same under the guided model, without guidance the same tensor
+    probabilities: Tensor | None = None  # [B, H, W, 512] of the unguided model, when asked for
 
 
 def named_seed(seed: int, name: str) -> int:
@@ -89,8 +91,8 @@ def sample(
     seed: int | Sequence[int] | None = None,
     image_index: Sequence[int] | None = None,
     given: Tensor | None = None,
+    guidance: Tensor | None = None,
     return_probabilities: bool = False,
-    method: str | None = None,
     progress: Callable[[int, int], None] | None = None,
     after_row: AfterRow | None = None,
     finished: Callable[[str], None] = lambda stage: None,
@@ -113,14 +115,14 @@ def sample(
         seed: 0 .. 2**64 - 1, one for all images or one for each; None takes a fresh one from the system.
         image_index: which stream of the seed each image draws from; default 0 .. B - 1.
         given: labels [B, H, W] to impose, -1 where a pixel is to be drawn.
-        return_probabilities: keep all untempered distributions, [B, H, W, 512] (8 MB an image of 64 x 64).
-        method: how a row is drawn, the same labels either way: "sequential", pixel by pixel; "fixed_point", in passes
-            of many pixels from the row above as a guess (`coltran_kernels.settle_row`); or None, what is faster here.
+        guidance: float32 [B, H, W, 512], added to the logits of each pixel before temperature and top-p, such as
+            `w * clamp(log p(label | photograph) - log q(label | gray), -6, 6)`; None draws from the model itself.
+        return_probabilities: keep all untempered, unguided distributions, [B, H, W, 512] (8 MB an image of 64 x 64).
         progress: called with (rows done, rows) after each row.
-        after_row: called after each row with the labels and the log-probabilities so far, [B, rows done, W] each. What
-            it returns, where that is not None, says of each image which one's history it goes on from, with what is
-            imposed on that: int64 [B], in which an image that is gone on from keeps its place. Images that exchange
-            histories must have the same gray.
+        after_row: called after each row with the labels and their guided log-probabilities so far, [B, rows done, W]
+            each. What it returns, where that is not None, says of each image which one's history it goes on from, with
+            what is imposed on that: int64 [B], in which an image that is gone on from keeps its place. Images that
+            exchange histories must have the same gray and the same guidance.
         finished: called with the name of each stage of the work when its last operation is issued: "encoder" once, then
             for each row "conditioning", "row decoding" and, but for the last, "outer decoder". For measuring.
         precision: "float32", or "bfloat16" for products of values rounded to it, on a CPU that has units for them or a
@@ -139,56 +141,102 @@ def sample(
     indices = range(batch) if image_index is None else [int(i) for i in image_index]
     if len(indices) != batch:
         raise ValueError(f"{len(indices)} image indices for {batch} images")
-    in_graphs = colorizer.embedding.weight.device.type == "xla" and implementation in (None, "xla")
+    options = SamplingOptions(mode, temperature, top_p, given, guidance, return_probabilities, EPS)
+    check_options("sample", options)
+    if guidance is not None and guidance.shape != (*gray.shape, colorizer.embedding.num_embeddings):
+        expected_shape = [*gray.shape, colorizer.embedding.num_embeddings]
+        raise ValueError(f"guidance is {list(guidance.shape)}, expected {expected_shape}")
+    device = colorizer.embedding.weight.device
+    numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(device)
+    watching: dict[str, Any] = {"after_row": after_row, "progress": progress, "finished": finished}
+    attention = [*colorizer.outer_decoder.attention, *colorizer.inner_decoder.attention]
+    channels = max((colorizer.embedding.embedding_dim // module.heads for module in attention), default=1)
+    drawn_by = _select("sample", implementation, colorizer.embedding.weight, channels)
+    if drawn_by == "triton":
+        labels, log_prob, guided, probabilities = draw_images(
+            colorizer, gray, numbers, options, norm=norm, precision=precision, implementation=drawn_by, **watching
+        )
+    else:
+        labels, log_prob, guided, probabilities = _row_after_row(
+            colorizer, gray, numbers, options, norm=norm, precision=precision, implementation=implementation,
+            in_graphs=drawn_by == "xla", **watching,
+        )  # fmt: skip
+    return Sample(labels_to_colors(labels), labels, log_prob, guided, probabilities)
+
+
+def _select(operation: str, implementation: str | None, weight: Tensor, channels: int) -> str:
+    """Who computes with heads of so many channels: "triton" and "xla" in graphs, any other in eager mode.
+
+    Raises:
+        NotImplementedError: the named implementation cannot serve this network, or not on this machine.
+    """
+
+    def triton_reason() -> str | None:
+        from coltran_kernels.attention import triton as attention  # imports triton, so only when wanted
+        from coltran_kernels.linear import triton
+
+        return triton.unsupported_reason(weight, weight) or attention.unsupported_reason(weight.new_empty(channels))
+
+    reasons = {"reference": anything, "cpu": anything, "triton": triton_reason, "xla": anything}
+    return select(operation, implementation, weight, reasons)
+
+
+def _row_after_row(
+    colorizer: Colorizer,
+    gray: Tensor,
+    numbers: Tensor,
+    options: SamplingOptions,
+    *,
+    norm: str,
+    precision: str,
+    implementation: str | None,
+    in_graphs: bool,
+    after_row: AfterRow | None,
+    progress: Callable[[int, int], None] | None,
+    finished: Callable[[str], None],
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Labels, log-probabilities, those with guidance and the probabilities, the rows drawn by `decode_row` in turn."""
     z = (encode_gray if in_graphs else encode_distinct)(colorizer, gray, implementation=implementation)
     finished("encoder")
-    numbers = uniforms(secrets.randbits(64) if seed is None else seed, indices, height, width).to(z.device)
     rows = (GraphRows if in_graphs else Rows)(colorizer, z, norm=norm, finished=finished, implementation=implementation)
-    weights = decoder_weights(colorizer)
-    prepared = None if in_graphs else prepare_decoder(weights, precision=precision, implementation=implementation)
-    influence = None
-    if method == "fixed_point" and width > 1 and not in_graphs:
-        terms = mean_terms(colorizer.inner_decoder, z, implementation=implementation)
-        influence = left_influence(weights, terms, eps=EPS, implementation=implementation)
-    drawer = RowDrawer(
-        weights, prepared, method=method, influence=influence, implementation=implementation, mode=mode,
-        temperature=temperature, top_p=top_p, return_probabilities=return_probabilities, eps=EPS,
-    )  # fmt: skip
-    labels, log_prob, probabilities = list[Tensor](), list[Tensor](), list[Tensor]()
-    passes, computed = list[Tensor](), list[Tensor]()
+    weights, height, given = decoder_weights(colorizer), gray.shape[1], options.given
+    prepare = partial(prepare_decoder, weights, precision=precision, implementation=implementation)
+    tensors = weights_in_order(weights)
+    prepared = None if in_graphs else made_once(colorizer, ("decoder", precision, implementation), tensors, prepare)
+    labels, log_prob, guided, probabilities = list[Tensor](), list[Tensor](), list[Tensor](), list[Tensor]()
     with Threads(z.device) as threads:
-        for row in range(height):  # nothing in this loop waits for the device
+        for row in range(height):
             with rows.graph("row decoding"):
-                of_row = drawer.draw(
-                    rows.terms,
-                    rows.pick(numbers),
-                    None if given is None else rows.pick(given),
-                    labels[-1] if labels else None,
+                of_row = options._replace(
+                    given=None if given is None else rows.pick(given),
+                    guidance=None if options.guidance is None else rows.pick(options.guidance),
                 )
+                found = decode_row(
+                    weights, rows.conditioning, rows.pick(numbers), of_row, prepared=prepared,
+                    implementation=implementation,
+                )  # fmt: skip
             finished("row decoding")
-            labels.append(of_row.labels)
-            log_prob.append(of_row.log_probs)
-            passes.append(of_row.passes)
-            computed.append(of_row.computed)
-            if of_row.probabilities is not None:
-                probabilities.append(of_row.probabilities)
+            labels.append(found.labels)
+            log_prob.append(found.log_prob)
+            guided.append(found.guided_log_prob)
+            if found.probabilities is not None:
+                probabilities.append(found.probabilities)
             if after_row is not None:
-                origin = after_row(torch.stack(labels, 1), torch.stack(log_prob, 1))
+                origin = after_row(torch.stack(labels, 1), torch.stack(guided, 1))
                 if origin is not None:
-                    rows.go_on_from(origin)
+                    rows.reorder_cache(origin)
                     given = None if given is None else given[origin]
-                    histories = (labels, log_prob, probabilities)
-                    labels, log_prob, probabilities = ([t[origin] for t in ts] for ts in histories)
+                    histories = (labels, log_prob, guided, probabilities)
+                    labels, log_prob, guided, probabilities = ([t[origin] for t in ts] for ts in histories)
             if row + 1 < height:
                 rows.advance(labels[-1])
             if progress is not None:
                 progress(row + 1, height)
             threads.look()
     with rows.graph("image"):
-        whole = torch.stack(labels, 1)
-        kept = torch.stack(probabilities, 1) if probabilities else None
-        work = torch.stack(passes, 1), torch.stack(computed, 1)
-        return Sample(labels_to_colors(whole), whole, torch.stack(log_prob, 1), kept, *work)
+        plain = torch.stack(log_prob, 1)
+        of_guided = plain if options.guidance is None else torch.stack(guided, 1)
+        return torch.stack(labels, 1), plain, of_guided, torch.stack(probabilities, 1) if probabilities else None
 
 
 @with_precision
@@ -217,8 +265,7 @@ def upsample_color(
     Raises:
         ValueError: an unknown estimate, or images of another size than the network's.
     """
-    chosen = choose(ESTIMATES, estimate, "estimate")
-    return estimate_values(network, to_bits(coarse, 8, 3), gray, chosen, implementation=implementation)
+    return _upsample(network, to_bits(coarse, 8, 3), gray, estimate, precision, implementation)
 
 
 @with_precision
@@ -235,5 +282,22 @@ def upsample_space(
 
     The rest is as in `upsample_color`.
     """
+    return _upsample(network, rgb, gray, estimate, precision, implementation)
+
+
+def _upsample(
+    network: ColorUpsampler | SpatialUpsampler,
+    channels: Tensor,
+    gray: Tensor,
+    estimate: str,
+    precision: str,
+    implementation: str | None,
+) -> Tensor:
+    """Values of channels [B, H, W, c], on a GPU by a CUDA graph."""
     chosen = choose(ESTIMATES, estimate, "estimate")
-    return estimate_values(network, rgb, gray, chosen, implementation=implementation)
+    check_images(network, channels, gray)
+    attention, weight = network.encoder.attention, network.logits.weight
+    heads = max((weight.shape[1] // module.heads for module in attention), default=1)
+    if _select("upsample", implementation, weight, heads) == "triton":
+        return upsample_images(network, channels, gray, chosen, precision=precision, implementation="triton")
+    return estimate_values(network, channels, gray, chosen, implementation=implementation)

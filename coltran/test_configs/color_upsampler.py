@@ -6,8 +6,6 @@
 It shows that a run works from end to end on one core; its pictures mean little.
 """
 
-from __future__ import annotations
-
 from ml_collections import ConfigDict
 
 from coltran.configs import color_upsampler

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: photographs as batches, first weights, a step, reports, and going on where it stopped."""
+"""Training: the data loader, initialization, optimizers, a step, summaries, and resuming."""

@@ -10,7 +10,9 @@ What a photograph becomes (by `coltran.image`): a square crop, random in trainin
 training, where the configuration asks for them, a smaller square of it (`random_resized_crop`, the least share of the
 area to keep) and its mirror image half of the time (`random_flip`); area resize to `config.resolution`; where
 `config.downsample` is set, area resize of that to `config.downsample_res` for the colorizer and the colour upsampler.
-The spatial upsampler gets the large image and the small one resized back up.
+The spatial upsampler gets the large image and the small one resized back up. The guide gets the gray image at
+`config.resolution` and the colours at `downsample_res`; in training some of its photographs are made to look like old
+prints (`coltran.training.degradation`), and some pixels are chosen for it to learn.
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from coltran import image
+from coltran.config import DataConfig, TrainConfig, part, read
 from coltran.errors import UserError
 from coltran.training.decoded import decode
-from coltran.training.listing import list_folder
+from coltran.training.degradation import degrade_gray, random_levels
+from coltran.training.file_index import list_folder
+from coltran.training.sources import Epochs
 
 Batch = dict[str, Tensor]
 Photos = str | Path | Sequence[Path]  # a folder, or photographs one by one
@@ -40,24 +45,25 @@ Photos = str | Path | Sequence[Path]  # a folder, or photographs one by one
 _ORDER, _SAMPLE = 0, 1  # which of the two random streams of a seed
 
 
-def prepare(square: np.ndarray, config: Mapping[str, Any], network_name: str) -> dict[str, np.ndarray]:
-    """The arrays uint8 `[H, W, 3]` that a network wants of a square crop: `rgb`, and `low_res` for the last one."""
-    full = image.area_resize(square, tuple(config["resolution"]))
-    small_size = config.get("downsample_res", 64)
+def prepare(square: np.ndarray, config: DataConfig, network_name: str) -> dict[str, np.ndarray]:
+    """The inputs of a network from a square crop, uint8.
+
+    `rgb` `[H, W, 3]`; for the spatial upsampler also `low_res` of that shape; for the guide also `gray` `[S, S]`.
+    """
+    full = image.area_resize(square, config.resolution)
     if network_name == "spatial_upsampler":
-        low_res = image.area_resize(image.area_resize(full, small_size), full.shape[:2])
+        low_res = image.area_resize(image.area_resize(full, config.downsample_res), full.shape[:2])
         return {"rgb": full, "low_res": low_res}
-    if config.get("downsample", False):
-        return {"rgb": image.area_resize(full, small_size)}
-    return {"rgb": full}
+    low = {"rgb": image.area_resize(full, config.downsample_res)} if config.downsample else {"rgb": full}
+    return low | {"gray": image.rgb_to_gray(full)} if network_name == "guide" else low
 
 
 class _Photographs(Dataset):
-    """Sample number -> (arrays of the sample or None, paths that could not be read on the way)."""
+    """Sample number -> (its arrays or None, messages of the files that could not be read)."""
 
     tries_all = False  # whether a sample is None only where no photograph at all can be read
 
-    def __init__(self, config: Mapping[str, Any], photos: Photos, network_name: str) -> None:
+    def __init__(self, config: DataConfig, photos: Photos, network_name: str) -> None:
         if isinstance(photos, (str, Path)):
             self.folder, self.paths = str(photos), list_folder(photos)
         else:
@@ -72,30 +78,32 @@ class _Photographs(Dataset):
 class _TrainingPhotographs(_Photographs):
     tries_all = True
 
-    def __init__(self, config: Mapping[str, Any], photos: Photos, network_name: str, seed: int) -> None:
+    def __init__(self, config: DataConfig, photos: Photos, network_name: str, seed: int) -> None:
         super().__init__(config, photos, network_name)
         self.seed = seed
-        self.random_channel = network_name != "coltran_core" and config.get("random_channel", False)
-        self.flip = bool(config.get("random_flip", False))
-        self.least_area = float(config.get("random_resized_crop") or 1)
+        self.random_channel = network_name.endswith("upsampler") and config.random_channel
+        self.guide = network_name == "guide"
+        self.flip = config.random_flip
+        self.least_area = float(config.random_resized_crop or 1)
         if not 0 < self.least_area <= 1:
             raise UserError(f"config.random_resized_crop must lie in (0, 1], or be 0 for none, not {self.least_area}.")
         # What is left of the shorter side by the smallest crop is not to be enlarged.
-        side = math.ceil(max(config["resolution"]) / math.sqrt(self.least_area))
-        self.least = side if config.get("jpeg_draft") else 0
-        self.decoded = decode(self.paths, self.least) if config.get("memory_map") else None
+        side = math.ceil(max(config.resolution) / math.sqrt(self.least_area))
+        self.least = side if config.jpeg_draft else 0
+        self.decoded = decode(self.paths, self.least) if config.memory_map else None
+        self.epochs = Epochs(self.paths, config.source_limits)
         self._epoch = -1
         self._order = np.arange(0)
 
     def _photo_index(self, n: int) -> int:
-        epoch, position = divmod(n, len(self.paths))
+        epoch, position = divmod(n, self.epochs.length)
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.paths))
+            self._order = self.epochs.order(np.random.default_rng([self.seed, _ORDER, epoch]))
             self._epoch = epoch
         return int(self._order[position])
 
     def _photo(self, index: int) -> np.ndarray:
-        """A photograph, out of the file of those that were decoded once where there is one."""
+        """A decoded photograph, from the cache where there is one."""
         photo = self.decoded[index] if self.decoded else None
         return image.load_photo(self.paths[index], least=self.least) if photo is None else photo
 
@@ -111,7 +119,8 @@ class _TrainingPhotographs(_Photographs):
                 continue
             square = image.random_square(photo, rng)
             channel = np.asarray(rng.integers(3)) if self.random_channel else None
-            arrays = self._arrays(self._varied(square, rng))
+            square = self._varied(square, rng)
+            arrays = self._old_print(square, rng) if self.guide else self._arrays(square)
             if channel is not None:
                 arrays["channel_index"] = channel
             return arrays, unreadable
@@ -122,6 +131,16 @@ class _TrainingPhotographs(_Photographs):
         if self.least_area < 1:
             square = image.random_part(square, self.least_area, rng)
         return square[:, ::-1] if self.flip and rng.integers(2) else square
+
+    def _old_print(self, square: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What the guide learns from: `prepare`, degraded as configured, and `pixels`, int64 `[N]` of its H x H."""
+        if rng.random() < self.config.random_levels:
+            square = random_levels(square, rng)
+        arrays = self._arrays(square)
+        gray = degrade_gray(arrays["gray"], self.config.random_degradation, rng)
+        count = arrays["rgb"][..., 0].size
+        pixels = rng.permutation(count)[: max(1, round(count * self.config.loss_share))]
+        return arrays | {"gray": gray, "pixels": np.sort(pixels)}
 
 
 class _EvaluationPhotographs(_Photographs):
@@ -180,7 +199,7 @@ def _load(dataset: _Photographs, batches: Iterator[list[int]], workers: int) -> 
 
 
 def train_batches(
-    config: Mapping[str, Any],
+    config: TrainConfig | Mapping[str, Any],
     data_dir: Photos,
     network_name: str,
     seed: int = 0,
@@ -193,8 +212,7 @@ def train_batches(
     A photo that cannot be read is replaced by the next one in name order, with one warning.
 
     Args:
-        config: whole configuration; read are batch_size, resolution, downsample, downsample_res,
-            random_channel, random_flip, random_resized_crop, jpeg_draft and memory_map.
+        config: whole configuration.
         data_dir: a folder of photographs, searched recursively, or photographs one by one.
         network_name: `model.name`, which says what a batch holds.
         seed: 0 or above; together with the sample number it decides everything random.
@@ -203,22 +221,24 @@ def train_batches(
 
     Yields:
         dict with `rgb` uint8 `[B, H, W, 3]`; for the spatial upsampler also `low_res`, of the same shape; for
-        an upsampler with `config.random_channel` also `channel_index` int64 `[B]` of 0..2.
+        an upsampler with `config.random_channel` also `channel_index` int64 `[B]` of 0..2; for the guide also `gray`
+        uint8 `[B, S, S]` and `pixels` int64 `[B, N]`.
 
     Raises:
         PhotoError: the folder is missing or empty, or none of its photographs can be read.
         UserError: `config.random_resized_crop` is no share of an area.
     """
+    config = read(TrainConfig, config)
     dataset = _TrainingPhotographs(config, data_dir, network_name, seed)
-    part, parts = share
-    size = config["batch_size"] // parts
-    first = (step * config["batch_size"] + part * size for step in itertools.count(start_step))
+    number, parts = share
+    size = config.batch_size // parts
+    first = (step * config.batch_size + number * size for step in itertools.count(start_step))
     numbers = (list(range(n, n + size)) for n in first)
     return _load(dataset, numbers, workers)
 
 
 def eval_batches(
-    config: Mapping[str, Any],
+    config: DataConfig | Mapping[str, Any],
     data_dir: Photos,
     network_name: str,
     batch_size: int | None = None,
@@ -237,19 +257,22 @@ def eval_batches(
         share: (r, n): of the batches only number r, r + n, r + 2 n, ..., from 0.
 
     Yields:
-        dict with `rgb` uint8 `[B, H, W, 3]` and, for the spatial upsampler, `low_res` of the same shape.
+        dict with `rgb` uint8 `[B, H, W, 3]`, for the spatial upsampler `low_res` of the same shape, and for the guide
+        `gray` uint8 `[B, S, S]`.
 
     Raises:
         PhotoError: the folder is missing or empty, or none of its photographs can be read.
         UserError: `config.eval_batch_size` or the limit is below 1.
     """
+    config = part(DataConfig, config)
     dataset = _EvaluationPhotographs(config, data_dir, network_name)
-    size = config["eval_batch_size"] if batch_size is None else batch_size
-    for name, number in (("config.eval_batch_size", size), ("config.eval_num_examples", 1 if limit is None else limit)):
-        if number < 1:
-            raise UserError(f"{name} must be a whole number from 1 on, not {number}.")
+    size = config.eval_batch_size if batch_size is None else batch_size
+    if size is None or size < 1:
+        raise UserError(f"config.eval_batch_size must be a whole number from 1 on, not {size}.")
+    if limit is not None and limit < 1:
+        raise UserError(f"config.eval_num_examples must be a whole number from 1 on, not {limit}.")
     dataset.paths = dataset.paths[:limit]
     numbers = range(len(dataset.paths))
-    part, parts = share
-    chunks = (list(numbers[start : start + size]) for start in range(part * size, len(numbers), parts * size))
+    number, parts = share
+    chunks = (list(numbers[start : start + size]) for start in range(number * size, len(numbers), parts * size))
     return _load(dataset, chunks, workers)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from coltran.errors import UserError
-from coltran.training.listing import Listing, list_folder
+from coltran.training.file_index import FileIndex, list_folder
 
 DATASETS = ("imagenet", "custom")
 SUBSETS = ("train", "eval_train", "valid", "test")
@@ -61,7 +61,7 @@ def photographs(dataset: str, data_dir: str | Path | None, subset: str, valid: i
 
 def _by_names(photos: Sequence[Path]) -> Sequence[Path]:
     """The photographs in the order of the SHA-256 of CLASS/NAME."""
-    if not isinstance(photos, Listing):
+    if not isinstance(photos, FileIndex):
         return sorted(photos, key=lambda path: hashlib.sha256("/".join(path.parts[-2:]).encode()).digest())
     prefix = photos.folder.name + "/"
     tails = ("/".join((prefix + photos.name(n)).rsplit("/", 2)[-2:]) for n in range(len(photos)))

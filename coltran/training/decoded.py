@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The photographs of a small folder decoded once, in a file that all processes map into memory.
+"""A cache of decoded photographs: one file that all processes map into memory.
 
 The file lies in the user's cache directory. It holds the SHA-256 of what the photographs are (paths, sizes, times of
 the last change, how they are read), a CRC-32 of all that follows, heights and widths, int64 [N, 2], and the pixels,
@@ -27,7 +27,7 @@ import PIL
 from coltran.console import LOG
 from coltran.files import clear_unfinished, written_whole
 from coltran.image import PhotoError, load_photo, photo_size
-from coltran_kernels.cpu.native import cache_directory
+from coltran_kernels.native import cache_directory
 
 MOST_BYTES = 4 << 30  # of pixels
 MOST_PHOTOS = 100_000  # sizes and times of all of them are asked for at every start
@@ -35,7 +35,7 @@ CRC = 8  # bytes
 
 
 class Decoded:
-    """Photographs by their number.
+    """The cached photographs, by index.
 
     Args:
         file: where they are.
@@ -65,12 +65,12 @@ class Decoded:
         return self._pixels[end - 3 * height * width : end].reshape(height, width, 3) if height else None
 
     def is_whole(self) -> bool:
-        """Whether everything is as it was written."""
+        """Whether the checksum is right."""
         return _crc(self._sizes, zlib.crc32(self._pixels.data)) == self._crc.tobytes()
 
 
 def decode(paths: Sequence[Path], least: int) -> Decoded | None:
-    """Photographs as `load_photo(path, least=least)` gives them, out of the file; made first where there is none.
+    """The cache of what `load_photo(path, least=least)` gives, written first where it is missing or stale.
 
     None, with a warning that says why, where they are too many or cannot be kept.
     """

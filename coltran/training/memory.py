@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a training on a CPU gets its memory: once."""
+"""glibc malloc settings for training on a CPU."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
 
 
 def keep_memory() -> bool:
-    """Lets the C library keep what is freed for the next array, in this process, from now on.
+    """Makes glibc reuse freed arrays instead of returning them to the system (mallopt), in this process, from now on.
 
-    By itself it asks the system for every array of more than 32 MiB and gives it back, so that each step finds its
-    large arrays as new pages, which the system fills with zeros one by one.
+    By default arrays above 32 MiB are mapped and unmapped each time, so every step pays for zeroed pages again.
 
     Returns:
-        Whether there is such a switch: in glibc there is.
+        True under glibc; elsewhere nothing is done.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coltran.networks.layers import plain
+from coltran.config import ConfigError, OptimizerConfig, as_dict
+from coltran.networks.guide import Guide
 
 
 class RMSprop(torch.optim.Optimizer):
@@ -35,11 +36,7 @@ class RMSprop(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        learning_rate: float = 0.001,
-        rho: float = 0.9,
-        epsilon: float = 1e-7,
+        self, params: Iterable[Any], learning_rate: float = 0.001, rho: float = 0.9, epsilon: float = 1e-7
     ) -> None:
         if not learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, not {learning_rate}")
@@ -50,7 +47,7 @@ class RMSprop(torch.optim.Optimizer):
         super().__init__(params, {"learning_rate": learning_rate, "rho": rho, "epsilon": epsilon})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As every optimizer's. The state is there from the start: a first step like all others compiles like them."""
+        """Creates the state at once, so that torch.compile and XLA see the first step as they see all others."""
         super().add_param_group(param_group)
         for p in self.param_groups[-1]["params"]:
             self.state[p]["mean_square"] = torch.zeros_like(p)
@@ -78,67 +75,50 @@ class RMSprop(torch.optim.Optimizer):
         torch._foreach_addcdiv_(params, gradients, roots, value=-learning_rate)
 
 
-def _adam(
-    params: Iterable[Any],
-    learning_rate: float = 0.001,
-    beta_1: float = 0.9,
-    beta_2: float = 0.999,
-    epsilon: float = 1e-7,
-    amsgrad: bool = False,
-) -> torch.optim.Optimizer:
-    return torch.optim.Adam(params, lr=learning_rate, betas=(beta_1, beta_2), eps=epsilon, amsgrad=amsgrad)
-
-
-def _sgd(
-    params: Iterable[Any], learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False
-) -> torch.optim.Optimizer:
-    return torch.optim.SGD(params, lr=learning_rate, momentum=momentum, nesterov=nesterov)
-
-
-_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "rmsprop": RMSprop,
-    "adam": _adam,
-    "sgd": _sgd,
+_ADAM = {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
+_OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {  # options, and Keras' defaults
+    "rmsprop": (RMSprop, {"learning_rate": 0.001, "rho": 0.9, "epsilon": 1e-7}),
+    "adam": (torch.optim.Adam, _ADAM | {"amsgrad": False}),
+    "adamw": (torch.optim.AdamW, _ADAM | {"weight_decay": 0.004}),
+    "sgd": (torch.optim.SGD, {"learning_rate": 0.01, "momentum": 0.0, "nesterov": False}),
 }
-
+_TORCH_NAMES = {"learning_rate": "lr", "epsilon": "eps"}
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda _: 1.0,
     "linear": lambda done: 1 - done,
     "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
 }
-_OF_SCHEDULE = ("schedule", "decay_steps", "warmup_steps")
+_NO_OPTIONS = ("type", "schedule", "decay_steps", "warmup_steps", "features_factor")  # of the optimizer itself
 
 
-def rate_factor(config: Mapping[str, Any], step: int) -> float:
-    """What the learning rate of the step after `step` steps is multiplied by, a function of the step alone.
+def rate_factor(config: OptimizerConfig, last_step: int, step: int) -> float:
+    """The factor of the learning rate in the step after `step` steps; a function of that number alone.
 
-    `config.optimizer.schedule` is "constant" (default), "linear" or "cosine": from 1 to 0 over `decay_steps` (default
-    `config.max_train_steps`), the warm-up included. `warmup_steps` (default 0): a linear rise from 1 / warmup_steps.
+    `schedule` is "constant" (default), "linear" or "cosine": from 1 to 0 over `decay_steps` (default: the training's
+    `last_step`), the warm-up included. `warmup_steps` (default 0): a linear rise from 1 / warmup_steps.
 
     Raises:
-        ValueError: an unknown schedule, or steps out of their range; one sentence.
+        ConfigError: an unknown schedule, or steps out of their range.
     """
-    options = config.get("optimizer") or {}
-    name, warmup = options.get("schedule", "constant"), options.get("warmup_steps", 0)
+    name, warmup, last = config.schedule, config.warmup_steps, config.decay_steps or last_step
     if name not in SCHEDULES:
-        raise ValueError(f"config.optimizer.schedule must be one of {', '.join(SCHEDULES)}, not {name!r}")
-    last = options.get("decay_steps", 0) or config["max_train_steps"]
-    if warmup < 0 or (name != "constant" and last <= warmup):
-        raise ValueError(f"config.optimizer: warmup_steps {warmup} must lie from 0 to below decay_steps {last}")
+        raise ConfigError(f"config.optimizer.schedule must be one of {', '.join(SCHEDULES)}, not {name!r}")
+    if name != "constant" and last <= warmup:
+        raise ConfigError(f"config.optimizer: warmup_steps {warmup} must lie from 0 to below decay_steps {last}")
     if step < warmup:
         return (step + 1) / warmup
     return SCHEDULES[name](min(1.0, (step - warmup) / (last - warmup))) if name != "constant" else 1.0
 
 
 def shortened(config: Mapping[str, Any], by: int) -> dict[str, Any]:
-    """The same training in a `by`-th of its steps, rounded up, to see in less time what it comes to.
+    """A configuration with a `by`-th of the steps, rounded up, for a quick preview of a training.
 
     `max_train_steps` and `optimizer.decay_steps` are divided by `by`, and `polyak_decay` is raised to that power: the
     moving average reaches over the same share of the training. The warm-up keeps its steps. What no training can have
     is left as it is, for `coltran.training.step.start` to refuse.
     """
-    result: dict[str, Any] = plain(config)
+    result: dict[str, Any] = as_dict(config)
     optimizer = result.get("optimizer")
     for section, key in ((result, "max_train_steps"), (optimizer, "decay_steps")):
         if isinstance(section, dict) and isinstance(section.get(key), int):
@@ -149,42 +129,59 @@ def shortened(config: Mapping[str, Any], by: int) -> dict[str, Any]:
     return result
 
 
-def set_rates(optimizer: torch.optim.Optimizer, config: Mapping[str, Any], step: int) -> None:
-    """Sets the learning rate of the step after `step` steps; nothing where the configuration has no schedule."""
-    options = config.get("optimizer") or {}
-    if not any(key in options for key in _OF_SCHEDULE):
+def set_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig, last_step: int, step: int) -> None:
+    """Sets the learning rate of the step after `step` of `last_step` steps; nothing where that does not change."""
+    if config.schedule == "constant" and not config.warmup_steps:
         return
-    factor = rate_factor(config, step)
+    factor = rate_factor(config, last_step, step)
     for group in optimizer.param_groups:
-        key = "learning_rate" if "learning_rate" in group else "lr"
+        key = _rate_key(group)
         group[key] = group.setdefault("first_rate", group[key]) * factor
 
 
-def build_optimizer(config: Mapping[str, Any], params: Iterable[Any]) -> torch.optim.Optimizer:
-    """The optimizer of `config.optimizer`: its `type`, and the remaining keys as options under Keras' names.
+def build_optimizer(config: OptimizerConfig, params: Iterable[Any]) -> torch.optim.Optimizer:
+    """The optimizer of a section `optimizer`, with options under Keras' names: see `_OPTIMIZERS`.
 
-    | type    | options and their defaults                                                  |
-    | ------- | --------------------------------------------------------------------------- |
-    | rmsprop | learning_rate 0.001, rho 0.9, epsilon 1e-7                                  |
-    | adam    | learning_rate 0.001, beta_1 0.9, beta_2 0.999, epsilon 1e-7, amsgrad False  |
-    | sgd     | learning_rate 0.01, momentum 0, nesterov False                              |
-
-    Beside them every type takes what `rate_factor` reads.
+    Beside them every type takes what `rate_factor` reads, and what `parameter_groups` does.
 
     Raises:
-        ValueError: an unknown type, option or schedule, or a value out of range; one sentence.
+        ValueError: an unknown type, an option that the type does not have, or a value out of range; one sentence.
     """
-    options = dict(config.get("optimizer") or {"type": "rmsprop"})
-    kind = options.pop("type", None)
-    if [key for key in _OF_SCHEDULE if options.pop(key, None) is not None]:
-        rate_factor(config, 0)
-    if kind not in _OPTIMIZERS:
-        raise ValueError(f"config.optimizer.type must be one of {', '.join(_OPTIMIZERS)}, not {kind!r}")
-    try:
-        return _OPTIMIZERS[kind](params, **options)
-    except TypeError as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        raise ValueError(f"config.optimizer: {kind} cannot be built with {given} ({error})") from error
+    if config.type not in _OPTIMIZERS:
+        raise ConfigError(f"config.optimizer.type must be one of {', '.join(_OPTIMIZERS)}, not {config.type!r}")
+    kind, defaults = _OPTIMIZERS[config.type]
+    given = {key: value for key, value in vars(config).items() if key not in _NO_OPTIONS and value is not None}
+    if foreign := [key for key in given if key not in defaults]:
+        raise ConfigError(f"config.optimizer: {config.type} has no {foreign[0]}, but {', '.join(defaults)}")
+    options = defaults | given
+    if kind is not RMSprop:
+        options = {_TORCH_NAMES.get(key, key): value for key, value in options.items()}
+        if "beta_1" in options:
+            options["betas"] = options.pop("beta_1"), options.pop("beta_2")
+    optimizer = kind(params, **options)
+    for group in optimizer.param_groups:
+        group[_rate_key(group)] *= group.get("factor", 1)
+    return optimizer
+
+
+def parameter_groups(config: OptimizerConfig, network: nn.Module) -> list[Any]:
+    """The parameters of a network for `build_optimizer`: all in one group, or those of a guide's features in their own.
+
+    The learning rate of that is `features_factor` times the other's: what was learned
+    elsewhere is to be adapted, not forgotten.
+    """
+    if config.features_factor == 1 or not isinstance(network, Guide):
+        return list(network.parameters())
+    own = {id(p) for p in network.features.parameters()}
+    trained = [p for p in network.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if id(p) not in own]},
+        {"params": [p for p in trained if id(p) in own], "factor": config.features_factor},
+    ]
+
+
+def _rate_key(group: Mapping[str, Any]) -> str:
+    return "learning_rate" if "learning_rate" in group else "lr"
 
 
 class MovingAverage:
@@ -213,7 +210,6 @@ class MovingAverage:
             average.copy_(tensors[name])
 
 
-def build_average(config: Mapping[str, Any], network: nn.Module) -> MovingAverage | None:
-    """The moving average that `config.polyak_decay` asks for; None where it is missing or 0."""
-    decay = config.get("polyak_decay") or 0
+def build_average(decay: float | None, network: nn.Module) -> MovingAverage | None:
+    """The moving average that `polyak_decay` asks for; none where that is None or 0."""
     return MovingAverage(network, decay) if decay else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training says while it goes on: a progress line, lines of JSON, and summaries for TensorBoard."""
+"""Progress and summaries of a training: a progress line, train.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +17,13 @@ from rich.live import Live
 from rich.text import Text
 from torch import Tensor, nn
 
+from coltran.config import TrainConfig
 from coltran.console import LOG, is_quiet
 from coltran.errors import UserError
 from coltran.files import written_whole
 from coltran.image import labels_to_colors, rgb_to_gray, to_bits
 from coltran.networks.colorizer import Colorizer
+from coltran.networks.guide import Guide, expected_colors
 from coltran.networks.upsamplers import ColorUpsampler
 from coltran.training.data import Batch
 
@@ -41,13 +42,13 @@ class Board:
         self.writer = SummaryWriter(str(folder), purge_step=first_step + 1)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Notes numbers under their names."""
+        """Writes scalars."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
     def images(self, network: nn.Module, batch: Batch, step: int) -> None:
-        """Notes a grid of up to four images of a batch: see `image_grid`."""
+        """Writes a grid of up to four images of a batch: see `image_grid`."""
         grid = image_grid(network, batch)
         self.writer.add_image("gray_prediction_truth", grid, step, dataformats="HWC")
         self.writer.flush()
@@ -62,7 +63,7 @@ def image_grid(network: nn.Module, batch: Batch, count: int = 4) -> np.ndarray:
     """Images of a batch as rows: gray, the most probable colours given the true ones before, the truth.
 
     Args:
-        network: one of the three, in training or not.
+        network: any of them, in training or not.
         batch: as `coltran.training.data` yields them.
 
     Returns:
@@ -76,6 +77,8 @@ def image_grid(network: nn.Module, batch: Batch, count: int = 4) -> np.ndarray:
     try:
         if isinstance(network, Colorizer):
             predicted = labels_to_colors(network(rgb).logits.argmax(-1))
+        elif isinstance(network, Guide):
+            predicted = expected_colors(network(batch["gray"][:count].to(device))).round().to(torch.uint8)
         else:
             coarse = isinstance(network, ColorUpsampler)
             inputs = to_bits(rgb, 8, 3) if coarse else batch["low_res"][:count].to(device)
@@ -94,7 +97,7 @@ class Report:
 
     Args:
         path: the file of summaries.
-        config: whole configuration; read are max_train_steps and batch_size.
+        config: of the training.
         every: steps between summaries.
         first_step: the step that the training begins after.
         board: where summaries go as well.
@@ -104,15 +107,15 @@ class Report:
     def __init__(
         self,
         path: Path,
-        config: Mapping[str, Any],
+        config: TrainConfig,
         every: int,
         first_step: int,
         board: Board | None = None,
         between: bool = True,
     ) -> None:
         self.path = path
-        self.last_step = config["max_train_steps"]
-        self.batch_size = config["batch_size"]
+        self.last_step = config.max_train_steps
+        self.batch_size = config.batch_size
         self.every = every
         self.board = board
         self.between = between
@@ -138,7 +141,7 @@ class Report:
         self._since = time.monotonic()
 
     def add(self, step: int, losses: dict[str, Tensor]) -> None:
-        """Notes the losses of the step that has brought the training to `step`.
+        """Takes the losses of step number `step`.
 
         Raises:
             UserError: at a summary, the mean loss since the last one is not a finite number.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training leaves in a checkpoint, and how it goes on from there."""
+"""Saving a training and resuming it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def save(training: Training, logdir: Path, keep: int) -> Path:
     checkpoint.save(
         training.network,
         path,
-        config=training.config,
+        config=training.saved_config,
         weights=training.average.averages if training.average else None,
         training=(tensors, state),
     )
@@ -55,7 +55,7 @@ def resume(training: Training, path: Path) -> None:
     saved_config = checkpoint.load_config(path)
     tensors, state = checkpoint.load_training(path)
     there = _identity(saved_config, state.get("seed"))
-    here = _identity(training.config, training.seed)
+    here = _identity(training.saved_config, training.seed)
     differences = [
         f"{key} ({there.get(key)!r} there, {here.get(key)!r} here)"
         for key in sorted(there.keys() | here.keys())
@@ -89,7 +89,7 @@ def resume(training: Training, path: Path) -> None:
 
 
 def _identity(config: Mapping[str, Any], seed: Any) -> dict[str, Any]:
-    """What must not change between the runs of one training, as a flat mapping."""
+    """What a resumed training must share with the saved one, flattened: network, optimizer type and seed."""
 
     def flatten(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a training takes notice of Ctrl-C and of a request to stop."""
+"""SIGINT and SIGTERM in a training: finish the step, save, leave."""
 
 from __future__ import annotations
 

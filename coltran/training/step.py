@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training: what it consists of, how it starts, and one step of it."""
+"""The state of a training, its start, and one step."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ import torch
 from torch import Tensor, nn
 
 from coltran import networks
+from coltran.config import ConfigError, LossConfig, TrainConfig, as_dict, read
 from coltran.devices import processes
-from coltran.devices.choose import place
-from coltran.devices.place import Place
+from coltran.devices.choose import train_device
+from coltran.devices.train_device import TrainDevice
 from coltran.errors import UserError
 from coltran.networks.dense import use_bfloat16
-from coltran.networks.layers import Dropout, draw_dropout, plain, use_recomputation
+from coltran.networks.layers import Dropout, draw_dropout, use_recomputation
 from coltran.networks.losses import compute_losses
 from coltran.training.data import Batch
-from coltran.training.optimizer import MovingAverage, build_average, build_optimizer, set_rates
-
-_WHOLE_NUMBERS = {  # least values
-    "batch_size": 1, "max_train_steps": 1, "eval_batch_size": 1, "downsample_res": 1, "prepare_photographs": 0,
-}  # fmt: skip
-_OPTIONAL = ("eval_batch_size", "downsample_res", "prepare_photographs")
+from coltran.training.optimizer import (
+    MovingAverage,
+    build_average,
+    build_optimizer,
+    parameter_groups,
+    rate_factor,
+    set_rates,
+)
 
 
 class Losses(nn.Module):
-    """A network and what it is trained for as one module, which several processes can share."""
+    """A network with its losses as one module, as DistributedDataParallel and torch.compile want it."""
 
-    def __init__(self, network: nn.Module, config: Mapping[str, Any]) -> None:
+    def __init__(self, network: nn.Module, config: LossConfig) -> None:
         super().__init__()
         self.network, self.config = network, config
 
@@ -46,15 +49,16 @@ class Losses(nn.Module):
 
 @dataclass
 class Training:
-    """All that a checkpoint keeps of a training, and where it computes."""
+    """The state of a training, which a checkpoint holds, and its device."""
 
-    config: dict[str, Any]
+    config: TrainConfig
+    saved_config: dict[str, Any]  # as it was given, with the network's own `model` section
     network: nn.Module
-    losses: nn.Module  # of that network, shared with the other processes
+    losses: nn.Module  # of that network, perhaps compiled and in DistributedDataParallel
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
     seed: int
-    place: Place
+    train_device: TrainDevice
     step: int = 0
     accumulate: int = 1  # parts of a batch that go through the network one after another
 
@@ -71,7 +75,7 @@ def start(
     """A training before its first step: the network with fresh weights drawn from `seed`.
 
     Args:
-        precision: of the matrix products, see `coltran.devices.choose.place`.
+        precision: of the matrix products, see `coltran.devices.choose.train_device`.
         accumulate: a batch goes through the network in so many parts, which takes as much less memory; the losses and
             gradients are those of the whole batch, to rounding.
         recompute: layers keep their inputs alone and are computed again for the gradients; the losses are the same.
@@ -82,18 +86,16 @@ def start(
         UserError: the configuration builds no network, no optimizer or no moving average; the device is not served
             with that precision; the batches cannot be shared evenly; or there is no compiler.
     """
-    for key, least in _WHOLE_NUMBERS.items():
-        value = config.get(key)
-        if key in _OPTIONAL and key not in config:
-            continue
-        if not isinstance(value, int) or value < least:
-            raise UserError(f"config.{key} must be a whole number from {least} on, not {value!r}.")
-    where = place(device, precision)
-    if config["batch_size"] % where.count:
+    try:
+        settings = read(TrainConfig, config)
+    except ConfigError as error:
+        raise UserError(f"The configuration cannot be trained: {error}.") from error
+    where = train_device(device, precision)
+    if settings.batch_size % where.count:
         raise UserError(f"config.batch_size must be a multiple of {where.count}, the number of devices.")
-    if config["batch_size"] % (where.count * accumulate):
+    if settings.batch_size % (where.count * accumulate):
         raise UserError(
-            f"--accumulate={accumulate} does not share a batch of {config['batch_size']} photographs evenly."
+            f"--accumulate={accumulate} does not share a batch of {settings.batch_size} photographs evenly."
         )
     if recompute and device.type == "xla":
         raise UserError("--recompute is not offered on XLA, whose compiler decides what is kept.")
@@ -101,22 +103,22 @@ def start(
         _require_compiler(device)
     torch.manual_seed(seed)
     try:
-        network = networks.build(networks.model_config(config)).to(device).train()
-        optimizer = build_optimizer(config, network.parameters())
-        average = build_average(config, network)
-    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"The configuration cannot be trained: {reason}.") from error
+        rate_factor(settings.optimizer, settings.max_train_steps, 0)
+        network = networks.build(networks.model_config(settings)).to(device).train()
+        optimizer = build_optimizer(settings.optimizer, parameter_groups(settings.optimizer, network))
+        average = build_average(settings.polyak_decay, network)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise UserError(f"The configuration cannot be trained: {error}.") from error
     if where.bfloat16:
         use_bfloat16(network)
     if recompute:
         use_recomputation(network)
-    whole = plain(config) | {"model": network.config}
-    losses: nn.Module = Losses(network, whole)
+    losses: nn.Module = Losses(network, settings)
     if compiled:
         losses = cast("nn.Module", torch.compile(losses))
-    losses = processes.shared(losses)
-    return Training(whole, network, losses, optimizer, average, seed, where, accumulate=accumulate)
+    losses = processes.data_parallel(losses)
+    whole = as_dict(config) | {"model": network.config}
+    return Training(settings, whole, network, losses, optimizer, average, seed, where, accumulate=accumulate)
 
 
 def _require_compiler(device: torch.device) -> None:
@@ -127,45 +129,45 @@ def _require_compiler(device: torch.device) -> None:
 
 
 def take_step(training: Training, batch: Batch) -> dict[str, Tensor]:
-    """One step of gradient descent on one batch; the losses before it, as scalars on the network's device.
+    """One optimizer step on one batch; returns the losses before it, as scalars on the network's device.
 
     Of several processes each brings its share of the batch, and all get the losses of the whole. The dropout of an
     image is drawn from (seed, step, the image's place in the whole batch) alone.
     """
-    with training.place.step():
+    with training.train_device.step():
         generators = _generators(training, len(batch["rgb"]))
-        batch = {name: training.place.put(tensor) for name, tensor in batch.items()}
+        batch = {name: training.train_device.put(tensor) for name, tensor in batch.items()}
         losses: dict[str, Tensor] = {}
         size = len(batch["rgb"]) // training.accumulate
         for first in range(0, len(batch["rgb"]), size):
             last = first + size == len(batch["rgb"])
             draw_dropout(training.network, generators[first : first + size])
             part = {name: tensor[first : first + size] for name, tensor in batch.items()}
-            with contextlib.nullcontext() if last else processes.unshared(training.losses):
+            with contextlib.nullcontext() if last else processes.no_sync(training.losses):
                 for name, loss in _backward(training, part).items():
                     losses[name] = losses[name] + loss if name in losses else loss
         draw_dropout(training.network, ())
-        set_rates(training.optimizer, training.config, training.step)
+        set_rates(training.optimizer, training.config.optimizer, training.config.max_train_steps, training.step)
         training.optimizer.step()
         training.optimizer.zero_grad(set_to_none=True)
         if training.average is not None:
             training.average.update()
     training.step += 1
-    return processes.mean(losses)
+    return processes.all_reduce_mean(losses)
 
 
 def _generators(training: Training, size: int) -> list[torch.Generator]:
-    """What dropout is drawn from, for each image of this process's share of the batch; none where there is none."""
+    """A generator of dropout for each image of this rank's share of the batch; none where nothing is dropped."""
     if not any(isinstance(module, Dropout) and module.p for module in training.network.modules()):
         return []
     places = range(processes.rank() * size, (processes.rank() + 1) * size)
     mixed = (np.random.SeedSequence([training.seed, training.step, n]).generate_state(1, np.uint64) for n in places)
-    return training.place.generators([int(seed[0]) for seed in mixed])
+    return training.train_device.generators([int(seed[0]) for seed in mixed])
 
 
 def _backward(training: Training, part: Batch) -> dict[str, Tensor]:
-    """Adds the gradients of a part of the batch; returns its share of the losses, which are means over images."""
-    with training.place.forward():
+    """Forward and backward of one micro-batch; returns its share of the losses, which are means over images."""
+    with training.train_device.forward():
         losses = training.losses(part)
     (losses["total_loss"] / training.accumulate).backward()
     return {name: loss.detach() / training.accumulate for name, loss in losses.items()}

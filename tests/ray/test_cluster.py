@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from coltran import cli, cluster, colorize
 from coltran.errors import UserError
 from coltran.files import WRITING
 from coltran.image import load_photo
+from coltran.loading import from_pretrained
 from coltran.original.records import read_generated
 from coltran.photo import manifest
-from coltran.pipeline import Pipeline, from_pretrained
+from coltran.pipeline import Pipeline
 from coltran.sample import write_samples
 from coltran.sampling import named_seed
-from tests.tiny import LOW, save_tiny_networks
+from tests.tiny import LOW
 from tests.tiny_training import whole_config, write_photo
 
 TWO = ("--actors", "2", "--threads", "1")
@@ -47,13 +49,8 @@ def _cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_networks(tmp_path_factory.mktemp("weights"))
-
-
-@pytest.fixture(scope="module")
-def pipeline(weights: Path) -> Pipeline:
-    return from_pretrained(weights)
+def pipeline(networks_dir: Path) -> Pipeline:
+    return from_pretrained(networks_dir)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +68,18 @@ def _run(*argv: Any) -> int:
     return colorize.main([*map(str, argv), "--ray"])
 
 
+@pytest.fixture
+def colour(networks_dir: Path, tmp_path: Path) -> Callable[..., int]:
+    """`colour(album, ...)` by the tiny networks into the folder `out`; the exit code."""
+    return lambda album, *options: _run(album, "-o", tmp_path / "out", "--checkpoint", networks_dir, *options)
+
+
+def _album(folder: Path, count: int, *size: int) -> Path:
+    for n in range(count):
+        write_photo(folder / f"p{n:02d}.png", n, *size)
+    return folder
+
+
 def _rows(output: Path) -> list[dict[str, Any]]:
     return manifest.read(output).to_pylist()
 
@@ -86,10 +95,10 @@ def _assert_pixels_of_one_process(
 
 
 @pytest.fixture(scope="module")
-def coloured(album, weights, tmp_path_factory) -> tuple[Path, int]:
+def coloured(album, networks_dir, tmp_path_factory) -> tuple[Path, int]:
     """The album by two actors, and the program's exit code."""
     output = tmp_path_factory.mktemp("coloured") / "out"
-    return output, _run(album, "-o", output, "--checkpoint", weights, "--samples", 2, "--batch", 4, *TWO)
+    return output, _run(album, "-o", output, "--checkpoint", networks_dir, "--samples", 2, "--batch", 4, *TWO)
 
 
 def test_two_actors_draw_the_pixels_of_one_process(coloured, pipeline):
@@ -98,37 +107,30 @@ def test_two_actors_draw_the_pixels_of_one_process(coloured, pipeline):
     _assert_pixels_of_one_process(coloured[0], good, pipeline, samples=2)
 
 
-def test_a_seed_comes_from_the_name_alone(coloured):
-    seeds = {row["path"]: row["seed"] for row in _rows(coloured[0])}
+def test_results_lie_in_the_folders_of_their_photographs_with_seeds_of_their_names(coloured):
+    output, _ = coloured
+    seeds = {row["path"]: row["seed"] for row in _rows(output)}
     assert all(seed == named_seed(0, Path(path).name) for path, seed in seeds.items())
     assert len(set(seeds.values())) == len(seeds) - 1  # a/p4.png and b/p4.png
-
-
-def test_results_lie_in_the_folders_of_their_photographs(coloured):
-    output, _ = coloured
-    expected = {
-        f"{folder}/p{n}.png-{k}.png"
-        for folder, n in [("a", n) for n in range(5)] + [("b", n) for n in range(4, 9)]
-        for k in (0, 1)
-    }
+    photos = [("a", n) for n in range(5)] + [("b", n) for n in range(4, 9)]
+    expected = {f"{folder}/p{n}.png-{k}.png" for folder, n in photos for k in (0, 1)}
     assert {str(path.relative_to(output)) for path in output.rglob("*.png")} == expected
 
 
 def test_a_broken_photograph_is_a_row(album, coloured):
     output, code = coloured
-    assert code == 1
     (row,) = [row for row in _rows(output) if row["error"] is not None]
-    assert row["path"] == str(album / "a" / "broken.png")
+    assert (code, row["path"]) == (1, str(album / "a" / "broken.png"))
     assert row["error"] == f"{row['path']} is not an image that can be read."
     assert (row["file"], row["sample"]) == (None, None)
 
 
-def test_another_number_of_actors_order_and_batch_change_nothing(album, coloured, weights, tmp_path):
+def test_another_number_of_actors_order_and_batch_change_nothing(coloured, colour, tmp_path):
     good = [row for row in _rows(coloured[0]) if row["error"] is None]
     paths = sorted({row["path"] for row in good}, reverse=True)
     pq.write_table(pa.table({"path": paths}), tmp_path / "list.parquet")
-    argv = ("--checkpoint", weights, "--samples", 2, "--batch", 6, "--actors", 1, "--threads", 1)
-    assert _run(tmp_path / "list.parquet", "-o", tmp_path / "out", *argv) == 0
+    options = ("--samples", 2, "--batch", 6, "--actors", 1, "--threads", 1)
+    assert colour(tmp_path / "list.parquet", *options) == 0
     again = {(row["path"], row["sample"]): row for row in _rows(tmp_path / "out")}
     assert len(again) == len(good)
     for row in good:
@@ -136,21 +138,17 @@ def test_another_number_of_actors_order_and_batch_change_nothing(album, coloured
         assert (tmp_path / "out" / other["file"]).read_bytes() == (coloured[0] / row["file"]).read_bytes()
 
 
-def test_a_rerun_colours_what_is_new_and_what_has_failed(weights, tmp_path):
-    for n in range(3):
-        write_photo(tmp_path / "album" / f"p{n}.png", n)
-    (tmp_path / "album" / "p1.png").write_bytes(b"no photograph")
-    argv = (tmp_path / "album", "-o", tmp_path / "out", "--checkpoint", weights, "--actors", 1, "--threads", 1)
-    assert _run(*argv) == 1
+def test_a_rerun_colours_what_is_new_and_what_has_failed(colour, tmp_path):
+    album = _album(tmp_path / "album", 3)
+    (album / "p01.png").write_bytes(b"no photograph")
+    assert colour(album, *TWO) == 1
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
     assert len(before) == 2
-    write_photo(tmp_path / "album" / "p1.png", 1)
-    write_photo(tmp_path / "album" / "p3.png", 3)
-    assert _run(*argv) == 0
+    _album(album, 4)
+    assert colour(album, *TWO) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert [(row["file"], row["error"]) for row in _rows(tmp_path / "out")] == [
-        (f"p{n}.png-0.png", None) for n in range(4)
-    ]
+    found = [(row["file"], row["error"]) for row in _rows(tmp_path / "out")]
+    assert found == [(f"p{n:02d}.png-0.png", None) for n in range(4)]
 
 
 def _actors() -> list[int]:
@@ -161,16 +159,13 @@ def _actors() -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if command.startswith(b"ray::") and b"Colourist" in command:
+        if command.startswith(b"ray::") and b"Worker" in command:
             found.append(int(folder.name))
     return found
 
 
-def test_an_actor_that_is_killed_loses_nothing_and_nothing_is_done_twice(weights, pipeline, tmp_path):
-    for n in range(60):
-        write_photo(tmp_path / "album" / f"p{n:02d}.png", n)
-    output = tmp_path / "out"
-    left = []
+def test_an_actor_that_is_killed_loses_nothing_and_nothing_is_done_twice(colour, pipeline, tmp_path):
+    output, left = tmp_path / "out", []
 
     def kill() -> None:
         while len(list(output.glob("*.png"))) < 5 or not _actors():
@@ -180,7 +175,7 @@ def test_an_actor_that_is_killed_loses_nothing_and_nothing_is_done_twice(weights
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    assert _run(tmp_path / "album", "-o", output, "--checkpoint", weights, "--batch", 1, *TWO) == 0
+    assert colour(_album(tmp_path / "album", 60), "--batch", 1, *TWO) == 0
     killer.join(10)
     assert left and left[0] > 0  # it was killed in the middle
     assert [Path(row["path"]).name for row in _rows(output)] == [f"p{n:02d}.png" for n in range(60)]
@@ -200,10 +195,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_ends_the_run_with_a_sentence_and_a_rerun_goes_on(weights, pipeline, small_disk, tmp_path, capsys):
-    for n in range(12):
-        write_photo(tmp_path / "album" / f"p{n:02d}.png", n, 100, 120)
-    argv = (tmp_path / "album", "-o", small_disk / "out", "--checkpoint", weights, "--batch", 1, *TWO)
+def test_a_full_disk_is_a_sentence_and_a_rerun_goes_on(networks_dir, pipeline, small_disk, tmp_path, capsys):
+    album = _album(tmp_path / "album", 12, 100, 120)
+    argv = (album, "-o", small_disk / "out", "--checkpoint", networks_dir, "--batch", 1, *TWO)
     with pytest.raises(SystemExit) as left:
         cli.run(lambda: _run(*argv))
     assert left.value.code == 1
@@ -221,14 +215,19 @@ def test_a_full_disk_ends_the_run_with_a_sentence_and_a_rerun_goes_on(weights, p
     _assert_pixels_of_one_process(small_disk / "out", rows, pipeline)
 
 
-def test_more_actors_than_the_cluster_has_room_for_are_refused(album, tmp_path):
-    with pytest.raises(UserError, match="has room for 2 actors of 1 cores, not for 3"):
-        _run(album, "-o", tmp_path / "out", "--actors", 3, "--threads", 1)
-
-
-def test_a_device_that_the_cluster_lacks_is_refused(album, tmp_path):
-    with pytest.raises(UserError, match="has no GPU for --device=cuda"):
-        _run(album, "-o", tmp_path / "out", "--device", "cuda")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--actors", 3, "--threads", 1), "has room for 2 actors of 1 cores, not for 3"),
+        (("--device", "cuda"), "has no GPU for --device=cuda"),
+        (("--guidance", 0.5), "these networks have none"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused_before_any_work(album, colour, tmp_path, options, said):
+    with pytest.raises(UserError, match=said):
+        colour(album, *options)
+    assert not list(tmp_path.rglob("*.png"))
+    assert options[0] != "--guidance" or not (tmp_path / "out").exists()
 
 
 CORES, GPU = {"CPU": 16.0}, {"CPU": 64.0, "GPU": 1.0}
@@ -250,9 +249,9 @@ def test_a_cluster_is_shared_among_actors_by_what_its_machines_have(monkeypatch,
     assert cluster._shares(*asked) == found
 
 
-def test_samples_in_shares_are_those_of_a_cluster(weights, tmp_path):
+def test_samples_in_shares_are_those_of_a_cluster(networks_dir, colour, tmp_path):
     """`coltran.sample` with `skip_batches`, on photographs of the network's size, which no resizing changes."""
-    data = tmp_path / "photographs"
+    data, weights = tmp_path / "photographs", Path(shutil.copytree(networks_dir, tmp_path / "networks"))
     for n in range(4):
         pixels = np.random.default_rng(n).integers(0, 256, (LOW, LOW, 3), dtype=np.uint8)
         data.mkdir(exist_ok=True)
@@ -262,8 +261,8 @@ def test_samples_in_shares_are_those_of_a_cluster(weights, tmp_path):
     for share in (0, 1):
         config.sample = ConfigDict(options | {"skip_batches": 2 * share, "gen_file": f"gen{share}"})
         write_samples(config, weights / "colorizer", data, "test")
-    argv = ("--checkpoint", weights, "--samples", 2, "--stage", "coarse", "--size", "network", "--top-p", 1, *TWO)
-    assert _run(data, "-o", tmp_path / "out", *argv) == 0
+    options = ("--samples", 2, "--stage", "coarse", "--fit", "crop", "--size", "network", "--top-p", 1)
+    assert colour(data, *options, *TWO) == 0
     records = list(read_generated(weights / "colorizer" / "samples", (LOW, 2 * LOW)))
     assert len(records) == 4
     for row in _rows(tmp_path / "out"):
@@ -272,74 +271,64 @@ def test_samples_in_shares_are_those_of_a_cluster(weights, tmp_path):
         np.testing.assert_array_equal(load_photo(tmp_path / "out" / row["file"]), expected)
 
 
-def test_photographs_are_found_by_address_and_by_list(tmp_path):
+@pytest.fixture
+def find(tmp_path: Path) -> Callable[..., tuple[dict[str, str], list[str]]]:
+    """`find(name, ...)`: what is found in the test's folder under these names, and the problems."""
+    return lambda *names: cluster.find_photos([str(name) for name in names], tmp_path / "out")
+
+
+def test_photographs_are_found_by_address_and_by_list(find, tmp_path):
     for name in ("x/a.png", "x/y/b.JPG", "x/.hidden.png", "x/notes.txt"):
         write_photo(tmp_path / f"{name}.png", 0).rename(tmp_path / name)
-    (tmp_path / "list").mkdir()
-    (tmp_path / "list" / "l.txt").write_text("s3://bucket/one.jpg\n\n../two.jpg\n")
-    found, problems = cluster.find_photos([f"file://{tmp_path}/x", f"{tmp_path}/list/l.txt"], tmp_path / "out")
-    assert found == {
-        f"file://{tmp_path}/x/a.png": "a.png",
-        f"file://{tmp_path}/x/y/b.JPG": "y/b.JPG",
-        "s3://bucket/one.jpg": "bucket/one.jpg",
-        "../two.jpg": "two.jpg",
-    }
-    assert problems == []
+    (tmp_path / "l.txt").write_text("s3://bucket/one.jpg\n\n../two.jpg\n")
+    in_folder = {f"file://{tmp_path}/x/a.png": "a.png", f"file://{tmp_path}/x/y/b.JPG": "y/b.JPG"}
+    in_list = {"s3://bucket/one.jpg": "bucket/one.jpg", "../two.jpg": "two.jpg"}
+    assert find(f"file://{tmp_path}/x", tmp_path / "l.txt") == (in_folder | in_list, [])
 
 
-def test_a_name_that_stands_for_nothing_is_a_sentence(tmp_path):
+@pytest.mark.parametrize("paths", [["a.png", None], [1, 2]])
+def test_a_name_that_stands_for_nothing_and_a_list_of_no_text_are_sentences(find, tmp_path, paths):
     (tmp_path / "empty").mkdir()
-    _, problems = cluster.find_photos([str(tmp_path / "empty"), str(tmp_path / "nowhere")], tmp_path / "out")
-    assert [problem.split(" ", 1)[1] for problem in problems] == [
-        "holds no photographs.",
-        "cannot be read: it does not exist.",
-    ]
+    pq.write_table(pa.table({"path": paths}), tmp_path / "list.parquet")
+    found, problems = find(tmp_path / "empty", tmp_path / "nowhere", tmp_path / "list.parquet")
+    assert found == {}
+    sentences = ["holds no photographs.", "cannot be read: it does not exist."]
+    assert [problem.split(" ", 1)[1] for problem in problems[:2]] == sentences
+    assert "its column path has values that are no text" in problems[2]
 
 
-def test_photographs_of_one_name_are_refused(tmp_path):
+def test_photographs_of_one_name_are_refused(find, tmp_path):
     for folder in "ab":
         write_photo(tmp_path / folder / "p.png", 0)
     with pytest.raises(UserError, match=r"would have the same results, p\.png-0"):
-        cluster.find_photos([str(tmp_path / "a"), str(tmp_path / "b")], tmp_path / "out")
+        find(tmp_path / "a", tmp_path / "b")
 
 
-def test_results_inside_the_album_are_no_photographs(tmp_path):
+def test_results_inside_the_album_are_no_photographs(find, tmp_path):
     write_photo(tmp_path / "p.png", 0)
     write_photo(tmp_path / "out" / "p.png-0.png", 0)
-    assert list(cluster.find_photos([str(tmp_path)], tmp_path / "out")[0].values()) == ["p.png"]
+    assert list(find(tmp_path)[0].values()) == ["p.png"]
     with pytest.raises(UserError, match="the next run would take them for photographs"):
         cluster.find_photos([str(tmp_path)], tmp_path)
 
 
-def test_another_photographs_results_are_not_replaced(weights, tmp_path, monkeypatch, capsys):
+def test_another_photographs_results_are_not_replaced(colour, tmp_path):
     for seed, folder in enumerate("pq"):
         write_photo(tmp_path / folder / "x.png", seed)
-    argv = ("-o", tmp_path / "out", "--checkpoint", weights, "--stage", "coarse", *TWO)
-    assert _run(tmp_path / "p", *argv) == 0
+    assert colour(tmp_path / "p", "--stage", "coarse", *TWO) == 0
     before = (tmp_path / "out" / "x.png-0.png").read_bytes()
     with pytest.raises(UserError, match="q/x.png would have the results that .*p/x.png has"):
-        _run(tmp_path / "q", *argv)
+        colour(tmp_path / "q", "--stage", "coarse", *TWO)
     assert (tmp_path / "out" / "x.png-0.png").read_bytes() == before
-    assert _run(tmp_path / "p", *argv) == 0
+    assert colour(tmp_path / "p", "--stage", "coarse", *TWO) == 0
 
 
-def test_names_that_no_file_can_have_are_rows(weights, tmp_path):
-    write_photo(tmp_path / "good.png", 1)
-    long = tmp_path / ("x" * 250 + ".png")
-    write_photo(long, 2)
-    names = [str(tmp_path / "good.png"), "nowhere://x.jpg", str(long)]
+def test_names_that_no_file_can_have_are_rows(colour, tmp_path):
+    good, long = (write_photo(tmp_path / f"{name}.png", 1) for name in ("good", "x" * 250))
+    names = [str(good), "nowhere://x.jpg", str(long)]
     (tmp_path / "list.txt").write_text("\n".join(names), encoding="utf-8-sig")
-    argv = (tmp_path / "list.txt", "-o", tmp_path / "out", "--checkpoint", weights, "--stage", "coarse", *TWO)
-    assert _run(*argv) == 1
+    assert colour(tmp_path / "list.txt", "--stage", "coarse", *TWO) == 1
     errors = {row["path"]: row["error"] for row in _rows(tmp_path / "out")}
     assert errors[names[0]] is None
     assert "nowhere://x.jpg cannot be read" in errors[names[1]]
     assert "cannot be written: File name too long" in errors[names[2]]
-
-
-@pytest.mark.parametrize("paths", [["a.png", None], [1, 2]])
-def test_a_list_of_what_is_no_text_is_a_sentence(tmp_path, paths):
-    pq.write_table(pa.table({"path": paths}), tmp_path / "list.parquet")
-    found, problems = cluster.find_photos([str(tmp_path / "list.parquet")], tmp_path / "out")
-    assert found == {}
-    assert "its column path has values that are no text" in problems[0]

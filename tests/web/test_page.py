@@ -1,416 +1,442 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person does with the page, and that they get what the pipeline computes, to the pixel."""
+"""What a person does with the page, in how many clicks, and that they get what the pipeline computes, to the pixel."""
 
 from __future__ import annotations
 
-import os
+import base64
+import io
+import json
 import re
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
-from coltran.photo.hints import Box, Hint
-from coltran.pipeline import Colorized, Pipeline
-from coltran.sampling.assess import assess
+from coltran.page.serve import Studio
+from coltran.page.session import Session
+from coltran.pipeline import Pipeline
+from tests.web.person import PATIENCE, Person
 from tests.web.visitor import Visitor
 
-DEMO = Path(__file__).resolve().parents[2] / "coltran" / "demo"
 Note = Callable[[str, object], None]
-PATIENCE = 60_000  # milliseconds
-CHANGED = "before => document.querySelector('#gallery img') && document.querySelector('#gallery img').src != before"
-LIKE = {"seed": 0, "top_p": 0.9}  # the page's settings
+Held = Callable[[], Callable[[], None]]
+LIKE: dict[str, Any] = {"samples": 4, "best": 4, "top_p": 0.9, "seed": 0}  # as the page draws
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    """A photograph of 600 x 450 pixels, in a format that loses nothing."""
-    path = tmp_path / "tulips.png"
-    Image.open(DEMO / "tulips.jpg").convert("RGB").resize((600, 450), box=(20, 40, 220, 190)).save(path)
-    return path
-
-
-@pytest.fixture
-def small_photo(tmp_path: Path, photo: Path) -> Path:
-    """The same of 200 x 150 pixels, which the browser shows with less work while colours are drawn."""
-    Image.open(photo).resize((200, 150)).save(tmp_path / "small.png")
-    return tmp_path / "small.png"
-
-
-WATCH = """() => {
-    window.shown = [];
-    new MutationObserver(() => {
-        const photo = document.querySelector("#photo img");
-        if (photo && !shown.some(one => one.source == photo.src))
-            shown.push({source: photo.src, at: performance.now()});
-    }).observe(document.body, {subtree: true, childList: true, attributes: true, attributeFilter: ["src"]});
-    return performance.now();
-}"""
-
-
-# Types a seed the moment that a drawing's last pictures are shown, before the page hears that it has ended.
-TYPE_AT_THE_END = """() => new MutationObserver((_, watch) => {
-    if (document.querySelector("#gallery img")) {
-        watch.disconnect();
-        const seed = document.querySelector("#seed input");
-        seed.value = 5;
-        seed.dispatchEvent(new Event("input", {bubbles: true}));
-    }
-}).observe(document.body, {subtree: true, childList: true})"""
-
-
-def screenshot(page: Page, name: str, part: str = "") -> None:
-    """Keeps a picture of the page, or of a part of it, where SCREENSHOTS names a folder."""
-    if folder := os.environ.get("SCREENSHOTS"):
-        if part:
-            page.locator(part).screenshot(path=Path(folder) / name, type="jpeg")
-        else:
-            page.screenshot(path=Path(folder) / name, full_page=True)
-
-
-def upload(page: Page, photo: Path) -> None:
-    page.set_input_files("#upload input[type=file]", photo)
-    page.wait_for_selector("#photo img", timeout=PATIENCE)
-
-
-def open_settings(page: Page) -> None:
-    page.get_by_role("button", name="Settings").press("Enter")
-    page.wait_for_timeout(500)  # what is typed within 25 ms of a field's appearance, gradio sets back
-
-
-def wait_for_colourings(page: Page, count: int = 4) -> None:
-    expect(page.locator("#gallery img")).to_have_count(count, timeout=PATIENCE)
-    page.wait_for_selector("#download:not([disabled])", timeout=PATIENCE)
-
-
-def downloaded(page: Page, to: Path) -> np.ndarray:
-    with page.expect_download(timeout=PATIENCE) as found:
-        page.click("#download")
-    found.value.save_as(to)
-    return np.asarray(Image.open(to).convert("RGB"))
-
-
-def likeliest(found: Colorized) -> np.ndarray:
-    return found.images[int(np.argmax(found.log_prob))]
-
-
-def click_photo(page: Page, x: float, y: float) -> None:
-    """Clicks at a place of the photograph, as shares of its width and height."""
-    size = page.locator("#photo img").bounding_box()
-    assert size is not None
-    page.mouse.click(size["x"] + x * size["width"], size["y"] + y * size["height"])
-
-
-def colour_again(page: Page, button: str) -> None:
-    before = page.locator("#gallery img").first.get_attribute("src")
-    page.click(button)
-    page.wait_for_function(CHANGED, arg=before, timeout=PATIENCE)
-
-
-def test_a_photograph_is_coloured_row_by_row_and_fetched_as_the_pipeline_makes_it(
-    page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    page.evaluate(WATCH)
-    upload(page, photo)
-    wait_for_colourings(page)
-    assert page.evaluate("shown.length") >= 3, "the gray photograph and at least two states of its colours"
-    screenshot(page, "page.png")
-    expected = likeliest(pipeline(photo, samples=4, **LIKE))
-    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
-    assert "bits a pixel" in str(Image.open(tmp_path / "found.png").getexif().get(270))
-
-
-def test_another_colouring_of_the_gallery_is_fetched(
-    page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    upload(page, photo)
-    wait_for_colourings(page)
-    before = page.locator("#slider img").evaluate_all("all => all.map(one => one.src)")
-    page.locator("#gallery img").nth(3).click()
-    page.wait_for_function(
-        "before => [...document.querySelectorAll('#slider img')].some(one => !before.includes(one.src))",
-        arg=before, timeout=PATIENCE,
-    )  # fmt: skip
-    found = pipeline(photo, samples=4, **LIKE)
-    last = found.images[int(np.argmin(found.log_prob))]
-    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), last)
-
-
-def test_a_hint_is_followed(page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path) -> None:
-    upload(page, photo)
-    wait_for_colourings(page)
-    click_photo(page, 0.5, 0.5)
-    page.wait_for_selector("#swatches img", timeout=PATIENCE)  # the model offers colours
-    page.click("#hint")
-    page.wait_for_timeout(500)
-    colour_again(page, "#colour")
-    screenshot(page, "hint.jpg", "#photo")
-    expected = likeliest(pipeline(photo, hints=[Hint(300, 225, (0xB0, 0x60, 0x40))], samples=4, **LIKE))
-    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
-
-
-def test_a_part_is_drawn_again(page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path) -> None:
-    upload(page, photo)
-    wait_for_colourings(page)
-    page.get_by_label("marks a corner of the part to draw again").check()
-    click_photo(page, 0.25, 0.5)
-    page.wait_for_timeout(700)
-    click_photo(page, 0.75, 0.9)
-    page.wait_for_timeout(700)
-    open_settings(page)
-    page.fill("#seed input", "5")
-    colour_again(page, "#redraw")
-    first = pipeline(photo, samples=4, **LIKE)
-    kept = first.labels[int(np.argmax(first.log_prob))]
-    box = Box(150, 225, 451, 406)
-    expected = likeliest(pipeline(photo, kept=kept, redraw=box, samples=4, seed=5, top_p=0.9))
-    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
-
-
-def test_overlays_show_where_the_model_was_unsure_and_surprised(page: Page, photo: Path) -> None:
-    upload(page, photo)
-    wait_for_colourings(page)
-    seen = {page.get_attribute("#photo img", "src")}
-    for name in ("where the model was unsure", "what surprises it in this colouring"):
-        page.get_by_label(name).check()
-        page.wait_for_function(
-            "seen => !seen.includes(document.querySelector('#photo img').src)", arg=list(seen), timeout=PATIENCE
-        )
-        seen.add(page.get_attribute("#photo img", "src"))
-        screenshot(page, "unsure.jpg" if "unsure" in name else "surprising.jpg", "#photo")
-    assert len(seen) == 3
-
-
-def test_a_seed_typed_before_a_drawing_has_ended_is_that_of_the_next(
-    page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    open_settings(page)
-    page.evaluate(TYPE_AT_THE_END)
-    upload(page, photo)
-    wait_for_colourings(page)
-    colour_again(page, "#colour")
-    expected = likeliest(pipeline(photo, samples=4, seed=5, top_p=0.9))
-    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
-
-
-def test_a_new_seed_is_said_with_its_colourings_and_leaves_the_setting(
-    page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    open_settings(page)
-    page.get_by_label("A new seed every time").check()
-    upload(page, photo)
-    wait_for_colourings(page)
-    said = re.search(r"of seed (\d+)", page.locator("#gallery").inner_text())
-    assert said is not None
-    expected = likeliest(pipeline(photo, samples=4, seed=int(said[1]), top_p=0.9))
-    np.testing.assert_array_equal(downloaded(page, tmp_path / "found.png"), expected)
-    expect(page.locator("#seed input")).to_have_value("0")
+def session_of(person: Person, studio: Studio) -> Session:
+    kept = json.loads(person.page.evaluate("localStorage.coltran"))
+    return studio.sessions[kept["now"]]
 
 
 def drawing() -> bool:
-    return any(thread.name.startswith("drawing") for thread in threading.enumerate())
+    return any(thread.name == "drawing" for thread in threading.enumerate())
 
 
-def in_order(seconds: list[float]) -> str:
-    return ", ".join(f"{one:.2f}" for one in sorted(seconds))
-
-
-def wait_until_drawing(page: Page) -> None:
-    open_settings(page)
-    page.fill("#samples input[type=number]", "32")
-    page.click("#colour")
-    for _ in range(600):
-        if drawing():
-            return
-        page.wait_for_timeout(20)
-    raise AssertionError("nothing is drawn")
-
-
-def time_until_free(page: Page | None) -> float:
+def wait_until_free(person: Person | None) -> float:
+    """The seconds until nothing is drawn."""
     start = time.monotonic()
-    while drawing() and time.monotonic() - start < 60:
-        if page is None:
+    while drawing():
+        assert time.monotonic() - start < PATIENCE / 1000, "the drawing goes on"
+        if person is None:
             time.sleep(0.02)
         else:
-            page.wait_for_timeout(20)
+            person.page.wait_for_timeout(20)
     return time.monotonic() - start
 
 
-def test_stop_ends_the_drawing_and_the_next_one_works(page: Page, small_photo: Path, crowd: float) -> None:
-    upload(page, small_photo)
-    wait_for_colourings(page)
-    wait_until_drawing(page)
-    page.click("#stop")
-    assert time_until_free(page) < 1 * crowd
-    page.fill("#samples input[type=number]", "2")
-    page.click("#colour")
-    wait_for_colourings(page, 2)
-
-
-def test_someone_who_leaves_frees_their_work_within_a_second(
-    page: Page, small_photo: Path, server: str, crowd: float, record_property: Note
+def test_a_photograph_is_coloured_in_one_click_and_fetched_in_two(
+    person: Person, photo: Path, pipeline: Pipeline, tmp_path: Path, held: Held
 ) -> None:
-    seconds = []
-    for _ in range(3):
-        page.goto(server)
-        upload(page, small_photo)
-        wait_for_colourings(page)
-        wait_until_drawing(page)
-        start = time.monotonic()
-        page.goto("about:blank")
-        time_until_free(None)
-        seconds.append(time.monotonic() - start)
-    record_property("seconds until who leaves has freed their work", in_order(seconds))
-    assert max(seconds) < 1 * crowd
+    release = held()
+    with person.page.expect_file_chooser() as choosing:
+        person.click("#drop")
+    choosing.value.set_files(photo)
+    expect(person.page.locator("#tiles img")).to_have_count(4)  # while they are drawn
+    release()
+    person.wait(4)
+    found = person.picture(tmp_path / "found.png")
+    np.testing.assert_array_equal(found, pipeline(photo, **LIKE).images[0])
+    assert person.clicks == 2
+    assert "bits a pixel" in " ".join(map(str, Image.open(tmp_path / "found.png").text.values()))
 
 
-def test_stop_ends_what_waits_too(page: Page, small_photo: Path, server: str) -> None:
+def test_a_photograph_of_the_first_screen_is_coloured_in_one_click(person: Person) -> None:
+    person.click("#demo button >> nth=3")
+    person.wait(4)
+    assert person.clicks == 1
+
+
+def test_the_first_is_finished_before_the_others_are_begun(server: str, photo: Path) -> None:
     visitor = Visitor(server)
-    assert visitor.open(visitor.upload(small_photo).json()[0]) == "done"
-    first = threading.Thread(target=visitor.draw, args=(16,))
-    upload(page, small_photo)
-    wait_for_colourings(page)
-    before = page.locator("#gallery img").first.get_attribute("src")
-    open_settings(page)
-    page.fill("#seed input", "9")
+    visitor.open(photo)
+    with visitor.drawing(samples=3) as told:
+        steps = [one["coloring"]["number"] if "coloring" in one else -one["done"] for one in told
+                 if "coloring" in one or one.get("stage") == "finish"]  # fmt: skip
+    assert [step for step in steps if step > 0] == [1, 2, 3]
+    assert -1 not in steps[: steps.index(1)]
+
+
+def test_another_colouring_is_fetched_in_two_clicks_more(
+    person: Person, photo: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    person.choose(photo)
+    person.click("#strip button >> nth=3")
+    found = person.picture(tmp_path / "found.png")
+    np.testing.assert_array_equal(found, pipeline(photo, **LIKE).images[3])
+    assert person.clicks == 3
+
+
+def test_other_colours_come_beside_the_earlier_ones(person: Person, photo: Path, studio: Studio) -> None:
+    person.choose(photo)
+    person.click("#others")
+    person.wait(8)
+    assert person.clicks == 2 and person.chosen() == 5
+    colorings = list(session_of(person, studio).colorings.values())
+    assert len({one.options["seed"] for one in colorings}) == 2
+    person.click("#undo")
+    assert person.chosen() == 1
+
+
+def test_a_hint_recolours_what_is_like_it_in_two_clicks_and_is_undone_and_redone(
+    person: Person, photo: Path, studio: Studio
+) -> None:
+    person.choose(photo)
+    person.spot(0.5, 0.5)
+    expect(person.page.locator("#swatches button")).to_have_count(6)
+    assert "%" in person.page.locator("#swatches").inner_text()
+    color = person.page.locator("#swatches button >> nth=5").get_attribute("aria-label")
+    person.click("#swatches button >> nth=5")
+    person.wait(5)
+    assert person.clicks == 3 and person.chosen() == 5
+    session = session_of(person, studio)
+    before, after = session.colorings[1], session.colorings[5]
+    assert color is not None and after.hints[0]["color"] == color.split(",")[0]
+    strokes = [[tuple(point) for point in after.hints[0]["points"]]]
+    assert strokes == [[(300, 225)]]
+    changed = np.argwhere(before.labels != after.labels)
+    assert len(changed) and after.options["particles"] > 1
+    person.click("#undo")
+    assert person.chosen() == 1
+    expect(person.page.locator("#dots button")).to_have_count(0)
+    person.click("#redo")
+    assert person.chosen() == 5
+    expect(person.page.locator("#dots button")).to_have_count(1)
+
+
+def test_any_colour_can_be_picked_and_is_offered_again(person: Person, photo: Path) -> None:
+    person.choose(photo)
+    person.spot(0.3, 0.3)
+    person.page.locator("#any").fill("#1030e0")
+    person.click("#use")
+    person.wait(5)
+    person.spot(0.7, 0.7)
+    person.click("#recent button")
+    person.wait(6)
+    labels = person.page.locator("#dots button").evaluate_all("all => all.map(one => one.ariaLabel)")
+    assert all("#1030e0" in label for label in labels) and len(labels) == 2
+
+
+def test_a_stroke_is_many_dabs(person: Person, photo: Path, studio: Studio) -> None:
+    person.choose(photo)
+    person.drag((0.2, 0.5), (0.5, 0.4), (0.8, 0.5))
+    person.page.wait_for_selector("#swatches button")
+    person.click("#swatches button >> nth=0")
+    person.wait(5)
+    (stroke,) = session_of(person, studio).colorings[5].hints
+    assert len(stroke["points"]) > 4 and stroke["radius"] > 0
+    assert person.clicks == 3
+
+
+def test_a_hint_is_moved_by_dragging_and_removed_by_delete(person: Person, photo: Path, studio: Studio) -> None:
+    person.choose(photo)
+    person.spot(0.5, 0.5)
+    person.click("#swatches button >> nth=0")
+    person.wait(5)
+    person.drag((0.5, 0.5), (0.25, 0.75))
+    person.wait(6)
+    x, y = session_of(person, studio).colorings[6].hints[0]["points"][0]
+    assert abs(x - 150) <= 3 and abs(y - 337) <= 3
+    person.page.locator("#dots button").press("Delete")
+    person.wait(7)
+    assert session_of(person, studio).colorings[7].hints == []
+    expect(person.page.locator("#dots button")).to_have_count(0)
+
+
+def test_an_area_is_recoloured_by_one_drag_and_nothing_else_is(person: Person, photo: Path, studio: Studio) -> None:
+    person.choose(photo)
+    person.click("[data-tool=area]")
+    for count in (5, 6):
+        person.drag((0.26, 0.26), (0.49, 0.49))
+        person.wait(count)
+        session = session_of(person, studio)
+        differs = session.colorings[count].labels != session.colorings[1 if count == 5 else 5].labels
+        assert differs[2:4, 2:4].any()
+        differs[2:4, 2:4] = False
+        assert not differs.any()
+
+
+def test_an_area_differs_from_before_though_every_seed_draws_the_same(
+    server: str, studio: Studio, photo: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colorize = pipeline.colorize
+    monkeypatch.setattr(
+        pipeline, "colorize", lambda *given, **options: colorize(*given, **options | {"mode": "argmax", "seed": 0})
+    )
+    visitor = Visitor(server)
+    visitor.open(photo)
+    assert visitor.draw() == "done"
+    for base in (1, 2):
+        assert visitor.draw(base=base, box=[100, 100, 101, 101]) == "done"
+    labels = [one.labels for one in studio.sessions[visitor.key].colorings.values()]
+    assert (labels[0] != labels[1]).any() and (labels[1] != labels[2]).any()
+
+
+def test_adjustments_need_no_networks(
+    person: Person, photo: Path, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person.choose(photo)
+    person.page.locator("#restore").check()
+    expect(person.page.locator("#download")).to_have_attribute("href", re.compile("restore=1"))
+    restored = person.picture(tmp_path / "restored.png")
+    np.testing.assert_array_equal(restored, pipeline(photo, levels="restore", **LIKE).images[0])
+    monkeypatch.setattr(pipeline, "colorize", None)
+    person.page.locator("#saturation").fill("0")
+    expect(person.page.locator("#download")).to_have_attribute("href", re.compile("saturation=0&"))
+    gray = person.picture(tmp_path / "gray.png").astype(int)
+    assert np.ptp(gray, axis=-1).max() == 0 < np.ptp(restored, axis=-1).max()
+    person.page.locator("#warmth").fill("1")
+    expect(person.page.locator("#download")).to_have_attribute("href", re.compile("warmth=1&"))
+    warm = person.picture(tmp_path / "warm.png").astype(int)
+    assert (warm[..., 0] - warm[..., 2]).mean() > 20
+
+
+def test_a_border_stays_neutral_unless_its_colours_are_asked_for(server: str, photo: Path, tmp_path: Path) -> None:
+    framed = Image.new("RGB", (700, 550), (236, 236, 236))
+    framed.paste(Image.open(photo), (50, 50))
+    framed.save(tmp_path / "framed.png")
+    visitor = Visitor(server)
+    visitor.open(tmp_path / "framed.png")
+    assert visitor.fetch("").json()["bordered"] and visitor.draw() == "done"
+    chroma = []
+    for border in (0, 1):
+        content = visitor.fetch(f"/1/download?border={border}&saturation=2").content
+        pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+        chroma.append(np.ptp(pixels, axis=-1)[:40].max())
+    assert chroma[0] == 0 < chroma[1]
+
+
+def test_several_photographs_become_one_archive(
+    person: Person, photo: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    other = tmp_path / "moose.png"
+    Image.open(photo).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other)
+    person.choose(photo, other)
+    expect(person.page.locator("#queue img")).to_have_count(2)
+    expect(person.page.locator("#stop")).to_be_hidden()
+    with zipfile.ZipFile(person.download(tmp_path / "found.zip", "#zip")) as archive:
+        assert archive.namelist() == ["tulips-coloured.png", "moose-coloured.png"]
+        for name, path in zip(archive.namelist(), (photo, other), strict=True):
+            found = np.asarray(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
+            np.testing.assert_array_equal(found, pipeline(path, **LIKE).images[0])
+    assert person.clicks == 2
+
+
+def test_a_refresh_keeps_everything(person: Person, photo: Path) -> None:
+    person.choose(photo)
+    person.spot(0.5, 0.5)
+    person.click("#swatches button >> nth=1")
+    person.wait(5)
+    person.page.locator("#saturation").fill("1.5")
+    person.page.reload()
+    person.wait(5)
+    assert person.chosen() == 5
+    expect(person.page.locator("#dots button")).to_have_count(1)
+    expect(person.page.locator("#saturation")).to_have_value("1.5")
+
+
+def begin(person: Person, photo: Path, held: Held) -> Callable[[], None]:
+    """Has a photograph coloured, and draws others on and on; returns what lets these go on."""
+    person.choose(photo)
+    release = held()
+    person.click("#others")
+    expect(person.page.locator("#said")).to_have_text("Drawing colours")
+    assert drawing()
+    return release
+
+
+def test_stop_is_acknowledged_at_once_ends_the_drawing_and_the_next_one_works(
+    person: Person, photo: Path, held: Held, record_property: Note
+) -> None:
+    release = begin(person, photo, held)
+    said = "document.getElementById('stop').click(), document.getElementById('said').textContent"
+    assert person.page.evaluate(said) == "Stopped"  # in the same moment, on any machine
+    expect(person.page.locator("#stop")).to_be_hidden()
+    record_property("seconds until Stop has ended the work", f"{wait_until_free(person):.2f}")
+    release()
+    person.click("#others")
+    person.wait(8)
+
+
+def test_a_drawing_that_is_stopped_before_its_first_colours_can_be_begun_again(
+    person: Person, photo: Path, held: Held
+) -> None:
+    release = held()
+    with person.page.expect_file_chooser() as choosing:
+        person.click("#drop")
+    choosing.value.set_files(photo)
+    expect(person.page.locator("#tiles img")).to_have_count(4)
+    person.click("#stop")
+    expect(person.page.locator("#tiles")).to_be_hidden()
+    release()
+    person.click("#others")
+    person.wait(4)
+
+
+def test_someone_who_leaves_frees_their_work(person: Person, photo: Path, held: Held, record_property: Note) -> None:
+    begin(person, photo, held)
+    person.page.goto("about:blank")
+    record_property("seconds until who leaves has freed their work", f"{wait_until_free(None):.2f}")
+
+
+def test_who_waits_is_told_how_many_are_before_and_stop_ends_that_too(
+    person: Person, photo: Path, server: str, held: Held
+) -> None:
+    person.choose(photo)
+    visitor = Visitor(server)
+    visitor.open(photo)
+    release = held()
+    first = threading.Thread(target=visitor.draw)
     first.start()
     while not drawing():
-        page.wait_for_timeout(20)
-    page.click("#colour")
-    page.wait_for_timeout(500)
-    page.click("#stop")
+        person.page.wait_for_timeout(20)
+    person.click("#others")
+    expect(person.page.locator("#said")).to_have_text("Waiting: 1 before you")
+    person.click("#stop")
+    expect(person.page.locator("#said")).to_have_text("Stopped")
+    release()
     first.join()
-    page.wait_for_timeout(1500)  # in which four colourings would be there
-    assert page.locator("#gallery img").first.get_attribute("src") == before and not drawing()
+    assert visitor.draw() == "done"  # which came after what was stopped
+    person.wait(4)
 
 
-def test_another_photograph_takes_the_place_of_one_that_is_drawn(
-    page: Page, photo: Path, small_photo: Path, pipeline: Pipeline, tmp_path: Path
+def test_a_newer_hint_takes_the_place_of_one_that_is_drawn(person: Person, photo: Path, held: Held) -> None:
+    person.choose(photo)
+    release = held()
+    for x in (0.3, 0.7):
+        person.spot(x, 0.5)
+        person.click("#swatches button >> nth=0")
+        expect(person.page.locator("#said")).to_have_text("Drawing colours")
+    release()
+    person.wait(5)
+    expect(person.page.locator("#dots button")).to_have_count(2)
+
+
+def test_a_new_photograph_leaves_nothing_of_the_one_before(
+    person: Person, photo: Path, studio: Studio, held: Held
 ) -> None:
-    upload(page, small_photo)
-    wait_for_colourings(page)
-    wait_until_drawing(page)
-    page.fill("#samples input[type=number]", "2")
-    page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
-    page.wait_for_selector("#upload input[type=file]", state="attached", timeout=PATIENCE)
-    page.set_input_files("#upload input[type=file]", photo)
-    wait_for_colourings(page, 2)
-    found = downloaded(page, tmp_path / "found.png")
-    np.testing.assert_array_equal(found, likeliest(pipeline(photo, samples=2, **LIKE)))
+    begin(person, photo, held)
+    session = session_of(person, studio)
+    person.click("#new")
+    expect(person.page.locator("#start")).to_be_visible()
+    wait_until_free(person)
+    while session.path.exists():
+        person.page.wait_for_timeout(20)
+    assert session.key not in studio.sessions
+    person.page.reload()
+    expect(person.page.locator("#start")).to_be_visible()
 
 
-def test_a_photograph_that_is_removed_leaves_nothing_of_it(page: Page, photo: Path) -> None:
-    upload(page, photo)
-    wait_for_colourings(page)
-    page.locator("#upload").get_by_label("Clear").or_(page.locator("#upload").get_by_label("Remove")).first.click()
-    expect(page.locator("#gallery img")).to_have_count(0, timeout=PATIENCE)
-    expect(page.locator("#slider img")).to_have_count(0, timeout=PATIENCE)
-    expect(page.locator("#download")).to_be_disabled(timeout=PATIENCE)
-    page.wait_for_timeout(1000)
-    expect(page.get_by_text("Error", exact=True)).to_have_count(0)
-
-
-def test_what_is_shown_is_of_the_colouring_that_is_chosen(page: Page, photo: Path) -> None:
-    upload(page, photo)
-    wait_for_colourings(page)
-    page.get_by_label("what surprises it in this colouring").check()
-    page.wait_for_timeout(2000)
-    shown = page.get_attribute("#photo img", "src")
-    page.locator("#gallery img").nth(3).click()
-    page.wait_for_function("was => document.querySelector('#photo img').src != was", arg=shown, timeout=PATIENCE)
-
-
-def test_a_click_while_colours_appear_marks_nothing(page: Page, small_photo: Path) -> None:
-    upload(page, small_photo)
-    wait_for_colourings(page)
-    wait_until_drawing(page)
-    page.wait_for_timeout(1000)
-    click_photo(page, 0.5, 0.5)
-    expect(page.get_by_text("still being drawn")).to_be_visible(timeout=PATIENCE)
-    page.click("#stop")
-    time_until_free(page)
-    expect(page.locator("#x input")).to_have_value("")
-
-
-def test_the_first_colours_are_on_screen_within_two_seconds(
-    page: Page, tmp_path: Path, server: str, crowd: float, record_property: Note
-) -> None:
-    """From the choice of a photograph of a megapixel on."""
-    Image.open(DEMO / "tulips.jpg").resize((1000, 1000)).save(tmp_path / "large.jpg")
-    seconds = []
-    for _ in range(3):
-        page.goto(server)
-        page.wait_for_selector("#upload input[type=file]", state="attached", timeout=PATIENCE)
-        start = page.evaluate(WATCH)
-        page.set_input_files("#upload input[type=file]", tmp_path / "large.jpg")
-        page.wait_for_function("shown.length > 1", timeout=PATIENCE)  # the first is gray
-        seconds.append((page.evaluate("shown[1].at") - start) / 1000)
-        wait_for_colourings(page)
-    record_property("seconds until the first colours", in_order(seconds))
-    assert min(seconds) < 2 * crowd
-
-
-def test_the_page_fits_a_phone(page: Page, photo: Path) -> None:
-    page.set_viewport_size({"width": 390, "height": 800})
-    upload(page, photo)
-    wait_for_colourings(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    screenshot(page, "phone.png")
-
-
-def test_the_page_works_by_keyboard(page: Page, photo: Path, pipeline: Pipeline, tmp_path: Path) -> None:
-    """A photograph is chosen, a colour that the model offers is wished, and the result fetched."""
-    free = pipeline(photo, samples=4, **LIKE)
-    offered = assess(pipeline.colorizer, pipeline.look(photo), free.labels).plausible(100, 75)
-    wished = [likeliest(pipeline(photo, hints=[Hint(100, 75, colour)], samples=4, **LIKE)) for colour, _ in offered]
-    n = next(n for n, found in enumerate(wished) if not np.array_equal(found, likeliest(free)))  # it may have one there
-    with page.expect_file_chooser() as choosing:
-        page.locator("#upload button").first.press("Enter")
-    choosing.value.set_files(photo)
-    wait_for_colourings(page)
-    page.locator("#x input").press_sequentially("100")
-    page.locator("#y input").press_sequentially("75")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#swatches img", timeout=PATIENCE)
-    page.locator("#swatches button").nth(n).press("Enter")
-    page.wait_for_timeout(1000)
-    page.locator("#hint").press("Enter")
-    page.wait_for_timeout(500)
-    before = page.locator("#gallery img").first.get_attribute("src")
-    page.locator("#colour").press("Enter")
-    page.wait_for_function(CHANGED, arg=before, timeout=PATIENCE)
-    with page.expect_download(timeout=PATIENCE) as found:
-        page.locator("#download").press("Enter")
-    found.value.save_as(tmp_path / "found.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "found.png").convert("RGB")), wished[n])
-
-
-def test_the_settings_work_by_keyboard(page: Page, photo: Path) -> None:
-    upload(page, photo)
-    wait_for_colourings(page)
-    before = page.locator("#gallery img").first.get_attribute("src")
-    open_settings(page)
-    page.fill("#seed input", "9")
-    page.locator("#colour").focus()
-    page.keyboard.press("Enter")
-    page.wait_for_function(CHANGED, arg=before, timeout=PATIENCE)
+def test_a_photograph_that_is_dropped_is_taken(person: Person, photo: Path) -> None:
+    dropped = person.page.evaluate_handle(
+        """content => { const data = new DataTransfer();
+        data.items.add(new File([Uint8Array.from(atob(content), one => one.charCodeAt())], "a.png")); return data; }""",
+        base64.b64encode(photo.read_bytes()).decode(),
+    )
+    person.page.dispatch_event("body", "drop", {"dataTransfer": dropped})
+    person.wait(4)
 
 
 @pytest.mark.parametrize(
-    ("name", "make", "says"),
+    ("make", "says"),
     [
-        ("damaged.png", lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), "is not an image"),
-        ("wide.png", lambda path: Image.new("L", (1200, 1000)).save(path), "1.2 megapixels; this page takes up to 1"),
+        (lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), "is not an image"),
+        (lambda path: Image.new("L", (1200, 1000)).save(path), "1.2 megapixels; this page takes up to 1"),
     ],
 )
-def test_what_is_refused_is_refused_in_a_sentence(
-    page: Page, tmp_path: Path, name: str, make: Callable[[Path], object], says: str
+def test_what_is_refused_is_said_in_one_place_and_the_rest_is_coloured(
+    person: Person, photo: Path, tmp_path: Path, make: Callable[[Path], object], says: str
 ) -> None:
-    make(tmp_path / name)
-    page.set_input_files("#upload input[type=file]", tmp_path / name)
-    expect(page.get_by_text(says)).to_be_visible(timeout=PATIENCE)
+    make(tmp_path / "bad.png")
+    person.choose(tmp_path / "bad.png", photo)
+    expect(person.page.locator("#problem")).to_contain_text(says)
+    expect(person.page.get_by_text(says)).to_have_count(1)
+    person.click("#problem button")
+    expect(person.page.locator("#problem")).to_be_hidden()
+
+
+def test_a_photograph_that_is_gone_is_said(person: Person, photo: Path, studio: Studio) -> None:
+    person.choose(photo)
+    studio.forget(session_of(person, studio))
+    person.click("#others")
+    expect(person.page.locator("#problem")).to_contain_text("deleted: choose it again")
+
+
+def test_researchers_get_their_seed_and_see_the_maps(
+    person: Person, photo: Path, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    person.choose(photo)
+    person.click("summary")
+    person.page.locator("#seed").fill("5")
+    person.page.locator("#samples").fill("2")
+    person.click("#draw")
+    person.wait(6)
+    assert "seed 5" in person.page.locator("#known").inner_text()
+    seen = set()
+    for name in ("unsure", "surprising"):
+        with person.page.expect_response(f"**/{name}.map") as found:
+            person.page.locator(f"[name=map][value={name}]").check()
+        seen.add(found.value.body())
+        expect(person.page.locator("#legend")).to_be_visible()
+    assert len(seen) == 2
+    expected = pipeline(photo, samples=2, best=2, seed=5, top_p=0.9).images[0]
+    np.testing.assert_array_equal(person.picture(tmp_path / "found.png"), expected)
+
+
+def test_a_spot_and_an_area_can_be_named_in_pixels(person: Person, photo: Path, studio: Studio) -> None:
+    person.choose(photo)
+    person.click("summary")
+    for name, value in zip("xywh", (160, 120, 200, 150), strict=True):
+        person.page.locator(f"#{name}").fill(str(value))
+    person.click("#again")
+    person.wait(5)
+    session = session_of(person, studio)
+    assert (session.colorings[5].labels != session.colorings[1].labels).any()
+    person.click("#there")
+    person.page.wait_for_selector("#swatches button")
+    person.click("#swatches button >> nth=0")
+    person.wait(6)
+    assert session.colorings[6].hints[0]["points"] == [[160, 120]]
+
+
+def test_the_handle_uncovers_the_gray(person: Person, photo: Path) -> None:
+    person.choose(photo)
+    person.page.locator("#compare").press("End")
+    assert person.page.locator("#compare").get_attribute("aria-valuenow") == "100"
+    person.drag((0.98, 0.5), (0.4, 0.5))
+    assert abs(int(person.page.locator("#compare").get_attribute("aria-valuenow") or 0) - 40) <= 2
+    assert person.page.locator("#colored").evaluate("one => getComputedStyle(one).clipPath").startswith("inset(0px 0px")
+
+
+def test_the_stage_and_the_result_are_on_the_first_screen(person: Person, photo: Path) -> None:
+    person.choose(photo)
+    assert person.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for part in ("#stage", "#download"):
+        box = person.page.locator(part).bounding_box()
+        assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= person.page.viewport_size["height"]

@@ -13,19 +13,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
+from coltran import web
 from coltran.errors import UserError
 from coltran.page import serve
+from coltran.page.serve import Studio
 from coltran.pipeline import Pipeline
-from tests.ranks import free_port
+from tests.forked import free_port
 from tests.web.visitor import Visitor
 
 ROOT = Path(__file__).resolve().parents[2]
+Held = Callable[[], Callable[[], None]]
 SECRET = "nobody may read this"
 
 
@@ -54,16 +57,26 @@ def test_no_file_of_the_server_can_be_read(server: str, tmp_path: Path, way: str
     link = tmp_path / "link.png"
     link.symlink_to(secret)
     asked = way.format(secret=secret, folder=tmp_path / "x", name=secret.name, link=link)
-    for prefix in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/static/", "/assets/"):
+    for prefix in ("/static/", "/demo/", "/api/photos/", "/"):
         answer = httpx.get(f"{server}{prefix}{asked}", trust_env=False)
         assert SECRET not in answer.text and "root:" not in answer.text
-        assert answer.status_code >= 400 or "html" in answer.headers["content-type"]
+        assert answer.status_code >= 400
 
 
-def test_a_path_of_the_server_cannot_be_opened_as_an_upload(server: str, photo: Path) -> None:
+@pytest.mark.parametrize("name", ["../../escaped.png", "/etc/escaped.png", "a/../escaped.png", "..\\escaped.png"])
+def test_a_name_of_an_upload_is_no_path(server: str, folder: Path, photo: Path, name: str) -> None:
+    answer = httpx.post(f"{server}/api/photos", params={"name": name}, content=photo.read_bytes(), trust_env=False)
+    assert answer.json()["name"] == "escaped.png"
+    assert not list(folder.parent.rglob("escaped*"))
+
+
+def test_a_photograph_is_seen_by_none_but_who_knows_its_key(server: str, photo: Path) -> None:
     visitor = Visitor(server)
-    assert visitor.open(str(photo)) != "done"
-    assert visitor.open("/etc/passwd") != "done"
+    visitor.use(photo)
+    for key in (visitor.key[:-1], visitor.key.swapcase()):
+        for rest in ("", "/gray.jpg", "/1/download", "/swatches?x=0&y=0"):
+            assert httpx.get(f"{server}/api/photos/{key}{rest}", trust_env=False).status_code == 404
+    assert len(visitor.key) >= 20
 
 
 def test_an_upload_that_is_too_large_is_refused(server: str, tmp_path: Path) -> None:
@@ -72,19 +85,20 @@ def test_an_upload_that_is_too_large_is_refused(server: str, tmp_path: Path) -> 
     assert Visitor(server).upload(large).status_code == 413
 
 
-def test_a_request_that_is_too_large_is_refused_wherever_it_goes(server: str) -> None:
-    for path, most in (("upload", 3 << 20), ("queue/join", 1 << 20)):
+def test_a_request_that_is_too_large_is_refused_wherever_it_goes(server: str, folder: Path) -> None:
+    before = _files(folder)
+    for path, most in (("photos", 3 << 20), ("photos/none/draw", 1 << 20)):
         for body in (bytes(most + 1), (bytes(1 << 16) for _ in range(most // (1 << 16) + 1))):
-            headers = {"content-type": "application/json"}
-            answer = httpx.post(f"{server}/gradio_api/{path}", content=body, headers=headers, trust_env=False)
-            assert answer.status_code in (400, 413)
+            answer = httpx.post(f"{server}/api/{path}", content=body, trust_env=False)
+            assert answer.status_code in (404, 413)
+    assert _files(folder) == before
 
 
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({}, 200),
-        ({"host": "localhost:7860"}, 200),
+        ({}, 201),
+        ({"host": "localhost:7860"}, 201),
         ({"host": "other.example", "origin": "http://other.example"}, 403),  # a name that was made point here
         ({"origin": "http://other.example"}, 403),  # another page in the same browser
         ({"origin": "null"}, 403),
@@ -96,9 +110,7 @@ def test_a_request_that_is_too_large_is_refused_wherever_it_goes(server: str) ->
     ],
 )
 def test_no_other_page_can_upload(server: str, photo: Path, headers: dict[str, str], status: int) -> None:
-    with photo.open("rb") as file:
-        files = {"files": (photo.name, file)}
-        answer = httpx.post(f"{server}/gradio_api/upload", files=files, headers=headers, trust_env=False)
+    answer = httpx.post(f"{server}/api/photos", content=photo.read_bytes(), headers=headers, trust_env=False)
     assert answer.status_code == status
 
 
@@ -106,7 +118,7 @@ def test_an_image_that_is_decoded_before_its_size_is_known_is_refused(server: st
     path = tmp_path / "small.png"
     Image.new("RGB", (40, 40), "teal").save(path, format="ICO")
     visitor = Visitor(server)
-    assert "is not an image that can be read" in visitor.open(visitor.upload(path).json()[0])
+    assert "is not an image that can be read" in visitor.open(path)
 
 
 def test_a_name_that_is_given_is_answered_to(another: Callable[..., str]) -> None:
@@ -115,45 +127,56 @@ def test_a_name_that_is_given_is_answered_to(another: Callable[..., str]) -> Non
         assert httpx.get(named, headers={"host": host}, trust_env=False).status_code == status
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["process_recording", "component_server", "deep_link", "vibe-edit", "proxy=http://x/", "file=http://127.0.0.1"],
-)
-def test_what_the_page_does_not_use_is_not_there(server: str, path: str) -> None:
-    for method in ("GET", "POST"):
-        assert httpx.request(method, f"{server}/gradio_api/{path}", trust_env=False).status_code == 404
-
-
-def test_nothing_is_fetched_from_an_address(server: str) -> None:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        listening.settimeout(1)
-        assert Visitor(server).open(f"http://127.0.0.1:{listening.getsockname()[1]}/a.png") != "done"
-        with pytest.raises(TimeoutError):
-            listening.accept()
-
-
-def test_two_with_the_same_photograph_have_results_of_their_own(server: str, folder: Path, photo: Path) -> None:
-    before = _files(folder)
+def test_two_with_the_same_photograph_have_results_of_their_own(server: str, photo: Path) -> None:
+    results = []
     for seed in (0, 5):
         visitor = Visitor(server)
-        assert visitor.open(visitor.upload(photo).json()[0]) == visitor.draw(seed=seed) == "done"
-    results = [path.read_bytes() for path in _files(folder) - before if path.name == "small-coloured.png"]
-    assert len(results) == len(set(results)) == 2
+        assert visitor.open(photo) == visitor.draw(seed=seed) == "done"
+        results.append(visitor.fetch("/1/download").content)
+    assert results[0] != results[1]
 
 
-@pytest.mark.parametrize("seed", [None, 2**64])
-def test_a_seed_that_is_none_is_said(server: str, photo: Path, seed: int | None) -> None:
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"seed": 2**64}, "Seed has to be a whole number"),
+        ({"seed": 1.5}, "Seed has to be a whole number"),
+        ({"samples": 33}, "Samples has to be a whole number from 1 to 32"),
+        ({"particles": 0}, "Particles"),
+        ({"temperature": 0}, "Temperature has to be a number"),
+        ({"top_p": "x"}, "Top_p"),
+        ({"base": 7}, "not there any more"),
+        ({"box": [1, 2, 3]}, "four whole numbers"),
+        ({"hints": 3}, "Hints are a list"),
+        ({"hints": [{"points": [[1, 2]], "color": "red", "radius": 1}]}, "is not a hint"),
+        ({"hints": [{"points": [[400, 2]], "color": "#ff0000", "radius": 1}]}, "outside of what is coloured"),
+        ({"hints": [{"points": []}]}, "A hint is a list of points"),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_a_sentence(server: str, photo: Path, asked: dict[str, Any], says: str) -> None:
     visitor = Visitor(server)
-    assert visitor.open(visitor.upload(photo).json()[0]) == "done"
-    assert "seed" in visitor.draw(seed=seed).lower()
+    assert visitor.open(photo) == "done"
+    assert says in visitor.draw(**asked)
+
+
+def test_a_body_that_is_no_json_is_said(server: str, photo: Path) -> None:
+    visitor = Visitor(server)
+    visitor.open(photo)
+    answer = visitor.http.post(f"/api/photos/{visitor.key}/draw", content=b"{")
+    assert answer.status_code == 400 and "JSON" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("query", ["saturation=9", "warmth=x", "warmth=nan"])
+def test_an_adjustment_that_makes_no_sense_is_said(server: str, photo: Path, query: str) -> None:
+    visitor = Visitor(server)
+    visitor.use(photo)
+    assert visitor.fetch(f"/1/shown.jpg?{query}").status_code == 400
 
 
 def test_a_photograph_that_is_too_long_is_refused(server: str, tmp_path: Path) -> None:
     Image.new("L", (70_000, 2)).save(tmp_path / "long.png")
     visitor = Visitor(server)
-    assert "a side of 70000 pixels" in visitor.open(visitor.upload(tmp_path / "long.png").json()[0])
+    assert "a side of 70000 pixels" in visitor.open(tmp_path / "long.png")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +201,7 @@ def test_it_starts_or_says_why_not(options: list[str], environment: dict[str, st
 
 def test_a_browser_may_load_nothing_from_elsewhere(server: str) -> None:
     policy = httpx.get(server, trust_env=False).headers["content-security-policy"]
-    assert policy.startswith("default-src 'self'") and "http" not in policy
+    assert policy.startswith("default-src 'self'") and "http" not in policy and "unsafe" not in policy
 
 
 def test_it_listens_on_this_machine_only(server: str) -> None:
@@ -191,7 +214,8 @@ def test_it_listens_on_this_machine_only(server: str) -> None:
                 assert tried.connect_ex((address, port)) != 0
 
 
-def test_a_port_that_is_taken_is_said(server: str, pipeline: Pipeline, folder: Path, taken) -> None:
+def test_a_port_that_is_taken_is_said(server: str, pipeline: Pipeline, folder: Path) -> None:
+    taken = web.parse_arguments(["--port", server.rpartition(":")[2]])
     with pytest.raises(UserError, match="cannot listen at 127.0.0.1"):
         serve.start(pipeline, folder, taken)
 
@@ -220,18 +244,27 @@ def _files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_nobody_uses_any_more_is_deleted(server: str, folder: Path, photo: Path) -> None:
+def test_what_nobody_uses_any_more_is_deleted(server: str, studio: Studio, folder: Path, photo: Path) -> None:
     visitor, before = Visitor(server), _files(folder)
-    Image.linear_gradient("L").resize((50, 30)).save(photo)  # no other test's
-    uploaded = visitor.upload(photo).json()[0]
-    assert visitor.open(uploaded) == "done" and visitor.draw() == "done"
+    assert visitor.use(photo) == "done"
     made = _files(folder) - before
-    assert Path(uploaded) in made and "small-coloured.png" in {path.name for path in made}
-    serve.forget(folder, 3600)
+    assert len(made) == 1
+    studio.forget_unused(3600)
     assert _files(folder) >= made
-    serve.forget(folder, 0)
+    studio.forget_unused(0)
     assert not _files(folder)
-    assert "does not exist" in visitor.draw()
+    assert "deleted" in visitor.draw()
+
+
+def test_of_too_many_photographs_the_one_unused_for_longest_goes(
+    server: str, studio: Studio, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.forget_unused(0)
+    monkeypatch.setattr(serve, "MOST_SESSIONS", 2)
+    visitors = [Visitor(server) for _ in range(3)]
+    for visitor in visitors:
+        visitor.open(photo)
+    assert [visitor.fetch("").status_code for visitor in visitors] == [404, 200, 200]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -247,31 +280,25 @@ def test_nothing_stays_when_the_program_ends(tmp_path: Path, photo: Path, number
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, **heard) as program:
         assert program.stdout is not None and "Open http" in program.stdout.readline()
         visitor = Visitor(f"http://127.0.0.1:{port}")
-        assert visitor.open(visitor.upload(photo).json()[0]) == "done"
+        assert visitor.open(photo) == "done"
         assert _files(folder)
-        Thread(target=visitor.draw, args=(32,), daemon=True).start()
-        time.sleep(1)
-        program.send_signal(number)
-        assert program.wait(20) == code
+        with visitor.drawing(samples=32) as told:
+            assert any("stage" in one for one in told)
+            program.send_signal(number)
+            assert program.wait(120) == code
     assert not _files(folder)
 
 
-def test_who_finds_the_queue_full_is_told(another: Callable[..., str], photo: Path) -> None:
+def test_who_finds_the_queue_full_is_told(another: Callable[..., str], photo: Path, held: Held) -> None:
     crowded = another(queue=1)
-    with ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(lambda _: Visitor(crowded).use(photo), range(8)))
-    assert "done" in said
-    refused = [one for one in said if one != "done"]
-    assert refused and all("queue" in one.lower() for one in refused)
-
-
-def test_a_photograph_that_cannot_be_opened_takes_the_place_of_the_one_before(
-    server: str, photo: Path, tmp_path: Path
-) -> None:
-    visitor = Visitor(server)
-    assert visitor.use(photo) == "done"
-    broken = tmp_path / "new.png"
-    broken.write_bytes(b"no image")
-    assert "is not an image" in visitor.open(visitor.upload(broken).json()[0])
-    visitor.opened = False
-    assert "Choose a photograph first" in visitor.draw()
+    visitors = [Visitor(crowded) for _ in range(3)]
+    for visitor in visitors:
+        visitor.open(photo)
+    release = held()
+    with visitors[0].drawing() as draws, visitors[1].drawing() as waits:
+        assert any("preview" in one for one in draws)
+        assert any(one.get("waiting") == 1 for one in waits)
+        assert "queue of this page is full" in visitors[2].draw()
+        release()
+        assert [list(told)[-1]["end"] for told in (draws, waits)] == ["done", "done"]
+    assert visitors[2].draw() == "done"

@@ -6,12 +6,6 @@ They run on PJRT's CPU device. Where torch_xla is missing they fail.
 
 from __future__ import annotations
 
-import os
-
-os.environ["PJRT_DEVICE"] = "CPU"  # read when torch_xla first asks for its device
-# For a training step of the tiny colorizer the compiler's new fusion emitters take minutes, the old ones seconds.
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-
 import pytest
 import torch
 import torch_xla

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from coltran import checkpoint, cli, networks
-from coltran import sample as program
+from coltran import checkpoint, networks, sample
 from coltran.original.records import read_records
 from tests.tiny_training import whole_config, write_photos
 
@@ -27,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.mark.parametrize("name", ["coltran_core", "color_upsampler", "spatial_upsampler"])
-def test_coltran_sample_writes_the_images_of_a_cpu(tmp_path, monkeypatch, name):
+def test_coltran_sample_writes_the_images_of_a_cpu(tmp_path, program, name):
     photos = write_photos(tmp_path / "photos", 6)
     config = tmp_path / "config.py"
     config.write_text(CONFIG.format(root=str(ROOT), name=name))
@@ -40,10 +38,7 @@ def test_coltran_sample_writes_the_images_of_a_cpu(tmp_path, monkeypatch, name):
     images = []
     for device in ("cpu", "xla"):
         flags = [f"--config={config}", f"--logdir={tmp_path / 'log'}", f"--data_dir={photos}", f"--device={device}"]
-        monkeypatch.setattr(sys, "argv", ["sample", *flags, "--mode=sample_valid"])
-        with pytest.raises(SystemExit) as exit_:
-            cli.run(program.main)
-        assert exit_.value.code == 0
+        assert program(sample.main, *flags, "--mode=sample_valid") == 0
         found = read_records(tmp_path / "log" / "samples" / "gen0.tfrecords", tuple(network.config["resolution"]))
         images.append([record.image for record in found])
     assert len(images[0]) == 3

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass of Jacobi decoding over a row as a function of tensors that stay where they are: what a CUDA graph repeats.
+
+    a layer   qkv | attention | out + x | ff1(norm) | ff2 + norm         5 kernels, conditioning and sums in them
+    a pass    the layers | logits(norm(norm)) | draw, compare, say what is final
+
+Each product takes the norm before it and all that follows it, so the paper's pass, of two layers, is 12 kernels.
+Sizes: B images, W columns, D hidden size, S labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from coltran_kernels.attention import row_attention
+from coltran_kernels.autograd import sum_type
+from coltran_kernels.draw import settle
+from coltran_kernels.linear import fused_linear
+from coltran_kernels.linear.reference import Affine
+from coltran_kernels.types import DecoderLayer, DecoderWeights, RowConditioning, RowDraws, RowLayer, RowState
+
+PASSES = 12  # a row of 64 pixels, until the slowest of 20 images has settled (docs/notes/log.md)
+KERNEL = 2.7  # microseconds of a small kernel in a graph, with the gap before it: an estimate
+RATE = 150e6  # floating-point operations a microsecond in the small tiles of a row: an estimate, 15 % of an H100's
+STAGE = 5.8, 1.15  # microseconds of `decode_row`'s stage up to 16 images, measured on an H200, and of each 16 more
+
+
+def work_of_pass(weights: DecoderWeights, batch: int, width: int) -> tuple[int, int]:
+    """Kernels of a pass, and floating-point operations of its products."""
+    matrices = [weights.logits, *(m for layer in weights.layers for m in (layer.qkv, layer.out, layer.ff1, layer.ff2))]
+    return 5 * len(weights.layers) + 2, 2 * batch * width * sum(m.numel() for m in matrices)
+
+
+def passes_win(weights: DecoderWeights, batch: int, width: int) -> bool:
+    """Whether on a GPU the passes that a row should take cost less than `decode_row` in one launch, by count."""
+    kernels, flops = work_of_pass(weights, batch, width)
+    in_one_launch = width * (kernels - 1) * (STAGE[0] + STAGE[1] * ((batch - 1) // 16))
+    return min(width, PASSES) * (kernels * KERNEL + flops / RATE) <= in_one_launch
+
+
+class Pending(NamedTuple):
+    """What the next product takes: x [B, W, D], before a previous label's embedding is added and norms are computed."""
+
+    x: Tensor
+    embedded: tuple[Tensor, Tensor] | None = None
+    norms: tuple[Affine, ...] = ()
+
+
+def residual_layer(
+    pending: Pending,
+    layer: DecoderLayer,
+    row: RowLayer,
+    attend: Callable[[Tensor], Tensor],  # [B, W, 3D] -> [B, W, D]
+    *,
+    eps: float,
+    final: Tensor | None = None,
+    implementation: str | None,
+) -> Pending:
+    """Attention and feed-forward of one layer on a row, each with its residual sum; the last norm is pending."""
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, **around: object) -> tuple[Tensor, Tensor]:
+        return fused_linear(x, weight, bias, final=final, eps=eps, implementation=implementation, **around)  # type: ignore[arg-type]
+
+    qkv, x = linear(
+        pending.x, layer.qkv, embedded=pending.embedded, norms=pending.norms, scale=row.qkv_scale, shift=row.qkv_shift
+    )
+    x, _ = linear(attend(qkv), layer.out, residual=x)
+    hidden, x = linear(x, layer.ff1, layer.ff1_bias, norms=[(row.norm1_scale, row.norm1_shift)], relu=True)
+    x, _ = linear(hidden, layer.ff2, layer.ff2_bias, scale=row.ff_scale, shift=row.ff_shift, residual=x)
+    return Pending(x, None, ((row.norm2_scale, row.norm2_shift),))
+
+
+@torch.no_grad()
+def row_pass(
+    weights: DecoderWeights,
+    conditioning: RowConditioning,
+    state: RowState,
+    draws: RowDraws,
+    *,
+    argmax: bool,
+    nucleus: bool,
+    eps: float,
+    implementation: str | None = None,
+) -> None:
+    """The inner decoder on a row whose labels are guessed, and the draw of all of them.
+
+    Args:
+        weights: the inner decoder; its matrices may be of a shorter type than its vectors.
+        conditioning: what conditions the row; activations are of its inputs' type.
+        state: changed in place.
+        draws: how the row is drawn.
+        argmax, nucleus: see `settle`.
+        eps: of the norms.
+        implementation: "reference", "triton", "xla" or None.
+    """
+    final = state.final
+    pending = Pending(conditioning.inputs, (weights.embedding, state.previous))
+    for layer, row in zip(weights.layers, conditioning.layers, strict=True):
+
+        def attend(qkv: Tensor, layer: DecoderLayer = layer) -> Tensor:
+            return row_attention(qkv, layer.bias, causal=True, final=final, implementation=implementation)
+
+        pending = residual_layer(pending, layer, row, attend, eps=eps, final=final, implementation=implementation)
+    logits, _ = fused_linear(
+        pending.x, weights.logits, weights.logits_bias, embedded=pending.embedded,
+        norms=(*pending.norms, (weights.norm_weight, weights.norm_bias)), final=final,
+        out_dtype=sum_type(pending.x.dtype), eps=eps, implementation=implementation,
+    )  # fmt: skip
+    settle(state, draws, logits, argmax=argmax, nucleus=nucleus, implementation=implementation)
