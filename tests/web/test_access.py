@@ -104,13 +104,27 @@ def test_focus_is_visible(person: Person, photo: Path) -> None:
         assert width >= 2, what
 
 
+SMALL = """() => [...document.querySelectorAll("button, a[href], input, summary, [role=slider] b")].filter(one => {
+    const box = (one.closest("label.check") || one).getBoundingClientRect();
+    return box.width && (box.width < 24 || box.height < 24);
+}).map(one => one.outerHTML)"""
+
+
 def test_every_picture_has_a_text_and_every_target_24_pixels(person: Person, photo: Path) -> None:
     person.choose(photo)
-    small = person.page.evaluate(
-        """() => [...document.querySelectorAll("button, a[href], input, summary, [role=slider] b")].filter(one => {
-            const box = (one.closest("label.check") || one).getBoundingClientRect();
-            return box.width && (box.width < 24 || box.height < 24);
-        }).map(one => one.outerHTML)"""
-    )
-    assert small == []
+    assert person.page.evaluate(SMALL) == []
     assert person.page.locator("img:not([alt])").count() == 0
+
+
+def test_targets_have_their_size_before_their_pictures_have_come(person: Person, photo: Path) -> None:
+    person.page.route("**/shown.jpg*", lambda route: None)
+    person.choose(photo)
+    assert person.page.evaluate(SMALL) == []
+    sizes = person.page.locator("#strip img").evaluate_all("all => all.map(one => one.offsetWidth / one.offsetHeight)")
+    assert sizes == pytest.approx([600 / 450] * 4, rel=0.02)
+
+
+def test_a_thin_photograph_can_still_be_clicked(person: Person, tmp_path: Path) -> None:
+    Image.new("L", (24, 900), 128).save(tmp_path / "thin.png")
+    person.choose(tmp_path / "thin.png")
+    assert person.page.evaluate(SMALL) == []
