@@ -141,7 +141,7 @@ class Dense(nn.Linear):
 
 
 def use_bfloat16(network: nn.Module) -> None:
-    """From now on the network's dense layers multiply bfloat16 values; the weights stay float32."""
+    """From now on dense layers, and a guide's convolutions, multiply bfloat16 values; weights stay float32."""
     for module in network.modules():
-        if isinstance(module, Dense):
+        if hasattr(module, "in_bfloat16"):
             module.in_bfloat16 = True
