@@ -353,13 +353,15 @@ def test_a_new_photograph_leaves_nothing_of_the_one_before(
     expect(person.page.locator("#start")).to_be_visible()
 
 
-def test_a_photograph_that_is_dropped_is_taken(person: Person, photo: Path) -> None:
-    dropped = person.page.evaluate_handle(
-        """content => { const data = new DataTransfer();
-        data.items.add(new File([Uint8Array.from(atob(content), one => one.charCodeAt())], "a.png")); return data; }""",
-        base64.b64encode(photo.read_bytes()).decode(),
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_photograph_that_is_dropped_or_pasted_is_taken(person: Person, photo: Path, way: str) -> None:
+    person.page.evaluate(
+        """([content, way]) => { const data = new DataTransfer();
+        data.items.add(new File([Uint8Array.from(atob(content), one => one.charCodeAt())], "a.png"));
+        document.body.dispatchEvent(way == "drop" ? new DragEvent("drop", {dataTransfer: data, bubbles: true})
+            : new ClipboardEvent("paste", {clipboardData: data, bubbles: true})); }""",
+        [base64.b64encode(photo.read_bytes()).decode(), way],
     )
-    person.page.dispatch_event("body", "drop", {"dataTransfer": dropped})
     person.wait(4)
 
 
