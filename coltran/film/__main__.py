@@ -6,9 +6,9 @@
     python -m coltran.film clip.mp4 -o coloured.mp4 --hint 12.5:320,180,#c03020 --reference still.jpg
     python -m coltran.film frames/ -o coloured/
 
-The first frame of each shot is coloured as a photograph is; then its colours are carried along the motion, and the
-networks draw only what newly comes into view, in keeping with what is known. Every frame has its own luminance.
-docs/film.md explains how, and what can go wrong.
+The first frame of each shot is coloured as a photograph is, the best of four drawings; then its colours are carried
+along the motion, and the networks draw only what newly comes into view, in keeping with what is known. Every frame has
+its own luminance. docs/film.md explains how, and what can go wrong.
 
 A film (anything that FFmpeg's libraries read; pip install coltran[film]) keeps its size, its frames' times, its sound
 and its subtitles; the ending of the output decides its format. A folder of frames, in the order of the numbers in their
@@ -96,8 +96,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--seed", type=cli.seed, default=0, metavar="S", help="of the random numbers (0)")
     parser.add_argument(
-        "--samples", type=cli.at_least(1), default=1, metavar="N",
-        help="drawings, each time that something is drawn, of which the likeliest is taken (1)",
+        "--samples", type=cli.at_least(1), metavar="N",
+        help="drawings of a shot's first frame, of which the one that comes first in colorize's --order is kept (4)",
     )  # fmt: skip
     parser.add_argument(
         "--top-p", type=share, default=0.9, metavar="P",
@@ -129,10 +129,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder with the networks (the package's)")
     cli.add_machine_arguments(parser)
     arguments = parser.parse_args(argv)
-    if 1 < arguments.particles < arguments.samples:
-        parser.error(f"--particles {arguments.particles} are fewer than --samples {arguments.samples}")
-    if arguments.mode == "expected" and (arguments.samples > 1 or arguments.hint):
+    if arguments.mode == "expected" and ((arguments.samples or 1) > 1 or arguments.hint):
         parser.error("--mode expected draws nothing, so neither --samples nor --hint")
+    if arguments.samples is None:
+        arguments.samples = 1 if arguments.mode == "expected" else 4
     if arguments.crf is None and arguments.codec == "libx264":
         arguments.crf = 18
     return arguments

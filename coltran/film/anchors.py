@@ -76,8 +76,8 @@ def draw(pipeline: Pipeline, canvas: Canvas, colors: np.ndarray, sure: np.ndarra
         for x, y, color, _ in impose(canvas, colors, sure, pipeline.low)
         if options.get("mode") != "expected"
     ]
-    particles = {} if hints else {"particles": 1}
-    result = pipeline(gray, hints=hints, border="keep", best=1, **options | particles)
+    fixed = {"samples": 1} if hints else {"particles": 1}
+    result = pipeline(gray, hints=hints, border="keep", best=1, **options | fixed)
     drawn = cv2.resize(colors_of(result.images[0]), canvas.gray.shape[::-1], interpolation=cv2.INTER_CUBIC)
     drawn[..., 3] = canvas.gray
     return drawn

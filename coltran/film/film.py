@@ -88,7 +88,8 @@ class Film:
         every: frames from one anchor to the next, at most.
         references: images in colour, uint8 [H, W, 3]; frames that show the same things take their colours.
         seed: 0 .. 2**64 - 1.
-        options: of `Pipeline.colorize`, for what is drawn: samples, particles, top_p, temperature.
+        options: of `Pipeline.colorize`, for what is drawn: samples (of a shot's first frame, of which the best is kept;
+            4 by default), particles, top_p, temperature.
 
     Raises:
         ValueError: `every` below 1.
@@ -107,7 +108,8 @@ class Film:
             raise ValueError(f"every must be at least 1, got {every}")
         self.pipeline, self.every, self.seed = pipeline, every, seed
         self.references = list(references)
-        self.options = {"top_p": 0.9} | options
+        drawn = {} if options.get("mode") == "expected" else {"samples": 4}
+        self.options = {"top_p": 0.9} | drawn | options
 
     def __call__(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The frames in colour.
