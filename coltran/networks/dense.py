@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -144,4 +144,4 @@ def use_bfloat16(network: nn.Module) -> None:
     """From now on dense layers, and a guide's convolutions, multiply bfloat16 values; weights stay float32."""
     for module in network.modules():
         if hasattr(module, "in_bfloat16"):
-            module.in_bfloat16 = True
+            cast(Any, module).in_bfloat16 = True

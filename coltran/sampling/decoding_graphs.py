@@ -68,7 +68,8 @@ class Image(NamedTuple):
     """What depends on the gray images alone: at a row what the outer decoder takes, and the inner one at the next."""
 
     inputs: Tensor  # [2, B, H, W, D], of the outer decoder and the inner: but for labels, and for the rows above
-    terms: Tensor  # [B, H, W, P of the outer decoder + P of the inner], the inner one's but for the rows above
+    terms: Tensor | None  # [B, H, W, P of the outer decoder + P of the inner], the inner one's but for the rows above
+    z: Tensor | None  # [B, H, W, E] in their place: each row is projected when it is its turn
     outer_norms: list[Affine]  # [D] or [B, D]
     inner_norms: list[Affine]  # [D] or [B, D]; without any, each row has its own
     row_norms: Tensor | None  # [B, H, norms, 2, D]
@@ -163,9 +164,14 @@ def prepare(colorizer: Colorizer, dtype: torch.dtype) -> Decoders:
     )  # fmt: skip
 
 
-def _project(projection: Projection, z: Tensor) -> Tensor:
-    """[B, H, W, E] -> [B, H, W, P], before activations."""
-    return F.linear(z, projection.weight, projection.bias.to(z.dtype))
+def _terms(decoders: Decoders, z: Tensor, below: Tensor) -> tuple[Tensor, Tensor]:
+    """What the outer decoder takes of z, [..., E] -> [..., P]; the inner one of the row below, before activations."""
+    of_outer, of_inner = (
+        F.linear(x, projection.weight, projection.bias.to(x.dtype))
+        for x, projection in ((z, decoders.outer_projection), (below, decoders.inner_projection))
+    )
+    _act(decoders.outer_projection, of_outer)
+    return of_outer, of_inner
 
 
 def _act(projection: Projection, terms: Tensor) -> None:
@@ -184,21 +190,26 @@ def _affines(decoder: OuterDecoder | InnerDecoder, z: Tensor) -> list[Affine]:
     return [(scale.flatten(1), shift.flatten(1)) if scale.dim() == 4 else (scale, shift) for scale, shift in found]
 
 
-def image_terms(colorizer: Colorizer, decoders: Decoders, z: Tensor, *, norm: str) -> Image:
-    """What depends on the encoded gray images z [B, H, W, E] alone; `norm` as in `coltran.sampling.sample`."""
+def image_terms(colorizer: Colorizer, decoders: Decoders, z: Tensor, *, norm: str, at_once: bool = True) -> Image:
+    """What depends on the encoded gray images alone.
+
+    Args:
+        colorizer, decoders: the network, and what `prepare` has made of it.
+        z: [B, H, W, E].
+        norm: as in `coltran.sampling.sample`.
+        at_once: project all rows now, which takes some 50 times the memory of z, and not each at its turn.
+    """
     outer, inner = colorizer.outer_decoder, colorizer.inner_decoder
     exact, short = z.to(outer.position.row.dtype), z.to(decoders.dtype)
-    outer_terms = _project(decoders.outer_projection, short)
-    _act(decoders.outer_projection, outer_terms)
+    terms = torch.cat(_terms(decoders, short, short.roll(-1, 1)), -1) if at_once else None
     row_norms = None
     if norm != "exact" and len(inner.norms):
         of_rows = _affines(inner, exact.flatten(0, 1)[:, None])  # each row as an image
         stacked = [torch.stack([t.expand(z.shape[0] * z.shape[1], -1) for t in affine], 1) for affine in of_rows]
         row_norms = torch.stack(stacked, 1).unflatten(0, z.shape[:2])
-    inner_terms = _project(decoders.inner_projection, short).roll(-1, 1)  # the first row's come last
-    inputs = torch.stack((_inputs(outer, short), _inputs(inner, short).roll(-1, 1)))
+    inputs = torch.stack((_inputs(outer, short), _inputs(inner, short).roll(-1, 1)))  # the first row's come last
     return Image(
-        inputs, torch.cat((outer_terms, inner_terms), -1),
+        inputs, terms, None if at_once else short,
         _affines(outer, exact), _affines(inner, exact) if norm == "exact" else [], row_norms,
     )  # fmt: skip
 
@@ -231,9 +242,13 @@ def begin(colorizer: Colorizer, decoders: Decoders, image: Image, rows: Rows, *,
 
 def _pick(decoders: Decoders, image: Image, row: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The outer and the inner decoder's inputs, then their terms, [B, W, ...], that lie at a row, [1]."""
-    inputs, terms = image.inputs.index_select(2, row)[:, :, 0], image.terms.index_select(1, row)[:, 0]
-    of_outer = len(decoders.outer_projection.weight)
-    return inputs[0], inputs[1], terms[..., :of_outer], terms[..., of_outer:]
+    outer, inner = image.inputs.index_select(2, row)[:, :, 0]
+    if image.terms is None:
+        assert image.z is not None
+        rows = image.z.index_select(1, torch.cat((row, (row + 1) % image.z.shape[1])))
+        return outer, inner, *_terms(decoders, rows[:, 0], rows[:, 1])
+    terms, of_outer = image.terms.index_select(1, row)[:, 0], len(decoders.outer_projection.weight)
+    return outer, inner, terms[..., :of_outer], terms[..., of_outer:]
 
 
 def advance(colorizer: Colorizer, decoders: Decoders, image: Image, rows: Rows, *, implementation: str | None) -> None:

@@ -52,7 +52,7 @@ def start(
 ) -> tuple[graphs.Decoders, graphs.Image, graphs.Rows]:
     """What all rows of the encoded images z [B, H, W, E] need, at the first row."""
     decoders = graphs.prepare(colorizer, z.dtype)
-    image = graphs.image_terms(colorizer, decoders, z, norm=norm)
+    image = graphs.image_terms(colorizer, decoders, z, norm=norm, at_once=False)
     # What is drawn, `decode_row` is told: of the state the labels alone are used.
     state = row_state(len(z), colorizer.outer_decoder.position.size, 1, z.device, guided=False, probabilities=False)
     draws = RowDraws(state.log_prob, None, None, state.log_prob)
