@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import runpy
@@ -29,7 +30,8 @@ from coltran.errors import UsageError, UserError
 from coltran.image import PhotoError
 from coltran.networks.guide import Guide
 from coltran.photo.hints import Hint, HintError, parse_hint
-from coltran.sampling.guidance import check_weight
+from coltran.sampling.guidance import WEIGHT, check_weight
+from coltran_kernels.decode_row.shapes import SMALLEST
 
 N = TypeVar("N", int, float)
 
@@ -160,6 +162,20 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     """`--device` and `--threads`, for `use_machine`."""
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda or xla (cpu)")
     parser.add_argument("--threads", type=at_least(1), metavar="N", help="CPU threads (default: torch decides)")
+
+
+def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--seed`, `--top-p` and `--guidance`, for `resolve_guidance`."""
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the random numbers (0)")
+    parser.add_argument(
+        "--top-p", type=number(float, lambda value: SMALLEST <= value <= 1, f"a number from {SMALLEST:g} to 1"),
+        default=0.9, metavar="P",
+        help="draw from the likeliest colours that together have this probability; 1 takes them all (0.9)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--guidance", type=number(float, lambda value: 0 <= value < math.inf, "a number from 0 on"), metavar="W",
+        help=f"how much what is in the picture steers the drawing; 0: not at all ({WEIGHT:g} where there is a guide)",
+    )  # fmt: skip
 
 
 def use_machine(arguments: argparse.Namespace) -> torch.device:

@@ -38,7 +38,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,7 +56,6 @@ from coltran.photo.results import RECORD, load_record
 from coltran.photo.view import BORDERS, LEVELS
 from coltran.pipeline import DEFAULT_STAGE, ESTIMATE, MODES, STAGES, Pipeline
 from coltran.sampling.estimates import ESTIMATES
-from coltran.sampling.guidance import WEIGHT
 from coltran.sampling.ranking import ORDERS
 from coltran_kernels.decode_row.shapes import LARGEST, SMALLEST
 
@@ -72,7 +70,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     count = cli.at_least(1)
     temperature = cli.number(float, lambda value: SMALLEST <= value <= LARGEST, "a number from 1e-30 to 1e30")
     quality = cli.number(int, lambda value: 1 <= value <= 100, "a whole number from 1 to 100")
-    share = cli.number(float, lambda value: SMALLEST <= value <= 1, "a number from 1e-30 to 1")
 
     parser.add_argument(
         "photos", nargs="+", metavar="PHOTO", help="a photograph, a folder of photographs, or - (standard input)"
@@ -97,23 +94,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--diverse", type=count, metavar="K",
         help="keep the first and the K that differ most from it and from each other",
     )  # fmt: skip
-    parser.add_argument("--seed", type=cli.seed, default=0, metavar="S", help="of the random numbers (0)")
+    cli.add_drawing_arguments(parser)
     parser.add_argument(
         "--temperature", type=temperature, default=1.0, metavar="T",
         help="below 1 keeps to likelier colours, above 1 is bolder (1.0)",
     )  # fmt: skip
     parser.add_argument(
-        "--top-p", type=share, default=0.9, metavar="P",
-        help="draw from the likeliest colours that together have this probability; 1 takes them all (0.9)",
-    )  # fmt: skip
-    parser.add_argument(
         "--mode", choices=MODES, default="sample",
         help="draw the coarse colours; or take the likeliest at each pixel, which is less colourful; or, without any "
         "drawing, those that the guide expects: one sober answer in a fraction of the time (sample)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--guidance", type=cli.number(float, lambda value: 0 <= value < math.inf, "a number from 0 on"), metavar="W",
-        help=f"how much what is in the picture steers the drawing; 0: not at all ({WEIGHT:g} where there is a guide)",
     )  # fmt: skip
     parser.add_argument(
         "--stage", choices=STAGES,

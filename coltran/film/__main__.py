@@ -26,7 +26,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +46,6 @@ from coltran.film.run import Target, color_film
 from coltran.loading import from_pretrained
 from coltran.photo.hints import Hint
 from coltran.pipeline import Pipeline, read_photo
-from coltran.sampling.guidance import WEIGHT
 
 DRAWING = ("samples", "top_p", "particles", "mode", "guidance")  # options of `Pipeline.colorize`
 
@@ -81,7 +79,6 @@ def timed_hint(text: str) -> TimedHint:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; a usage error leaves the program with exit code 2."""
     parser = Parser("film", __doc__)
-    share = cli.number(float, lambda value: 1e-30 <= value <= 1, "a number from 1e-30 to 1")
     parser.add_argument("film", type=Path, metavar="FILM", help="a film, or a folder of frames")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUTPUT", help="film or folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
@@ -94,22 +91,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--reference", action="append", default=[], type=Path, metavar="PHOTO",
         help="a photograph in colour of the same scene, whose colours are taken; may be repeated",
     )  # fmt: skip
-    parser.add_argument("--seed", type=cli.seed, default=0, metavar="S", help="of the random numbers (0)")
+    cli.add_drawing_arguments(parser)
     parser.add_argument(
         "--samples", type=cli.at_least(1), metavar="N",
         help="drawings of a shot's first frame, of which the one that comes first in colorize's --order is kept (4)",
     )  # fmt: skip
     parser.add_argument(
-        "--top-p", type=share, default=0.9, metavar="P",
-        help="draw from the likeliest colours that together have this probability (0.9)",
-    )  # fmt: skip
-    parser.add_argument(
         "--mode", choices=("sample", "expected"), default="sample",
         help="draw what is not known; or take the colours that the guide expects, which is faster and sober (sample)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--guidance", type=cli.number(float, lambda value: 0 <= value < math.inf, "a number from 0 on"), metavar="W",
-        help=f"how much what is in the picture steers the drawing; 0: not at all ({WEIGHT:g} where there is a guide)",
     )  # fmt: skip
     parser.add_argument(
         "--particles", type=cli.at_least(1), default=1, metavar="K",
