@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the three trained networks as one folder to colour photographs with, in half precision.
+"""Writes trained networks as one folder to colour photographs with, in half precision.
 
     python -m coltran.export RUNS -o trained
     python -m coltran.colorize old.jpg -o coloured --checkpoint trained
     python -m coltran.export RUNS --push owner/name
 
-RUNS holds the log directories (or checkpoints) `colorizer/`, `color_upsampler/` and `spatial_upsampler/`; the last two
-may be absent. Of each, the newest checkpoint's moving averages are taken. A folder that is there already is replaced
+RUNS holds the log directories (or checkpoints) `colorizer/`, `color_upsampler/`, `spatial_upsampler/` and `guide/`; all
+but the first may be absent. Of each, the newest checkpoint's moving averages are taken. A folder that is there already is replaced
 network by network.
 
 --push uploads them, with or without a folder to keep, to a repository on the Hugging Face Hub, which is made, with its
