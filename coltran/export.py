@@ -6,8 +6,8 @@
     python -m coltran.export RUNS --push owner/name
 
 RUNS holds the log directories (or checkpoints) `colorizer/`, `color_upsampler/`, `spatial_upsampler/` and `guide/`; all
-but the first may be absent. Of each, the newest checkpoint's moving averages are taken. A folder that is there already is replaced
-network by network.
+but the first may be absent. Of each, the newest checkpoint's moving averages are taken. A folder that is there already
+is replaced network by network.
 
 --push uploads them, with or without a folder to keep, to a repository on the Hugging Face Hub, which is made, with its
 model card, where it is missing. It takes the token of `hf auth login` or HF_TOKEN.
