@@ -7,11 +7,13 @@ import ast
 import functools
 import graphlib
 import importlib
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,22 +79,6 @@ def imports_of(file: Path) -> list[str]:
     return list(imported_names(file.read_text(encoding="utf-8"), module_name(file), file.name == "__init__.py"))
 
 
-@pytest.mark.parametrize(
-    ("line", "module", "name"),
-    [
-        ("import a.b as c", "p.q.module", "a.b"),
-        ("from a.b import c", "p.q.module", "a.b.c"),
-        ("from . import c", "p.q.module", "p.q.c"),
-        ("from .b import c", "p.q.module", "p.q.b.c"),
-        ("from .. import c", "p.q.module", "p.c"),
-        ("def f():\n    from a import b", "p.q.module", "a.b"),
-        ("from .b import c", "p.q", "p.q.b.c"),  # a package, relative to itself
-    ],
-)
-def test_imports_are_read_as_absolute_names(line: str, module: str, name: str) -> None:
-    assert list(imported_names(line, module, is_package=not module.endswith("module"))) == [name]
-
-
 def test_every_package_has_its_layer_and_says_what_belongs_there() -> None:
     packages = sorted((ROOT / "coltran").glob("*/__init__.py"))
     assert {f"coltran.{file.parent.name}" for file in packages} <= LAYERS.keys()
@@ -144,10 +130,53 @@ def test_the_reference_calls_no_optimised_implementation() -> None:
     assert not [name for name in names if not any(part in name for part in allowed)]
 
 
-def test_importing_the_packages_imports_no_compiler() -> None:
-    code = "import sys, coltran, coltran_kernels; assert not {'triton', 'torch_xla'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+IMPORTS = """
+import importlib, json, logging, sys
+import coltran, coltran_kernels
+found = {"compilers": sorted({"triton", "torch_xla"} & set(sys.modules))}
+found["handlers"] = len(logging.getLogger("coltran").handlers)
+unix, extras, modules = json.loads(sys.argv[1])
+for name in [name for name in sys.modules if name.split(".")[0] in ("coltran", "coltran_kernels")]:
+    del sys.modules[name]
+sys.modules.update(dict.fromkeys(unix + extras))
+lacking = {}
+for name in modules:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        lacking[name] = str(error.name).split(".")[0]
+print(json.dumps(found | {"lacking": lacking}))
+"""
+UNIX = ["fcntl", "grp", "pwd", "readline", "resource", "termios", "triton"]  # for Windows triton has no wheel
+EXTRAS = ["av", "pyarrow", "ray", "starlette", "uvicorn"]
+
+
+@pytest.fixture(scope="module")
+def imported() -> dict[str, Any]:
+    """What a process finds that imports the packages, and then each module of `coltran` without UNIX and EXTRAS."""
+    files = [file for file in source_files("coltran") if file.stem != "xla"]
+    names = [UNIX, EXTRAS, [module_name(file) for file in files]]
+    command = [sys.executable, "-c", IMPORTS, json.dumps(names)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_importing_the_packages_imports_no_compiler(imported: dict[str, Any]) -> None:
+    assert imported["compilers"] == []
+
+
+def test_a_library_says_nothing_by_itself(imported: dict[str, Any]) -> None:
+    assert imported["handlers"] == 0
+
+
+def test_nothing_that_only_unix_has_is_imported(imported: dict[str, Any]) -> None:
+    """A dry run of what Windows lacks."""
+    assert not {name: lack for name, lack in imported["lacking"].items() if lack not in EXTRAS}
+
+
+def test_the_program_for_films_is_there_without_pyav(imported: dict[str, Any]) -> None:
+    assert "coltran.film.__main__" not in imported["lacking"]
 
 
 def test_the_packages_in_use_are_those_of_this_checkout() -> None:

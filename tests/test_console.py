@@ -136,11 +136,6 @@ def test_messages_go_through_logging(caplog):
     ]
 
 
-def test_a_library_says_nothing_by_itself():
-    code = "import coltran, logging; assert not logging.getLogger('coltran').handlers"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-
-
 @pytest.mark.parametrize(
     ("environment", "colours", "animated"),
     [({}, False, False), ({"FORCE_COLOR": "1"}, True, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False, True)],
@@ -171,40 +166,3 @@ def test_the_exit_codes_are_documented():
     page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == codes
     assert set(codes) <= set(re.findall(r"\b\d+\b", str(umbrella.__doc__)))
-
-
-def test_without_a_compiler_programs_work_and_say_so_once(runs, tmp_path):
-    """What happens on a machine without one, such as most with Windows."""
-    write_photo(tmp_path / "old.png", 0)
-    environment = os.environ | {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "coltran", "colorize", "old.png", "-o", "out", "--checkpoint", str(runs)]
-    done = subprocess.run(
-        [*command, "--stage", "coarse", "--samples", "2"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("without the native kernels") == 1
-    assert (tmp_path / "out" / "old-1.png").exists()
-
-
-def test_nothing_that_only_unix_has_is_imported():
-    """A dry run of what Windows lacks: its standard library has none of these, triton has no wheel for it."""
-    absent = {"fcntl", "grp", "pwd", "resource", "termios", "triton", "readline"}
-    of_extras = {"pyarrow", "ray", "starlette", "uvicorn"}  # which need some of them, on the systems that have them
-    modules = [
-        f"coltran.{path.relative_to(ROOT / 'coltran').with_suffix('').as_posix().replace('/', '.')}"
-        for path in sorted((ROOT / "coltran").rglob("*.py"))
-        if path.stem not in ("__init__", "__main__", "xla")
-    ]
-    code = f"""
-import importlib, sys
-sys.modules.update(dict.fromkeys({absent | of_extras!r}))
-for name in {modules!r}:
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if str(error.name).split(".")[0] not in {of_extras!r}:
-            raise
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

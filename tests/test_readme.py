@@ -3,25 +3,27 @@
 
 from __future__ import annotations
 
-import os
 import re
+import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from coltran import download
-from coltran.loading import PRETRAINED
+from coltran import loading
+from coltran.original import download
+from coltran_kernels import native
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^    (python -m coltran\..*)$", README, re.MULTILINE)
-SMALL = ["--config.batch_size=1", "--config.max_train_steps=1", "--config.eval_batch_size=2", "--workers=0"]
+SMALL = [f"--config.{option}" for option in ("batch_size=1", "max_train_steps=1", "eval_batch_size=2")]
+SMALL += ["--workers=0", "--threads=1"]
 # The README trains one network by name and says how to train the other two.
 NETWORKS = {
     "colorizer": ["--config.model.hidden_size=8", "--config.model.encoder.hidden_size=8"]
@@ -45,12 +47,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
-def _run(arguments: list[str], folder: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
 def test_the_commands_are_found() -> None:
     modules = [command.split()[2] for command in COMMANDS]
     assert modules == [
@@ -58,36 +54,34 @@ def test_the_commands_are_found() -> None:
     ]
 
 
-def _download(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`coltran.download` with the package's weights in place of the archive: tests need no network."""
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_commands_run_one_after_another(folder: Path, networks_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tiny networks in place of those of the package and of the archive, which would be fetched."""
 
     def install(output: Path, *_: object) -> dict[Path, object]:
-        shutil.copytree(PRETRAINED, output)
+        shutil.copytree(networks_dir, output)
         return {}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(download.download, "install", install)
-        patch.setattr(sys, "argv", arguments[1:])
-        assert download.main() == 0
-
-
-def test_the_commands_run_one_after_another(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native.unavailable()  # built and loaded before the cache directory is another
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setattr(loading, "PRETRAINED", networks_dir)
+    monkeypatch.setattr(download, "install", install)
+    monkeypatch.chdir(folder)
     for command in COMMANDS:
-        arguments = shlex.split(command)[1:]
-        if arguments[1] == "coltran.download":
-            _download(arguments, monkeypatch)
-            continue
-        if arguments[1] != "coltran.train":
-            _run(arguments, folder)
-            continue
-        for network, sizes in NETWORKS.items():
-            named = [argument.replace("colorizer", network) for argument in arguments]
-            _run([*named, *SMALL, *sizes], folder)
+        module, *arguments = shlex.split(command)[2:]
+        training = module == "coltran.train"
+        for network, sizes in NETWORKS.items() if training else [("", [])]:
+            named = [argument.replace("colorizer", network) for argument in arguments] if training else arguments
+            monkeypatch.setattr(sys, "argv", [module, *named, *(SMALL if training else []), *sizes])
+            with pytest.raises(SystemExit) as left:
+                runpy.run_module(module, run_name="__main__")
+            assert left.value.code == 0, command
     assert {path.name for path in (folder / "coloured").iterdir()} >= {"old-0.jpg", "old-3.jpg", "contact_sheet.png"}
 
 
-def test_the_python_example_runs(folder: Path) -> None:
-    example = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(example) == 1
-    _run(["-c", example[0] + "\nassert result.images[0].shape == (40, 30, 3)"], folder)
+def test_the_python_example_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(folder)
+    found: dict[str, Any] = {}
+    exec(example, found)
+    assert found["result"].images[0].shape == (40, 30, 3)
