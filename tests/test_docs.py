@@ -98,36 +98,6 @@ def test_every_command_exists_with_its_options(page):
     assert {command: found for command in commands(page) if (found := unknown(command))} == {}
 
 
-@pytest.mark.parametrize(
-    ("command", "found"),
-    [
-        ("make nonsense", ["nonsense"]),
-        ("make frechet LIMIT=3", []),
-        ("python -m coltran.colourize a", ["colourize"]),
-        ("torchrun --nproc-per-node=2 -m coltran.train --config=a.py --logdr=x", ["--logdr"]),
-        ("python bench/sample_speed.py --batch 1 --batches 3", ["--batches"]),
-        (".venv/bin/python bench/nonsense.py", ["bench/nonsense.py"]),
-        ("pip install -c constraints.txt -e .[web,nonsense]", ["nonsense"]),
-        ("coltran colorize a --samplez 3 --seed=1", ["--samplez"]),
-        ("python -m coltran.train --config=a.py --config.batch_size=4 --logdir=x --nonsense", ["--nonsense"]),
-    ],
-)
-def test_what_does_not_exist_is_found(command, found):
-    assert unknown(command) == found
-
-
-def test_a_broken_link_is_found(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("# One thing\n[a](#one-thing) [b](#other) [c](absent.md) [d](page.md) [e](https://x.org) `[f](g)`")
-    assert broken_links(page) == ["#other", "absent.md"]
-
-
-def test_commands_are_read_whole():
-    assert "python -m coltran.evaluate --metrics --data_dir valid --results coloured --protocol A" in commands(
-        ROOT / "docs" / "metrics.md"
-    )
-
-
 def test_every_object_in_the_reference_exists():
     for name in re.findall(r"^::: (\S+)$", _text(ROOT / "docs" / "api.md"), re.MULTILINE):
         try:
