@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from bench import recomputing
-from bench.setting import build, draw, random_images
+from bench.setting import build, random_images
 from coltran.errors import UserError
 from coltran.networks.colorizer import Colorizer
-from coltran.sampling import Sample, uniforms
+from coltran.sampling import Sample, sample, uniforms
 
 SEED, SMALL_SIDE = 3, 8
 TOLERANCE, LOG_TOLERANCE = 1e-5, 1e-3  # of a cumulative probability, and of a natural log-probability
@@ -68,7 +68,7 @@ def check_rows(colorizer: Colorizer, gray: Tensor, *, rows: int, norm: str = "ex
         Disagreement: they are not the same.
     """
     numbers = uniforms(SEED, range(gray.shape[0]), *gray.shape[1:]).to(gray.device)
-    drawn = draw(colorizer, gray, norm=norm, seed=SEED)
+    drawn = sample(colorizer, gray, norm=norm, seed=SEED)
     forced = recomputing.sample(
         colorizer, gray, norm=norm, seed=SEED, rows=rows, given=drawn.labels, return_probabilities=True
     )

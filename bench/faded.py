@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import coltran
 from coltran import cli
 from coltran.image import list_photos, load_photo
-from coltran.photo.lab import to_ab
+from coltran.metrics.arithmetic import ab_error, chroma
 from coltran.photo.recolor import luminance
 
 RANGES = ((0, 255), (40, 215), (60, 195), (90, 170))
@@ -52,13 +53,14 @@ def main() -> None:
     found = []
     for low, high in RANGES:
         squeezed = [squeeze(photo, low, high) for photo in photos]
-        true = [to_ab(photo) for photo in squeezed]
-        gray = [to_ab(np.repeat(np.rint(luminance(photo))[..., None], 3, -1).astype(np.uint8)) for photo in squeezed]
-        row: dict[str, Any] = {"levels": [low, high], "gray": mean_distance(gray, true), "chroma": mean_chroma(true)}
+        gray = [np.repeat(np.rint(luminance(photo))[..., None], 3, -1).astype(np.uint8) for photo in squeezed]
+        true = mean_chroma(squeezed)
+        row: dict[str, Any] = {"levels": [low, high], "gray": mean_distance(gray, squeezed), "chroma": true}
         for way in WAYS:
-            drawn = [_draw(pipeline, squeezed, seed, options.stage, way) for seed in options.seeds]
-            row[way] = [mean_distance(one, true) for one in drawn]
-            row[f"{way}_chroma"] = [mean_chroma(one) / row["chroma"] for one in drawn]
+            draw = partial(pipeline.colorize, squeezed, top_p=0.9, stage=options.stage, levels=way, border="keep")
+            drawn = [[one.images[0] for one in draw(seed=seed)] for seed in options.seeds]
+            row[way] = [mean_distance(one, squeezed) for one in drawn]
+            row[f"{way}_chroma"] = [mean_chroma(one) / true for one in drawn]
         found.append(row)
         cells = [f"{_spread(row[way])}, chroma {_spread(row[f'{way}_chroma'])}" for way in WAYS]
         print(f"{low:3} to {high:3}: gray {row['gray']:.2f}", *map(" ".join, zip(WAYS, cells, strict=True)), sep=" | ")
@@ -66,18 +68,13 @@ def main() -> None:
 
 
 def mean_distance(found: list[np.ndarray], true: list[np.ndarray]) -> float:
-    """Of colours in CIELAB's a and b, [H, W, 2] each: each photograph weighs the same."""
-    return float(np.mean([np.linalg.norm(a - b, axis=-1).mean() for a, b in zip(found, true, strict=True)]))
+    """In CIELAB's a and b, of photographs uint8 [H, W, 3]: each weighs the same."""
+    return float(np.mean([ab_error(a, b) for a, b in zip(found, true, strict=True)]))
 
 
-def mean_chroma(colours: list[np.ndarray]) -> float:
-    """Of colours in CIELAB's a and b, [H, W, 2] each: each photograph weighs the same."""
-    return float(np.mean([np.linalg.norm(one, axis=-1).mean() for one in colours]))
-
-
-def _draw(pipeline: coltran.Pipeline, photos: list[np.ndarray], seed: int, stage: str, way: str) -> list[np.ndarray]:
-    drawn = pipeline.colorize(photos, seed=seed, top_p=0.9, stage=stage, levels=way, border="keep")
-    return [to_ab(one.images[0]) for one in drawn]
+def mean_chroma(photos: list[np.ndarray]) -> float:
+    """The length in CIELAB's a and b, of photographs uint8 [H, W, 3]: each weighs the same."""
+    return float(np.mean([np.linalg.norm(chroma(photo), axis=-1).mean() for photo in photos]))
 
 
 def _spread(values: list[float]) -> str:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the frames of a film keep their colours, and how fast and in how much memory is it coloured?
+"""Do the frames of a film keep their colours?
 
     python bench/film.py ../shared/photos/wide --clips 2
-    python bench/film.py --film clip.mp4 --frames 96
 
 Of photographs it makes clips whose motion is known: a pan, a zoom, two layers that move apart, an object that passes, a
 cut, a fade and the flicker and scratches of an old film. In levels of chroma, RGB - Y, the mean over channels:
@@ -12,20 +11,15 @@ alone    the same of frames that are coloured each on its own, with one seed, as
 error    how far the chroma is from the photograph's, of the first frame and of all
 cut      how far the frames after a cut are from those of a film that begins there: 0 where nothing is carried over it
 
---film colours a file as the program does: frames a second by the clock and, as other programs may have the processors
-too, processor seconds a frame, and the most memory. Prints a line for each clip and one JSON line.
+Prints a line for each clip and one JSON line.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +35,6 @@ from coltran import cli
 from coltran.console import speak
 from coltran.film.film import Film
 from coltran.film.flow import look_up
-from coltran.film.run import color_film
 from coltran.image import list_photos, load_photo
 from coltran.loading import from_pretrained
 from coltran.photo.recolor import luminance
@@ -161,13 +154,10 @@ def chroma(image: np.ndarray) -> np.ndarray:
 
 def flicker(clip: Clip, found: Sequence[np.ndarray], numbers: Sequence[int]) -> float:
     """The mean change of chroma along the motion, of frames whose number and the one before are in `numbers`."""
-    changes = []
     of = dict(zip(numbers, found, strict=True))
-    for n in numbers:
-        if n - 1 in of and clip.seen[n].any():
-            was = look_up(of[n - 1], clip.before[n])
-            changes.append(np.abs(of[n] - was)[clip.seen[n]].mean())
-    return float(np.mean(changes))
+    both = [n for n in numbers if n - 1 in of and clip.seen[n].any()]
+    changes = (np.abs(of[n] - look_up(of[n - 1], clip.before[n]))[clip.seen[n]].mean() for n in both)
+    return float(np.mean(list(changes)))
 
 
 def measure(pipeline: Pipeline, kind: str, clip: Clip) -> dict[str, Any]:
@@ -194,57 +184,22 @@ def measure(pipeline: Pipeline, kind: str, clip: Clip) -> dict[str, Any]:
     return {"kind": kind} | {name: round(value, 3) for name, value in result.items()}
 
 
-def rate(pipeline: Pipeline, path: Path, frames: int) -> dict[str, Any]:
-    """How fast the program colours the first frames of a film, and in how much memory."""
-    from coltran.film import streams
-
-    class Beginning(streams.Target):
-        def pictures(self, skip: int) -> Any:
-            return islice(super().pictures(skip), frames)
-
-    with tempfile.TemporaryDirectory() as folder:
-        target = Beginning(path, Path(folder, "out.mkv"), "libx264", 18)
-        clock, processor = time.perf_counter(), time.process_time()
-        summary = color_film(Film(pipeline), target, {})
-        clock, processor = time.perf_counter() - clock, time.process_time() - processor
-    return {
-        "film": path.name,
-        "size": [target.source.width, target.source.height],
-        "frames": summary.frames,
-        "shots": summary.shots,
-        "frames a second": round(summary.frames / clock, 3),
-        "processor seconds a frame": round(processor / summary.frames, 3),
-        "peak bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }
-
-
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     parser = cli.parser(__doc__)
-    parser.add_argument("photos", nargs="?", type=Path, help="folder of photographs to make clips of")
+    parser.add_argument("photos", type=Path, help="folder of photographs to make clips of")
     parser.add_argument("--clips", type=cli.at_least(1), default=1, help="clips of each kind (1)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="of clips (all)")
-    parser.add_argument("--film", type=Path, help="a film to be coloured for its rate and memory")
-    parser.add_argument("--frames", type=cli.at_least(1), default=96, help="of it (96)")
     parser.add_argument("--checkpoint", help="folder of the networks (default: those in the package)")
     options = parser.parse_args(argv)
     speak(quiet=True)
-    if options.photos is None and options.film is None:
-        parser.error("give a folder of photographs, or --film")
     pipeline = from_pretrained(options.checkpoint)
-    record: dict[str, Any] = {"machine": machine.describe(torch.device("cpu"))}
-    if options.photos is not None:
-        photos = [load_photo(path) for path in list_photos([options.photos])[: 2 * options.clips]]
-        record["clips"] = []
-        for number in range(options.clips):
-            for kind in options.kinds:
-                found = measure(pipeline, kind, make(kind, photos[2 * number : 2 * number + 2], number))
-                print("  ".join(f"{name} {value}" for name, value in found.items()), flush=True)
-                record["clips"].append(found)
-    if options.film is not None:
-        record["rate"] = rate(pipeline, options.film, options.frames)
-        print("  ".join(f"{name} {value}" for name, value in record["rate"].items()))
-    print(json.dumps(record))
+    photos, found = [load_photo(path) for path in list_photos([options.photos])[: 2 * options.clips]], []
+    for number in range(options.clips):
+        for kind in options.kinds:
+            found.append(measure(pipeline, kind, make(kind, photos[2 * number : 2 * number + 2], number)))
+            print("  ".join(f"{name} {value}" for name, value in found[-1].items()), flush=True)
+    print(json.dumps({"machine": machine.describe(torch.device("cpu")), "clips": found}))
     return 0
 
 

@@ -19,7 +19,7 @@ from bench import machine, setting, timing, train_step
 from bench.gpu_work import ASSUMPTIONS, CARDS, PAPER, Shape, at_papers_size, estimate, kernel_seconds, of_interest
 from coltran.devices.choose import PRECISIONS
 from coltran.sampling import cuda_graphs
-from coltran_kernels import fused_linear, reference
+from coltran_kernels import Pending, fused_linear, reference
 from coltran_kernels.attention import triton as attention
 from coltran_kernels.decode_row import row as row_counts
 
@@ -144,13 +144,12 @@ def measured_graphs(device: torch.device, batches: list[int]) -> Iterator[dict[s
 def floors() -> Iterator[dict[str, Any]]:
     """Microseconds of small kernels that wait for each other in a graph."""
     x = torch.zeros(64, 512, device="cuda", dtype=torch.bfloat16)
-    weight, narrow = torch.zeros(512, 512, device="cuda", dtype=torch.bfloat16), x[None]
-    norm = (torch.ones(512, device="cuda"),) * 2
+    weight, norm = torch.zeros(512, 512, device="cuda", dtype=torch.bfloat16), (torch.ones(512, device="cuda"),) * 2
     calls: dict[str, Callable[[], object]] = {
         "add_ of 64 x 512": lambda: x.add_(1.0),
         "cuBLAS 64 x 512 x 512": lambda: F.linear(x, weight),
-        "fused_linear 64 x 512 x 512": lambda: fused_linear(narrow, weight),
-        "fused_linear with a norm": lambda: fused_linear(narrow, weight, norms=[norm]),
+        "fused_linear 64 x 512 x 512": lambda: fused_linear(Pending(x[None]), weight),
+        "fused_linear with a norm": lambda: fused_linear(Pending(x[None], None, (norm,)), weight),
     }
     for name, call in calls.items():
         graph = cuda_graphs.capture(lambda: [call() for _ in range(100)])  # noqa: B023

@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 
 from bench import counting, record, setting
 from bench.ahead import compile_ahead
-from bench.emulate import CPU, META, PASSES, Launch, launches, on_gpu
+from bench.emulate import CPU, META, PASSES, Issued, Launch, launches, on_gpu
 from coltran.devices.choose import PRECISIONS
 from coltran.networks.colorizer import Colorizer
 from coltran.sampling import decoding_graphs
@@ -109,7 +111,7 @@ def of_append_attention(batch: int, dtype: torch.dtype = torch.bfloat16, *, devi
 
 def of_rows(batch: int, precision: str = "bfloat16") -> dict[str, list[Launch]]:
     """The kernels of a pass and of a row of the outer decoder at the paper's size."""
-    captured = issued_by_stage("colorizer", batch, precision).captured
+    captured = issued_by_stage("colorizer", batch, precision)[1].captured
     return {f"{name}, batch {batch}, {precision}": captured[name] for name in ("pass", "advance")}
 
 
@@ -158,31 +160,31 @@ def at_papers_size(
     return setting.build(model, device, dtype), setting.random_images(batch, model, device)
 
 
-class Counted(NamedTuple):
-    """What a network issues for a batch once its graphs are captured."""
+def by_stage(
+    run: Callable[[Callable[[str], None]], object], read: Callable[[], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """How far each number that `read` gives goes during a run, by the stages that the run says it has finished."""
+    found, before = dict[str, dict[str, Any]](), read()
 
-    stages: dict[str, dict[str, int]]  # by the stages that it reports
-    graphs: dict[str, int]  # kernels of each graph
-    captured: dict[str, list[Launch]]  # Triton's launches in each
+    def finished(part: str) -> None:
+        nonlocal before
+        now, sums = read(), found.setdefault(part, dict.fromkeys(before, 0))
+        found[part] = {name: sums[name] + now[name] - before[name] for name in now}
+        before = now
+
+    run(finished)
+    if read() != before:
+        finished("result")
+    return found
 
 
-def issued_by_stage(stage: str, batch: int, precision: str) -> Counted:
-    """What a network issues for a batch, by the stages that it reports."""
-    (network, images), found = at_papers_size(stage, batch, META), dict[str, dict[str, int]]()
+def issued_by_stage(stage: str, batch: int, precision: str) -> tuple[dict[str, dict[str, int]], Issued]:
+    """What a network issues for a batch once its graphs are captured, by the stages that it reports; and in all."""
+    network, images = at_papers_size(stage, batch, META)
+    run = partial(setting.run, network, images, precision)
     with torch.no_grad(), on_gpu(META) as issued:
-        setting.run(network, images, precision)  # captures
-        before = issued.counts()
-
-        def finished(part: str) -> None:
-            nonlocal before
-            now, sums = issued.counts(), found.setdefault(part, dict.fromkeys(before, 0))
-            found[part] = {name: sums[name] + now[name] - before[name] for name in now}
-            before = now
-
-        setting.run(network, images, precision, finished)
-        if any(issued.counts()[name] > count for name, count in before.items()):
-            finished("result")
-    return Counted(found, issued.graphs, issued.captured)
+        run()  # captures
+        return by_stage(run, issued.counts), issued
 
 
 def host_seconds(batch: int, precision: str, repeats: int = 5) -> dict[str, float]:
@@ -193,23 +195,16 @@ def host_seconds(batch: int, precision: str, repeats: int = 5) -> dict[str, floa
         return section | sizes | {name: narrow(part) for name, part in section.items() if isinstance(part, dict)}
 
     model = narrow(setting.load_models()["colorizer"])
-    network, images, found = setting.build(model, CPU), setting.random_images(batch, model, CPU), []
-    threads = torch.get_num_threads()
+    run = partial(setting.run, setting.build(model, CPU), setting.random_images(batch, model, CPU), precision)
+    threads, found = torch.get_num_threads(), []
     torch.set_num_threads(1)
     with torch.no_grad(), on_gpu(CPU):
-        setting.run(network, images, precision)
+        run()
         for _ in range(repeats):
-            parts, last = dict[str, float](), time.process_time()
-
-            def finished(part: str) -> None:
-                nonlocal last
-                now = time.process_time()
-                parts[part], last = parts.get(part, 0.0) + now - last, now  # noqa: B023
-
-            setting.run(network, images, precision, finished)
-            finished("result")
-            found.append(parts | {"all": sum(parts.values())})
+            parts = by_stage(run, lambda: {"seconds": time.process_time()})
+            found.append({part: sums["seconds"] for part, sums in parts.items()})
     torch.set_num_threads(threads)
+    found = [parts | {"all": sum(parts.values())} for parts in found]
     return {name: statistics.median(parts[name] for parts in found) for name in found[0]}
 
 
@@ -221,14 +216,13 @@ def launch_counts(batches: list[int]) -> dict[str, Any]:
             *(("colorizer", batch) for batch in batches),
             *((stage, 1) for stage in setting.STAGES[1:]),
         ]:
-            counted = issued_by_stage(stage, batch, precision)
-            by_part = counted.stages
+            by_part, issued = issued_by_stage(stage, batch, precision)
             whole = {name: sum(part[name] for part in by_part.values()) for name in next(iter(by_part.values()))}
             parts = by_part | {"all": whole} if len(by_part) > 1 else by_part
             what = {"network": stage.replace("_", " "), "precision": precision, "batch": batch}
             rows += [what | {"stage": part} | counts for part, counts in parts.items()]
             if (stage, precision, batch) == ("colorizer", "bfloat16", batches[0]):
-                graphs = counted.graphs
+                graphs = issued.graphs
     image = next(
         row for row in rows if (row["precision"], row["batch"], row["stage"]) == ("bfloat16", batches[0], "all")
     )

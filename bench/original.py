@@ -31,6 +31,7 @@ from coltran.errors import UserError
 from coltran.image import colors_to_labels
 from coltran.networks.colorizer import Colorizer
 from coltran.original.variables import canonical_names, to_tf_layout
+from coltran.sampling import sample
 
 TENSORFLOW = machine.ROOT / "build" / "tf-venv" / "bin" / "python"  # of `make tf-test`
 IMAGES = {"coltran_core": "auto_argmax", "color_upsampler": "bit_up_argmax", "spatial_upsampler": "high_res_argmax"}
@@ -118,7 +119,7 @@ def measure(stage: str, network: nn.Module, source: Path, options: Namespace) ->
 
     def run(clock: timing.StageClock) -> None:
         if isinstance(network, Colorizer):
-            result.append(setting.draw(network, images[..., 0], mode="argmax", norm="rowcontext").labels)
+            result.append(sample(network, images[..., 0], mode="argmax", norm="rowcontext").labels)
         else:
             result.append(setting.upsample(network, images))
 

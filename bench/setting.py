@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from coltran import cli, networks
 from coltran.networks.colorizer import Colorizer
 from coltran.networks.upsamplers import ColorUpsampler, SpatialUpsampler
-from coltran.sampling import Sample, sample, upsample_color, upsample_space
+from coltran.sampling import sample, upsample_color, upsample_space
 
 STAGES = ("colorizer", "color_upsampler", "spatial_upsampler")
 PAPER = Path(__file__).resolve().parent.parent / "coltran" / "configs" / "colorizer.py"
@@ -46,12 +46,6 @@ def random_images(batch: int, model: Mapping[str, Any], device: torch.device) ->
     return torch.randint(256, size, generator=generator, dtype=torch.uint8).to(device)
 
 
-def draw(network: nn.Module, gray: Tensor, **options: Any) -> Sample:
-    """`coltran.sampling.sample`."""
-    assert isinstance(network, Colorizer)
-    return sample(network, gray, **options)
-
-
 def upsample(network: nn.Module, images: Tensor, **options: Any) -> Tensor:
     """What `coltran.sampling` does with an upsampler of either kind, on images [B, H, W, 3]."""
     if isinstance(network, ColorUpsampler):
@@ -65,7 +59,7 @@ def run(
 ) -> None:
     """Draws or upsamples images [B, H, W, 3], of which a colorizer gets the first channel."""
     if isinstance(network, Colorizer):
-        draw(network, images[..., 0], finished=finished, seed=0, precision=precision)
+        sample(network, images[..., 0], finished=finished, seed=0, precision=precision)
     else:
         upsample(network, images, precision=precision)
         finished("upsampler")

@@ -58,8 +58,8 @@ def test_the_headline_checks_then_times_both_ways_and_divides_them(tiny, tmp_pat
 
 
 def test_nothing_is_timed_where_the_images_differ(tiny, monkeypatch):
-    draw = setting.draw
-    monkeypatch.setattr(check, "draw", lambda network, gray, **options: draw(network, 255 - gray, **options))
+    sample = check.sample
+    monkeypatch.setattr(check, "sample", lambda network, gray, **options: sample(network, 255 - gray, **options))
     monkeypatch.setattr(timing, "time_run", lambda *_: pytest.fail("something was timed"))
     with pytest.raises(check.Disagreement, match="Nothing was timed"):
         sample_speed.main([*tiny, "--batch", "1"])

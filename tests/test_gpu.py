@@ -19,7 +19,7 @@ from coltran.networks.colorizer import Colorizer
 from coltran.networks.dense import use_bfloat16
 from coltran.networks.losses import compute_losses
 from coltran.sampling import sample, upsample_space
-from coltran_kernels import fused_linear, reference
+from coltran_kernels import Epilogue, Pending, fused_linear, reference
 from coltran_kernels.decode_row import triton as decode_triton
 from coltran_kernels.decode_row.triton import Plan
 from tests.operations import SETTINGS, SWITCHES, as_double, away_from_boundaries, each_tensor, random_row
@@ -220,11 +220,11 @@ def test_the_fused_dense_layer_is_within_twice_the_error_of_plain_torch(sizes: t
     residual = torch.randn(images, width, outputs, device="cuda").to(dtype)
     for norms in ((), (norm,)):
         exact = fused_linear(
-            x.double(), weight.double(), norms=[tuple(t.double() for t in n) for n in norms],
-            residual=residual.double(), implementation="reference",
+            Pending(x.double(), None, tuple(tuple(t.double() for t in n) for n in norms)), weight.double(),
+            Epilogue(residual=residual.double()), implementation="reference",
         )[0]  # fmt: skip
+        taken = Pending(x, None, norms), weight, Epilogue(residual=residual)
         plain, found = (
-            fused_linear(x, weight, norms=norms, residual=residual, implementation=name)[0].double() - exact
-            for name in ("reference", "triton")
+            fused_linear(*taken, implementation=name)[0].double() - exact for name in ("reference", "triton")
         )
         assert found.norm() <= 2 * plain.norm()

@@ -26,6 +26,7 @@ from coltran.sampling.decoding import decoder_weights
 from coltran_kernels import (
     DecoderLayer,
     DecoderWeights,
+    Epilogue,
     Pending,
     RowConditioning,
     RowDraws,
@@ -39,7 +40,8 @@ from coltran_kernels import (
     row_attention,
     unpack_conditioning,
 )
-from coltran_kernels.linear.reference import Affine, normed
+from coltran_kernels.linear.reference import normed
+from coltran_kernels.types import Affine
 
 Places = tuple["slice | None", "slice | None", "slice | None", "slice | None"]  # of RowLayer's first four among P
 
@@ -288,13 +290,13 @@ def _condition(
     """What conditions the present row, given the summary of the rows above, [B, W, D], of which norms are pending."""
     if rows.terms.shape[-1]:
         _, upper = fused_linear(
-            pending.x, decoders.inner_upper, embedded=pending.embedded, norms=pending.norms, shift=terms,
-            out=rows.terms, eps=EPS, implementation=implementation,
+            pending, decoders.inner_upper, Epilogue(shift=terms), out=rows.terms, eps=EPS,
+            implementation=implementation,
         )  # fmt: skip
         _act(decoders.inner_projection, rows.terms)
     else:
         norm = partial(add_layer_norm, implementation=implementation)
-        upper = normed(pending.x, pending.embedded, pending.norms, EPS, norm)
+        upper = normed(pending, EPS, norm)
     if inner.skip:
         torch.add(inputs, upper, out=rows.inputs)
     else:

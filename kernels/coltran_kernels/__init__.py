@@ -11,7 +11,7 @@ from coltran_kernels.attention import (
 )
 from coltran_kernels.attention.packing import unpack_conditioning
 from coltran_kernels.decode_row import PreparedDecoder, decode_row, prepare_decoder
-from coltran_kernels.decode_row.row import Pending, residual_layer, row_pass
+from coltran_kernels.decode_row.row import residual_layer, row_pass
 from coltran_kernels.draw import begin_row, row_state, settle
 from coltran_kernels.elementwise import affine
 from coltran_kernels.layer_norm import add_layer_norm
@@ -20,6 +20,8 @@ from coltran_kernels.types import (
     DecodedRow,
     DecoderLayer,
     DecoderWeights,
+    Epilogue,
+    Pending,
     RowConditioning,
     RowDraws,
     RowLayer,
@@ -31,6 +33,7 @@ __all__ = [
     "DecodedRow",
     "DecoderLayer",
     "DecoderWeights",
+    "Epilogue",
     "Pending",
     "PreparedDecoder",
     "RowConditioning",

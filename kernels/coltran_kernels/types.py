@@ -20,6 +20,27 @@ class Operand(NamedTuple):
     shift: Tensor | None = None
 
 
+Affine = tuple[Tensor, Tensor]  # scale and shift of a norm, [D] or [B, D]
+
+
+class Pending(NamedTuple):
+    """What a product on a row takes: x, before a previous label's embedding is added and norms are computed."""
+
+    x: Tensor  # [B, W, D], contiguous
+    embedded: tuple[Tensor, Tensor] | None = None  # a table [labels, D] and an index [B, W] of it, -1 for nothing
+    norms: tuple[Affine, ...] = ()  # layer norms one after another; at most two
+
+
+class Epilogue(NamedTuple):
+    """What follows a product y [B, W, N] on a row: `relu(y + bias) * scale + shift + residual`."""
+
+    bias: Tensor | None = None  # [N]
+    relu: bool = False
+    scale: Tensor | None = None  # [B, W, N], may be part of a wider tensor
+    shift: Tensor | None = None
+    residual: Tensor | None = None  # [B, W, N], contiguous
+
+
 class SamplingOptions(NamedTuple):
     """How a row is drawn."""
 

@@ -11,7 +11,7 @@ Sizes: B images, W columns, D hidden size, S labels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,8 +20,16 @@ from coltran_kernels.attention import row_attention
 from coltran_kernels.autograd import sum_type
 from coltran_kernels.draw import settle
 from coltran_kernels.linear import fused_linear
-from coltran_kernels.linear.reference import Affine
-from coltran_kernels.types import DecoderLayer, DecoderWeights, RowConditioning, RowDraws, RowLayer, RowState
+from coltran_kernels.types import (
+    DecoderLayer,
+    DecoderWeights,
+    Epilogue,
+    Pending,
+    RowConditioning,
+    RowDraws,
+    RowLayer,
+    RowState,
+)
 
 PASSES = 12  # a row of 64 pixels, until the slowest of 20 images has settled (docs/notes/log.md)
 KERNEL = 2.7  # microseconds of a small kernel in a graph, with the gap before it: an estimate
@@ -42,14 +50,6 @@ def passes_win(weights: DecoderWeights, batch: int, width: int) -> bool:
     return min(width, PASSES) * (kernels * KERNEL + flops / RATE) <= in_one_launch
 
 
-class Pending(NamedTuple):
-    """What the next product takes: x [B, W, D], before a previous label's embedding is added and norms are computed."""
-
-    x: Tensor
-    embedded: tuple[Tensor, Tensor] | None = None
-    norms: tuple[Affine, ...] = ()
-
-
 def residual_layer(
     pending: Pending,
     layer: DecoderLayer,
@@ -61,16 +61,12 @@ def residual_layer(
     implementation: str | None,
 ) -> Pending:
     """Attention and feed-forward of one layer on a row, each with its residual sum; the last norm is pending."""
-
-    def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, **around: object) -> tuple[Tensor, Tensor]:
-        return fused_linear(x, weight, bias, final=final, eps=eps, implementation=implementation, **around)  # type: ignore[arg-type]
-
-    qkv, x = linear(
-        pending.x, layer.qkv, embedded=pending.embedded, norms=pending.norms, scale=row.qkv_scale, shift=row.qkv_shift
-    )
-    x, _ = linear(attend(qkv), layer.out, residual=x)
-    hidden, x = linear(x, layer.ff1, layer.ff1_bias, norms=[(row.norm1_scale, row.norm1_shift)], relu=True)
-    x, _ = linear(hidden, layer.ff2, layer.ff2_bias, scale=row.ff_scale, shift=row.ff_shift, residual=x)
+    linear = partial(fused_linear, final=final, eps=eps, implementation=implementation)
+    qkv, x = linear(pending, layer.qkv, Epilogue(scale=row.qkv_scale, shift=row.qkv_shift))
+    x, _ = linear(Pending(attend(qkv)), layer.out, Epilogue(residual=x))
+    pending = Pending(x, None, ((row.norm1_scale, row.norm1_shift),))
+    hidden, x = linear(pending, layer.ff1, Epilogue(layer.ff1_bias, relu=True))
+    x, _ = linear(Pending(hidden), layer.ff2, Epilogue(layer.ff2_bias, False, row.ff_scale, row.ff_shift, x))
     return Pending(x, None, ((row.norm2_scale, row.norm2_shift),))
 
 
@@ -105,9 +101,9 @@ def row_pass(
             return row_attention(qkv, layer.bias, causal=True, final=final, implementation=implementation)
 
         pending = residual_layer(pending, layer, row, attend, eps=eps, final=final, implementation=implementation)
+    pending = pending._replace(norms=(*pending.norms, (weights.norm_weight, weights.norm_bias)))
     logits, _ = fused_linear(
-        pending.x, weights.logits, weights.logits_bias, embedded=pending.embedded,
-        norms=(*pending.norms, (weights.norm_weight, weights.norm_bias)), final=final,
-        out_dtype=sum_type(pending.x.dtype), eps=eps, implementation=implementation,
+        pending, weights.logits, Epilogue(weights.logits_bias), final=final, out_dtype=sum_type(pending.x.dtype),
+        eps=eps, implementation=implementation,
     )  # fmt: skip
     settle(state, draws, logits, argmax=argmax, nucleus=nucleus, implementation=implementation)

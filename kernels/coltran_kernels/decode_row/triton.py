@@ -53,7 +53,8 @@ import triton.language as tl
 from torch import Tensor
 
 from coltran_kernels import triton_common
-from coltran_kernels.draw.triton import draw
+from coltran_kernels.draw.triton import draw, log_softmax
+from coltran_kernels.layer_norm.triton import normed
 from coltran_kernels.types import DecodedRow, DecoderWeights, RowConditioning, SamplingOptions
 
 
@@ -104,30 +105,14 @@ def _read(pointer, rows, live, columns, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _add_norm(x, scale, shift, rows, live, columns, D: tl.constexpr, PER_IMAGE: tl.constexpr, eps):
-    """normalise(x) * scale + shift over the D columns of x [M, K], which is zero beyond them."""
-    mean = tl.sum(x, 1, keep_dims=True) / D
-    x -= mean
-    if columns.shape[1] > D:
-        x = tl.where(columns < D, x, 0.0)
-    variance = tl.sum(x * x, 1, keep_dims=True) / D
-    x = x * tl.rsqrt(variance + eps)
-    mask = _inside(live, columns, D)
-    place = columns
-    if PER_IMAGE:
-        place = rows * D + columns
-    gain = tl.load(scale + place, mask=mask, other=0.0).to(tl.float32)
-    return x * gain + tl.load(shift + place, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _finish(
-    y, first, rows, live, bias, scale, shift, strides, j, out, SIZE: tl.constexpr, RELU: tl.constexpr
-):  # fmt: skip
+def _finish(y, first, here, epilogue, out, SIZE: tl.constexpr, RELU: tl.constexpr):
     """Store (y + bias) * scale + shift, y [M, N] being output columns `first` on; those outside 0 .. SIZE are not.
 
-    `strides` are those of image and column of the scale, then of the shift; `out` is (tensor, its image's stride).
+    `here` (program, rows, live, j), `epilogue` (bias, scale, shift, strides of image and column of the scale, then of
+    the shift), `out` (tensor, its image's stride).
     """
+    _, rows, live, j = here
+    bias, scale, shift, strides = epilogue
     columns = first + tl.arange(0, y.shape[1])[None, :]
     inside = (columns >= 0) & (columns < SIZE)
     mask = live & inside
@@ -144,13 +129,13 @@ def _finish(
 
 @triton.jit
 def _linear(
-    x, weights, here, epilogue, out, out_stride,
+    x, weights, here, epilogue, out,
     START: tl.constexpr, SIZE: tl.constexpr, RELU: tl.constexpr, SLICE: tl.constexpr, STREAM: tl.constexpr,
 ):  # fmt: skip
     """This program's columns of x [M, K] times a matrix of SIZE outputs whose first slice is START.
 
-    `weights` (packed, slots), `here` (program, rows, live, j), `epilogue` (bias, scale, shift, strides), see `_finish`;
-    SLICE (N, K, G, P), STREAM (RESIDENT, STAGES, PRECISION).
+    `weights` (packed, slots), `here`, `epilogue` and `out` see `_finish`; SLICE (N, K, G, P), STREAM (RESIDENT, STAGES,
+    PRECISION).
     """
     N: tl.constexpr = SLICE[0]
     K: tl.constexpr = SLICE[1]
@@ -158,21 +143,17 @@ def _linear(
     P: tl.constexpr = SLICE[3]
     COUNT: tl.constexpr = (SIZE + N - 1) // N
     packed, slots = weights
-    program, rows, live, j = here
-    bias, scale, shift, strides = epilogue
     x = tl.reshape(x.to(packed.dtype.element_ty), (x.shape[0], G, K // G)).permute(1, 0, 2)  # [G, M, K/G]
     if STREAM[0]:
         # Slots at either end may belong to a neighbouring matrix; their columns are outside and not stored. Skipped by
         # a branch, float32 weights would be split into bfloat16 in every column instead of once.
         for slot in tl.static_range(START // P, (START + COUNT - 1) // P + 1):
             y = tl.sum(tl.dot(x, slots[slot], input_precision=STREAM[2]), 0)  # [M, N]
-            first = (slot * P + program - START) * N
-            _finish(y, first, rows, live, bias, scale, shift, strides, j, (out, out_stride), SIZE, RELU)
+            _finish(y, (slot * P + here[0] - START) * N, here, epilogue, out, SIZE, RELU)
     else:
-        for index in tl.range(START + (program + P - START % P) % P, START + COUNT, P, num_stages=STREAM[1]):
+        for index in tl.range(START + (here[0] + P - START % P) % P, START + COUNT, P, num_stages=STREAM[1]):
             y = tl.sum(tl.dot(x, _slice(packed, index, N, K, G), input_precision=STREAM[2]), 0)  # [M, N]
-            first = (index - START) * N
-            _finish(y, first, rows, live, bias, scale, shift, strides, j, (out, out_stride), SIZE, RELU)
+            _finish(y, (index - START) * N, here, epilogue, out, SIZE, RELU)
 
 
 @triton.jit
@@ -281,6 +262,7 @@ def decode_row_kernel(
         for slot in tl.static_range(0, SLOTS):
             slots = slots + (_slice(packed, slot * P + tl.program_id(0), N, K, G),)  # type: ignore[assignment]
 
+    weights = (packed, slots)
     images = tl.minimum(M, batch - tile * M)
     s = tl.arange(0, SP)[None, :]
     label = tl.zeros([M], tl.int32)
@@ -294,45 +276,48 @@ def decode_row_kernel(
         for i in tl.static_range(0, LAYERS):
             program, image, here, columns = _program_offsets(zero, tile, batch, M, K)
             rows, live = image[:, None], here[:, None]
+            in_model = _inside(live, columns, D)
             table, bias1, bias2 = layers[i]
             qkv_scale, qkv_shift, ff_scale, ff_shift, scale1, shift1, scale2, shift2 = conditioning[i]
             scale_b, scale_w, shift_b, shift_w, ff_scale_b, ff_scale_w, ff_shift_b, ff_shift_w = STRIDES[i]
+            at = (program, rows, live, j)
+            norm_at = rows * D + columns if PER_IMAGE else columns
             passed = (j * BARRIERS + 5 * i) * P
             here_cache = cache + i * batch.to(tl.int64) * (W * 3 * D)
             _linear(
-                x, (packed, slots), (program, rows, live, j),
-                (None, qkv_scale, qkv_shift, (scale_b, scale_w, shift_b, shift_w)),
-                here_cache + j * (3 * D), W * 3 * D, i * NL, 3 * D, False, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
+                x, weights, at, (None, qkv_scale, qkv_shift, (scale_b, scale_w, shift_b, shift_w)),
+                (here_cache + j * (3 * D), W * 3 * D),
+                i * NL, 3 * D, False, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
             )  # fmt: skip
             _barrier(counters, passed + P, P)
             _attend(here_cache, table, attended, j, program, tile * M, images, (W, WP, D, H, CP), PAIRS, P)
             _barrier(counters, passed + 2 * P, P)
             _linear(
-                _read(attended, rows, live, columns, D), (packed, slots), (program, rows, live, j),
-                (None, None, None, None), update, D, i * NL + NQ, D, False, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
+                _read(attended, rows, live, columns, D), weights, at, (None, None, None, None),
+                (update, D), i * NL + NQ, D, False, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
             )  # fmt: skip
             _barrier(counters, passed + 3 * P, P)
             x += _read(update, rows, live, columns, D)
-            x = _add_norm(x, scale1, shift1, rows, live, columns, D, PER_IMAGE, eps)
+            x = normed(x, columns, in_model, scale1 + norm_at, shift1 + norm_at, eps, D)
             _linear(
-                x, (packed, slots), (program, rows, live, j), (bias1, None, None, None), hidden, F,
-                i * NL + NQ + ND, F, True, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
+                x, weights, at, (bias1, None, None, None),
+                (hidden, F), i * NL + NQ + ND, F, True, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
             )  # fmt: skip
             _barrier(counters, passed + 4 * P, P)
             _linear(
-                _read(hidden, rows, live, columns, F), (packed, slots), (program, rows, live, j),
-                (bias2, ff_scale, ff_shift, (ff_scale_b, ff_scale_w, ff_shift_b, ff_shift_w)), update, D,
-                i * NL + NQ + ND + NF, D, False, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
+                _read(hidden, rows, live, columns, F), weights, at,
+                (bias2, ff_scale, ff_shift, (ff_scale_b, ff_scale_w, ff_shift_b, ff_shift_w)),
+                (update, D), i * NL + NQ + ND + NF, D, False, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
             )  # fmt: skip
             _barrier(counters, passed + 5 * P, P)
             x += _read(update, rows, live, columns, D)
-            x = _add_norm(x, scale2, shift2, rows, live, columns, D, PER_IMAGE, eps)
+            x = normed(x, columns, in_model, scale2 + norm_at, shift2 + norm_at, eps, D)
         program, image, here, columns = _program_offsets(zero, tile, batch, M, K)
         rows, live = image[:, None], here[:, None]
-        x = _add_norm(x, norm_weight, norm_bias, rows, live, columns, D, False, eps)
+        x = normed(x, columns, _inside(live, columns, D), norm_weight + columns, norm_bias + columns, eps, D)
         _linear(
-            x, (packed, slots), (program, rows, live, j), (logits_bias, None, None, None), logits, S,
-            LAYERS * NL, S, False, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
+            x, weights, (program, rows, live, j), (logits_bias, None, None, None),
+            (logits, S), LAYERS * NL, S, False, (N, K, G, P), (RESIDENT, STAGES, PRECISION),
         )  # fmt: skip
         _barrier(counters, (j + 1) * BARRIERS * P, P)
 
@@ -348,19 +333,13 @@ def decode_row_kernel(
             imposed = tl.load(given + image * given_b + j * given_w, mask=here, other=-1).to(tl.int32)
             label = tl.where(imposed >= 0, imposed, label)
         if program == 0:
-            shifted = found - tl.max(found, 1, keep_dims=True)
-            weight = tl.exp(shifted)
-            total = tl.sum(weight, 1)
-            drawn = tl.sum(tl.where(s == label[:, None], shifted, 0.0), 1)
+            log_prob, softmax = log_softmax(found, label)
             tl.store(labels + image * W + j, label.to(tl.int64), mask=here)
-            tl.store(log_probs + image * W + j, drawn - tl.log(total), mask=here)
+            tl.store(log_probs + image * W + j, log_prob, mask=here)
             if guidance is not None:
-                guided -= tl.max(guided, 1, keep_dims=True)
-                drawn = tl.sum(tl.where(s == label[:, None], guided, 0.0), 1)
-                tl.store(guided_log_probs + image * W + j, drawn - tl.log(tl.sum(tl.exp(guided), 1)), mask=here)
+                tl.store(guided_log_probs + image * W + j, log_softmax(guided, label)[0], mask=here)
             if probabilities is not None:
-                place = probabilities + (rows * W + j) * S + s
-                tl.store(place, weight / total[:, None], mask=live & (s < S))
+                tl.store(probabilities + (rows * W + j) * S + s, softmax, mask=live & (s < S))
 
 
 TILE = 16  # images; one tensor-core tile, and with 32 a program of the paper's size spills registers
@@ -500,9 +479,9 @@ def _dense(tensor: Tensor | None) -> Tensor | None:
     return tensor if tensor is None or tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def _strides(tensor: Tensor | None) -> tuple[int, int]:
-    """Strides of image and column."""
-    return (0, 0) if tensor is None else (tensor.stride(0), tensor.stride(1))
+def _strides(*tensors: Tensor | None) -> tuple[int, ...]:
+    """Strides of image and column of each."""
+    return sum(((0, 0) if tensor is None else tensor.stride()[:2] for tensor in tensors), ())
 
 
 def kernel_arguments(
@@ -525,67 +504,40 @@ def kernel_arguments(
         rows.append((*(_dense(tensor) for tensor in layer[:4]), *(norm.contiguous() for norm in norms)))
     width_padded, channels = triton.next_power_of_2(width), triton.next_power_of_2(hidden // sizes.heads)
 
-    def scratch(*shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=uniforms.device)
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=uniforms.device)
 
     return {
         "packed": pack(weights, sizes, plan.columns, slices),
-        "embedding": weights.embedding.contiguous(),
-        "norm_weight": weights.norm_weight.contiguous(),
-        "norm_bias": weights.norm_bias.contiguous(),
-        "logits_bias": weights.logits_bias.contiguous(),
+        **{
+            name: getattr(weights, name).contiguous()
+            for name in ("embedding", "norm_weight", "norm_bias", "logits_bias")
+        },
         "layers": tuple(
             (layer.bias.contiguous(), layer.ff1_bias.contiguous(), layer.ff2_bias.contiguous())
             for layer in weights.layers
         ),
-        "inputs": inputs.contiguous(),
-        "conditioning": tuple(rows),
-        "STRIDES": tuple(sum((_strides(tensor) for tensor in row[:4]), ()) for row in rows),
-        "uniforms": uniforms,
-        "uniforms_b": uniforms.stride(0),
-        "uniforms_w": uniforms.stride(1),
-        "given": given,
-        "given_b": 0 if given is None else given.stride(0),
-        "given_w": 0 if given is None else given.stride(1),
+        "inputs": inputs.contiguous(), "conditioning": tuple(rows),
+        "STRIDES": tuple(_strides(*row[:4]) for row in rows),
+        "uniforms": uniforms, "uniforms_b": uniforms.stride(0), "uniforms_w": uniforms.stride(1),
+        "given": given, **dict(zip(("given_b", "given_w"), _strides(given), strict=True)),
         "guidance": None if guidance is None else guidance.contiguous(),
-        "labels": torch.empty(batch, width, dtype=torch.int64, device=uniforms.device),
-        "log_probs": torch.empty(batch, width, dtype=conditioning.inputs.dtype, device=uniforms.device),
-        "guided_log_probs": torch.empty(batch, width, dtype=conditioning.inputs.dtype, device=uniforms.device),
-        "probabilities": conditioning.inputs.new_empty(batch, width, sizes.labels)
-        if options.return_probabilities
-        else None,
-        "cache": scratch(sizes.layers, batch, width, 3 * hidden),
-        "attended": scratch(batch, hidden),
-        "update": scratch(batch, hidden),
-        "hidden": scratch(batch, sizes.feed_forward),
-        "logits": scratch(batch, sizes.labels),
+        "labels": empty(batch, width, dtype=torch.int64),
+        **{name: empty(batch, width, dtype=inputs.dtype) for name in ("log_probs", "guided_log_probs")},
+        "probabilities": inputs.new_empty(batch, width, sizes.labels) if options.return_probabilities else None,
+        "cache": empty(sizes.layers, batch, width, 3 * hidden),
+        "attended": empty(batch, hidden), "update": empty(batch, hidden),
+        "hidden": empty(batch, sizes.feed_forward), "logits": empty(batch, sizes.labels),
         "counters": torch.zeros(triton.cdiv(batch, plan.tile) + 1, dtype=torch.int32, device=uniforms.device),
-        "batch": batch,
-        "temperature": options.temperature,
-        "top_p": options.top_p,
-        "eps": options.eps,
-        "LAYERS": sizes.layers,
-        "W": width,
-        "WP": width_padded,
-        "D": hidden,
-        "F": sizes.feed_forward,
-        "K": sizes.depth,
-        "H": sizes.heads,
-        "CP": channels,
-        "S": sizes.labels,
-        "SP": triton.next_power_of_2(sizes.labels),
-        "ARGMAX": options.mode == "argmax",
-        "TOP_P": options.top_p < 1,
-        "PER_IMAGE": per_image,
-        "P": plan.programs,
-        "M": plan.tile,
-        "N": plan.columns,
-        "G": min(plan.warps, sizes.depth // 16),
+        "batch": batch, "temperature": options.temperature, "top_p": options.top_p, "eps": options.eps,
+        "LAYERS": sizes.layers, "W": width, "WP": width_padded, "D": hidden, "F": sizes.feed_forward, "K": sizes.depth,
+        "H": sizes.heads, "CP": channels, "S": sizes.labels, "SP": triton.next_power_of_2(sizes.labels),
+        "ARGMAX": options.mode == "argmax", "TOP_P": options.top_p < 1, "PER_IMAGE": per_image,
+        "P": plan.programs, "M": plan.tile, "N": plan.columns, "G": min(plan.warps, sizes.depth // 16),
         "PAIRS": min(triton.next_power_of_2(plan.tile * sizes.heads), max(1, 8192 // (width_padded * channels))),
-        "RESIDENT": plan.resident,
-        "STAGES": STAGES,
+        "RESIDENT": plan.resident, "STAGES": STAGES,
         "PRECISION": "ieee" if triton_common.INTERPRETED else PRECISION,  # the interpreter needs no other
-    }
+    }  # fmt: skip
 
 
 def launch_options(plan: Plan) -> dict[str, Any]:

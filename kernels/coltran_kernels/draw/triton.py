@@ -63,6 +63,16 @@ def draw(
     return label
 
 
+@triton.jit
+def log_softmax(x, label):
+    """Of each row of x [M, SP] the logarithm of the softmax at its label [M], and the softmax."""
+    x -= tl.max(x, 1, keep_dims=True)
+    weight = tl.exp(x)
+    total = tl.sum(weight, 1)
+    chosen = tl.sum(tl.where(tl.arange(0, x.shape[1])[None, :] == label[:, None], x, 0.0), 1)
+    return chosen - tl.log(total), weight / total[:, None]
+
+
 COLUMNS = 4  # that a program draws
 
 
@@ -116,16 +126,12 @@ def settle_kernel(
     label = tl.where(j < final, before, label)  # rounding may not move what is final
     tl.store(LABELS + pixel, label.to(tl.int64), mask=here)
     tl.store(PREVIOUS + image * W + j + 1, label.to(tl.int64), mask=j + 1 < W)
-    shifted = logits - tl.max(logits, 1, keep_dims=True)
-    weight = tl.exp(shifted)
-    total = tl.sum(weight, 1)
-    tl.store(LOG_PROB + pixel, tl.sum(tl.where(s == label[:, None], shifted, 0.0), 1) - tl.log(total), mask=here)
+    log_prob, probabilities = log_softmax(logits, label)
+    tl.store(LOG_PROB + pixel, log_prob, mask=here)
     if GUIDANCE is not None:
-        guided -= tl.max(guided, 1, keep_dims=True)
-        chosen = tl.sum(tl.where(s == label[:, None], guided, 0.0), 1)
-        tl.store(GUIDED_LOG_PROB + pixel, chosen - tl.log(tl.sum(tl.exp(guided), 1)), mask=here)
+        tl.store(GUIDED_LOG_PROB + pixel, log_softmax(guided, label)[0], mask=here)
     if PROBABILITIES is not None:
-        tl.store(PROBABILITIES + pixel[:, None] * S + s, weight / total[:, None], mask=both)
+        tl.store(PROBABILITIES + pixel[:, None] * S + s, probabilities, mask=both)
     tl.atomic_min(FIRST + image, tl.min(tl.where(here & (label != before), j, W)))
     if tl.atomic_add(ARRIVED + image, 1) == tl.num_programs(1) - 1:
         now = tl.minimum(tl.atomic_min(FIRST + image, W) + 1, W)

@@ -35,6 +35,17 @@ def load_sum(X, RESIDUAL, rows, columns, R, D: tl.constexpr, BD: tl.constexpr, f
 
 
 @triton.jit
+def normed(x, columns, inside, scale, shift, eps, D: tl.constexpr):
+    """normalise(x) * scale + shift of vectors x [M, BD] float32, zero from D on; scale and shift are addresses."""
+    x -= tl.sum(x, 1, keep_dims=True) / D
+    if columns.shape[1] > D:
+        x = tl.where(columns < D, x, 0.0)
+    x *= tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / D + eps)
+    x *= tl.load(scale, mask=inside, other=0.0).to(tl.float32)
+    return x + tl.load(shift, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def forward_kernel(
     X,  # [I, R, D]
     RESIDUAL,  # the same, or None
@@ -213,13 +224,13 @@ def backward(
 _INPUTS = "Tensor x, Tensor? residual, Tensor? scale, Tensor? shift"
 normalise = torch.library.custom_op(
     "coltran_kernels::add_layer_norm_triton",
-    lambda *arguments: forward(*arguments),
+    forward,
     mutates_args=(),
     schema=f"({_INPUTS}, float eps) -> (Tensor, Tensor, Tensor)",
 )
 _normalise_backward = torch.library.custom_op(
     "coltran_kernels::add_layer_norm_triton_backward",
-    lambda *arguments: backward(*arguments),
+    backward,
     mutates_args=(),
     schema=f"({_INPUTS}, Tensor mean, Tensor rstd, Tensor grad) -> Tensor[]",
 )
@@ -248,10 +259,3 @@ def _gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
 
 
 normalise.register_autograd(_gradients, setup_context=_keep)
-
-
-def add_layer_norm(
-    x: Tensor, residual: Tensor | None, scale: Tensor | None, shift: Tensor | None, eps: float
-) -> Tensor:
-    """See `coltran_kernels.add_layer_norm`."""
-    return normalise(x, residual, scale, shift, eps)[0]

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from coltran_kernels import native
 from coltran_kernels.dispatch import IMPLEMENTATIONS, anything, require, select
+from coltran_kernels.layer_norm import reference as layer_norm_reference
 from coltran_kernels.layer_norm import xla as layer_norm_xla
 from coltran_kernels.linear import cpu, reference
-from coltran_kernels.linear.reference import Affine
+from coltran_kernels.types import Epilogue, Pending
 
 
 def linear(
@@ -51,16 +50,10 @@ def linear(
 
 @torch.no_grad()
 def fused_linear(
-    x: Tensor,
+    pending: Pending,
     weight: Tensor,
-    bias: Tensor | None = None,
+    epilogue: Epilogue = Epilogue(),  # noqa: B008  # immutable
     *,
-    embedded: tuple[Tensor, Tensor] | None = None,
-    norms: Sequence[Affine] = (),
-    relu: bool = False,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-    residual: Tensor | None = None,
     final: Tensor | None = None,
     out: Tensor | None = None,
     out_dtype: torch.dtype | None = None,
@@ -72,16 +65,11 @@ def fused_linear(
         n = norm(... (x + table[index]))        y = relu(n W^T + bias) * scale + shift + residual
 
     Args:
-        x: [B, W, K], contiguous.
+        pending: what precedes the product, of K values a pixel.
         weight: [N, K].
-        bias: [N] or None.
-        embedded: a table [labels, K] and an index [B, W] of it, -1 where nothing is added.
-        norms: scale and shift, each [K] or [B, K], of the layer norms that n has passed; at most two.
-        relu: take max(n W^T + bias, 0).
-        scale, shift: [B, W, N], may be parts of a wider tensor.
-        residual: [B, W, N], contiguous.
+        epilogue: what follows it.
         final: [B] int32: what is computed of an image where that is not less than W is undefined.
-        out: where y goes, contiguous; default a new tensor.
+        out: where y goes, [B, W, N], contiguous; default a new tensor.
         out_dtype: y's where that is new; default x's.
         eps: of the norms.
         implementation: "reference", "triton" (not float64), "xla" or None. No gradient passes.
@@ -93,11 +81,14 @@ def fused_linear(
         ValueError: shapes that do not fit.
         NotImplementedError: the named implementation cannot serve these tensors.
     """
-    require(x.dim() == 3 and x.is_contiguous() and len(norms) <= 2, f"fused_linear: x is {tuple(x.shape)}")
+    x = pending.x
+    fits = x.dim() == 3 and x.is_contiguous() and len(pending.norms) <= 2
+    require(fits, f"fused_linear: x is {tuple(x.shape)}, of {len(pending.norms)} norms")
     require(weight.dim() == 2 and x.shape[-1] == weight.shape[1], f"fused_linear: the weight is {tuple(weight.shape)}")
     wide = (*x.shape[:2], weight.shape[0])
     require(out is None or out.shape == wide and out.is_contiguous(), "fused_linear: out has another shape than y")
-    for name, tensor in (("scale", scale), ("shift", shift), ("residual", residual)):
+    for name in ("scale", "shift", "residual"):
+        tensor = getattr(epilogue, name)
         if tensor is not None:
             one_step = tensor.shape == wide and tensor.stride(0) == wide[1] * tensor.stride(1)
             require(one_step or wide[0] == 1 and tensor.shape == wide, f"fused_linear: {name} is {tuple(tensor.shape)}")
@@ -109,16 +100,13 @@ def fused_linear(
 
     reasons = {"reference": anything, "cpu": anything, "triton": triton_reason, "xla": anything}
     chosen = select("fused_linear", implementation, x, reasons)
-    arguments = (
-        x, weight, bias, embedded, norms, relu, scale, shift, residual, final, out, out_dtype or x.dtype, eps,
-    )  # fmt: skip
+    out_dtype = out_dtype or x.dtype
     if chosen == "triton":
         from coltran_kernels.linear import triton
 
-        return triton.fused_linear(*arguments)
-    if chosen == "xla":
-        return reference.fused_linear(*arguments, norm=layer_norm_xla.add_layer_norm)
-    return reference.fused_linear(*arguments)
+        return triton.fused_linear(pending, weight, epilogue, final, out, out_dtype, eps)
+    norm = (layer_norm_xla if chosen == "xla" else layer_norm_reference).add_layer_norm
+    return reference.fused_linear(pending, weight, epilogue, out, out_dtype, eps, norm)
 
 
 def pack_linear(

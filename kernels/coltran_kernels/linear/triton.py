@@ -18,7 +18,6 @@ into two of 11 bits, and the product of the two small ones is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,27 +26,13 @@ import triton.language as tl
 from torch import Tensor
 
 from coltran_kernels.layer_norm import triton as layer_norm
-from coltran_kernels.linear.reference import Affine, normed
+from coltran_kernels.linear.reference import normed
+from coltran_kernels.types import Epilogue, Pending
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LARGEST = 1024  # inputs that a program holds at once
 MOST_ROWS = 2048  # with more, a norm is a kernel of its own
 PRECISION = "tf32x3"  # of float32 products on NVIDIA; AMD has units for float32
-
-
-@triton.jit
-def _before_product(x, k, inside, image, norms, strides, eps, K: tl.constexpr, WHOLE: tl.constexpr):
-    """x [BM, BK] normalised once or twice; zero outside."""
-    for i in tl.static_range(len(norms)):
-        scale, shift = norms[i]
-        scale_stride, shift_stride = strides[i]
-        x -= tl.sum(x, 1, keep_dims=True) / K
-        if not WHOLE:
-            x = tl.where(k < K, x, 0.0)
-        x *= tl.rsqrt(tl.sum(x * x, 1, keep_dims=True) / K + eps)
-        x *= tl.load(scale + image * scale_stride + k, mask=inside, other=0.0).to(tl.float32)
-        x += tl.load(shift + image * shift_stride + k, mask=inside, other=0.0).to(tl.float32)
-    return x
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -95,7 +80,9 @@ def linear_kernel(
         if TABLE is not None:
             index = tl.load(INDEX + m, mask=here, other=-1)
             x += tl.load(TABLE + index * K + k[None, :], mask=inside & (index >= 0), other=0.0).to(tl.float32)
-        x = _before_product(x, k[None, :], inside, image, norms, norm_strides, eps, K, K == BK)
+        for i in tl.static_range(len(norms)):
+            scale, shift = norms[i][0] + image * norm_strides[i][0], norms[i][1] + image * norm_strides[i][1]
+            x = layer_norm.normed(x, k[None, :], inside, scale + k[None, :], shift + k[None, :], eps, K)
         if KEPT is not None:  # noqa: SIM102
             if tl.program_id(0) == 0:
                 tl.store(KEPT + m64 * K + k[None, :], x.to(KEPT.dtype.element_ty), mask=inside)
@@ -155,39 +142,31 @@ def unsupported_reason(x: Tensor, weight: Tensor) -> str | None:
 
 
 def fused_linear(
-    x: Tensor,
+    pending: Pending,
     weight: Tensor,
-    bias: Tensor | None,
-    embedded: tuple[Tensor, Tensor] | None,
-    norms: Sequence[Affine],
-    relu: bool,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
+    epilogue: Epilogue,
     final: Tensor | None,
     out: Tensor | None,
     out_dtype: torch.dtype,
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """See `coltran_kernels.fused_linear`."""
-    images, width, inputs = x.shape
+    images, width, inputs = pending.x.shape
     rows, outputs = images * width, weight.shape[0]
-    kept = x
-    if (embedded is not None or norms) and (rows > MOST_ROWS or inputs > LARGEST):
-        x = normed(x, embedded, norms, eps, lambda *arguments: layer_norm.forward(*arguments)[0])
-        kept, embedded, norms = x, None, ()
-    before = embedded is not None or len(norms) > 0
-    if before:
-        kept = torch.empty_like(x)
-    table, index = (None, None) if embedded is None else embedded
+    before = pending.embedded is not None or len(pending.norms) > 0
+    if before and (rows > MOST_ROWS or inputs > LARGEST):
+        pending = Pending(normed(pending, eps, lambda *arguments: layer_norm.forward(*arguments)[0]))
+        before = False
+    x, (table, index) = pending.x, pending.embedded or (None, None)
+    kept = torch.empty_like(x) if before else x
     y = torch.empty(images, width, outputs, dtype=out_dtype, device=x.device) if out is None else out
+    bias, relu, scale, shift, residual = epilogue
     hip = torch.version.hip is not None
     tile = tiling(rows, inputs, weight.element_size(), before=before, hip=hip)
     with torch.cuda.device_of(x):
         linear_kernel[(triton.cdiv(outputs, tile.outputs), triton.cdiv(rows, tile.pixels))](
-            x, table, index, tuple(map(tuple, norms)), weight, bias, scale, shift, residual, final,
-            kept if before else None, y,
-            tuple(tuple(0 if t.dim() == 1 else t.stride(0) for t in norm) for norm in norms),
+            x, table, index, pending.norms, weight, bias, scale, shift, residual, final, kept if before else None, y,
+            tuple(tuple(0 if t.dim() == 1 else t.stride(0) for t in norm) for norm in pending.norms),
             0 if scale is None else scale.stride(1), 0 if shift is None else shift.stride(1), rows, width, eps,
             N=outputs, K=inputs, RELU=relu, BM=tile.pixels, BN=tile.outputs, BK=tile.inputs,
             G=min(tile.warps, tile.inputs // 16), STAGES=tile.stages,
