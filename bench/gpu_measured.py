@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.flex_attention import flex_attention
 
 from bench import machine, setting, timing, train_step
 from bench.gpu_work import ASSUMPTIONS, CARDS, PAPER, Shape, at_papers_size, estimate, kernel_seconds, of_interest
+from bench.suite import flex
 from coltran.devices.choose import PRECISIONS
 from coltran.sampling import cuda_graphs
 from coltran_kernels import Pending, fused_linear, reference
@@ -58,27 +58,24 @@ def measured_kernels() -> Iterator[dict[str, Any]]:
 
 def by_torch(shape: Shape) -> dict[str, float]:
     """Microseconds of the forward by torch's attention with the bias as a matrix; and how far both are from float32."""
-    lines, length = shape.length, shape.length
-    q, k, v = torch.randn(3, lines, shape.heads, length, shape.channels, device="cuda", dtype=shape.dtype)
-    bias = torch.randn(shape.heads, 2 * length, device="cuda", dtype=shape.dtype)
+    q, k, v = torch.randn(3, 1, *2 * [shape.length], shape.heads, shape.channels, device="cuda", dtype=shape.dtype)
+    bias = torch.randn(shape.heads, 2 * shape.length, device="cuda", dtype=shape.dtype)
+    q_, k_, v_ = (t[0].transpose(1, 2).contiguous() for t in (q, k, v))
     mask = reference.relative_bias(bias)[None]
-    exact = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask.float())
-    operands = [t for x in (q, k, v) for t in (x.transpose(1, 2)[None], None, None)]
-    ours = attention.forward(operands, bias, axis="row", causal=False, train=False)[0][0].transpose(1, 2)
-    errors = {"error": ours, "torch's": F.scaled_dot_product_attention(q, k, v, mask)}
-    seconds = {"torch µs": 1e6 * median(lambda: F.scaled_dot_product_attention(q, k, v, mask))}
-    try:
-        flex = torch.compile(flex_attention)
-
-        def score(s: torch.Tensor, _: Any, head: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-            return s + bias[head, j - i + length - 1]
-
-        errors["FlexAttention's"] = flex(q, k, v, score_mod=score)
-        seconds["FlexAttention µs"] = 1e6 * median(lambda: flex(q, k, v, score_mod=score))
-    except Exception as error:  # a peer that does not run here is no reason to stop
-        print(f"FlexAttention: {type(error).__name__}: {error}"[:200])
-    far = {name: ((found.float() - exact).norm() / exact.norm()).item() for name, found in errors.items()}
-    return seconds | far
+    exact = F.scaled_dot_product_attention(q_.float(), k_.float(), v_.float(), mask.float())
+    calls: dict[str, Callable[[], torch.Tensor]] = {
+        "torch": lambda: F.scaled_dot_product_attention(q_, k_, v_, mask),
+        "FlexAttention": lambda: flex(q, k, v, bias, axis="row")[0].transpose(1, 2),
+    }
+    operands = [t for x in (q, k, v) for t in (x, None, None)]
+    found = {"error": attention.forward(operands, bias, axis="row", causal=False, train=False)[0][0].transpose(1, 2)}
+    seconds = dict[str, float]()
+    for name, call in calls.items():
+        try:
+            found[f"{name}'s"], seconds[f"{name} µs"] = call(), 1e6 * median(call)
+        except Exception as error:  # a peer that does not run here is no reason to stop
+            print(f"{name}: {type(error).__name__}: {error}"[:200])
+    return seconds | {name: ((out.float() - exact).norm() / exact.norm()).item() for name, out in found.items()}
 
 
 def measured_networks(device: torch.device, batches: list[int]) -> Iterator[dict[str, Any]]:

@@ -152,12 +152,10 @@ def ahead(target: str) -> list[dict[str, Any]]:
     return rows
 
 
-def at_papers_size(
-    stage: str, batch: int, device: torch.device, dtype: torch.dtype = torch.float32
-) -> tuple[nn.Module, torch.Tensor]:
+def at_papers_size(stage: str, batch: int, device: torch.device) -> tuple[nn.Module, torch.Tensor]:
     """A network and images for it."""
     model = setting.load_models(stages=[stage])[stage]
-    return setting.build(model, device, dtype), setting.random_images(batch, model, device)
+    return setting.build(model, device), setting.random_images(batch, model, device)
 
 
 def by_stage(
@@ -270,7 +268,7 @@ ASSUMPTIONS: dict[str, tuple[float, str]] = {
 def estimate(batch: int, begin_kernels: int, advance_kernels: int) -> dict[str, Any]:
     """Milliseconds of a batch of the paper's colorizer in bfloat16 by stage, out of ASSUMPTIONS; not measured."""
     given = {name: number for name, (number, _) in ASSUMPTIONS.items()}
-    network, _ = at_papers_size("colorizer", 1, META, torch.float32)
+    network, _ = at_papers_size("colorizer", 1, META)
     assert isinstance(network, Colorizer)
     decoders = decoding_graphs.prepare(network, torch.bfloat16)
     height, width = network.outer_decoder.position.size

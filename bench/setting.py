@@ -32,11 +32,11 @@ def load_models(config: Path = PAPER, stages: Iterable[str] = STAGES) -> dict[st
     return {stage: networks.model_config(cli.load_config(path)) for stage, path in paths.items()}
 
 
-def build(model: Mapping[str, Any], device: torch.device, dtype: torch.dtype = torch.float32) -> nn.Module:
+def build(model: Mapping[str, Any], device: torch.device) -> nn.Module:
     """The network of a `model` section, with the same random weights every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return networks.build(model).to(device, dtype).eval()
+        return networks.build(model).to(device).eval()
 
 
 def random_images(batch: int, model: Mapping[str, Any], device: torch.device) -> Tensor:

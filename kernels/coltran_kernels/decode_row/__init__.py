@@ -108,11 +108,12 @@ def decode_row(
     check_options("decode_row", options)
     check_shapes(weights, conditioning, uniforms, options)
     packed = None if prepared is None else prepared.packed
+    matrices = packed if isinstance(packed, DecoderWeights) else weights
 
     def triton_reason() -> str | None:
         from coltran_kernels.decode_row import triton  # imports triton, so only when wanted
 
-        return triton.unsupported_reason(packed if isinstance(packed, DecoderWeights) else weights, conditioning)
+        return triton.unsupported_reason(matrices, conditioning)
 
     tensors = (conditioning.inputs, uniforms, *(t for layer in conditioning.layers for t in layer))
     reasons = {
@@ -130,9 +131,7 @@ def decode_row(
     if chosen == "triton":
         from coltran_kernels.decode_row import triton
 
-        return triton.decode_row(
-            packed if isinstance(packed, DecoderWeights) else weights, conditioning, uniforms, options
-        )
+        return triton.decode_row(matrices, conditioning, uniforms, options)
     if chosen == "xla":
         from coltran_kernels import xla_device  # imports torch_xla, so only when wanted
 

@@ -118,21 +118,12 @@ static inline void start(const Row &r, int64_t threads) {
 using DecodeRow = void (*)(const Row &row, int thread, int threads);
 using AttendColumns = void (*)(const Column &column, int thread, int threads);
 
-namespace plain {
-void decode_row(const Row &, int thread, int threads);
-void attend_columns(const Column &, int thread, int threads);
-}  // namespace plain
-namespace avx2 {
-void decode_row(const Row &, int thread, int threads);
-void attend_columns(const Column &, int thread, int threads);
-}  // namespace avx2
-namespace avx512 {
-void decode_row(const Row &, int thread, int threads);
-void attend_columns(const Column &, int thread, int threads);
-}  // namespace avx512
-namespace avx512bf16 {
-void decode_row(const Row &, int thread, int threads);
-void attend_columns(const Column &, int thread, int threads);
-}  // namespace avx512bf16
+#define OF_TARGET(name)                                             \
+    namespace name {                                                \
+    void decode_row(const Row &, int thread, int threads);          \
+    void attend_columns(const Column &, int thread, int threads);   \
+    }
+OF_TARGET(plain) OF_TARGET(avx2) OF_TARGET(avx512) OF_TARGET(avx512bf16)
+#undef OF_TARGET
 
 }  // namespace coltran

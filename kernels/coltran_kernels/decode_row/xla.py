@@ -166,32 +166,19 @@ def begin(
 ) -> tuple[Carry, Column]:
     """What a scan over one row starts from, and what it runs over; arguments of `coltran_kernels.decode_row`."""
     batch, width, hidden = conditioning.inputs.shape
-    caches = []
-    for layer in weights.layers:
-        heads = layer.bias.shape[0]
-        empty = conditioning.inputs.new_zeros(batch, heads, width, hidden // heads)
-        caches.append((empty, empty.clone()))
-    carry = Carry(
-        torch.zeros(batch, dtype=torch.int64, device=uniforms.device),
-        tuple(caches),
-        weights,
-        tuple((row.norm1_scale, row.norm1_shift, row.norm2_scale, row.norm2_shift) for row in conditioning.layers),
-    )
+    empty = [conditioning.inputs.new_zeros(batch, h, width, hidden // h) for h in (len(w.bias) for w in weights.layers)]
     layers = tuple(
-        ColumnLayer(
-            _along_columns(row.qkv_scale),
-            _along_columns(row.qkv_shift),
-            _along_columns(row.ff_scale),
-            _along_columns(row.ff_shift),
-            _bias(layer),
-        )
+        ColumnLayer(**{name: _along_columns(getattr(row, name)) for name in ColumnLayer._fields[:4]}, bias=_bias(layer))
         for layer, row in zip(weights.layers, conditioning.layers, strict=True)
     )
-    number = torch.arange(width, device=uniforms.device)
-    inputs, uniform = conditioning.inputs.transpose(0, 1), uniforms.transpose(0, 1)
+    carry = Carry(
+        torch.zeros(batch, dtype=torch.int64, device=uniforms.device), tuple((t, t.clone()) for t in empty), weights,
+        tuple(row[4:] for row in conditioning.layers),
+    )  # fmt: skip
     return carry, Column(
-        number, inputs, uniform, _along_columns(options.given), _along_columns(options.guidance), layers
-    )
+        torch.arange(width, device=uniforms.device), conditioning.inputs.transpose(0, 1), uniforms.transpose(0, 1),
+        _along_columns(options.given), _along_columns(options.guidance), layers,
+    )  # fmt: skip
 
 
 def decode_row(
