@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
@@ -47,6 +48,11 @@ READS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
+def tensors_of(arguments: Iterable[Any]) -> list[Tensor]:
+    """A kernel's tensors, those in tuples too."""
+    return [value for value in tree_leaves(tuple(arguments)) if isinstance(value, Tensor)]
+
+
 class Launch(NamedTuple):
     """One launch of a Triton kernel."""
 
@@ -64,14 +70,7 @@ class Launch(NamedTuple):
     @property
     def moved(self) -> int:
         """Bytes of the tensors that are as large as the first."""
-
-        def tensors(value: Any) -> Iterator[Tensor]:
-            if isinstance(value, Tensor):
-                yield value
-            elif isinstance(value, tuple):
-                yield from (tensor for item in value for tensor in tensors(item))
-
-        found = list(tensors(tuple(self.arguments.values())))
+        found = tensors_of(self.arguments.values())
         return sum(t.numel() * t.element_size() for t in found if t.numel() >= found[0].numel())
 
 
@@ -84,8 +83,8 @@ def launches(*, hip: bool = False) -> Iterator[list[Launch]]:
         def launch(*positional: Any, **named: Any) -> None:
             everything = dict(zip(kernel.arg_names, positional, strict=False)) | named
             arguments = {name: everything.pop(name) for name in kernel.arg_names}
-            for value in arguments.values():
-                if isinstance(value, Tensor) and value.dtype == torch.int64 and not value.is_meta:
+            for value in tensors_of(arguments.values()):
+                if value.dtype == torch.int64 and not value.is_meta:
                     value.zero_()  # labels, which are looked up and which nothing has written
             found.append(Launch(f"{kernel.fn.__module__}:{kernel.fn.__name__}", arguments, everything, grid))
 

@@ -79,21 +79,8 @@ COLUMNS = 4  # that a program draws
 @triton.jit
 def settle_kernel(
     LOGITS,  # [B, W, S] float32
-    UNIFORMS,  # [B, H, W]
-    GIVEN,  # [B, H, W] or None
-    GUIDANCE,  # [B, H, W, S] or None
-    KNOBS,  # [2]: temperature, top-p
-    rows,  # [2] int64: the row above, the row that is drawn
-    LABELS,  # [B, H, W]
-    LOG_PROB,
-    GUIDED_LOG_PROB,  # written where there is guidance
-    PROBABILITIES,  # [B, H, W, S] or None
-    PREVIOUS,  # [B, W], the label to the left of each pixel
-    FINAL,  # [B]
-    FIRST,  # [B], W between passes
-    ARRIVED,  # [B], 0 between passes
-    UNSETTLED,  # [1]
-    PASSES,  # [B, H]
+    draws,  # the tensors of RowDraws
+    state,  # the tensors of RowState: FIRST is W and ARRIVED 0 between passes
     height,
     W: tl.constexpr,
     S: tl.constexpr,
@@ -102,6 +89,10 @@ def settle_kernel(
     ARGMAX: tl.constexpr,
     NUCLEUS: tl.constexpr,
 ):
+    UNIFORMS, GIVEN, GUIDANCE, KNOBS = draws
+    ROWS, LABELS, LOG_PROB, GUIDED_LOG_PROB, PROBABILITIES, _, PREVIOUS, FINAL, FIRST, ARRIVED, UNSETTLED, PASSES = (
+        state
+    )
     image = tl.program_id(0)
     final = tl.load(FINAL + image)
     if final >= W:
@@ -110,7 +101,7 @@ def settle_kernel(
     s = tl.arange(0, SP)[None, :]
     here = j < W
     both = here[:, None] & (s < S)
-    row = tl.load(rows + 1)
+    row = tl.load(ROWS + 1)
     pixel = (image.to(tl.int64) * height + row) * W + j
     logits = tl.load(LOGITS + (image * W + j)[:, None] * S + s, mask=both, other=0.0)  # [BW, SP]
     logits = tl.where(s < S, logits, float("-inf"))
@@ -150,30 +141,22 @@ def settle(state: RowState, draws: RowDraws, logits: Tensor, *, argmax: bool, nu
     labels = logits.shape[-1]
     with torch.cuda.device_of(logits):
         settle_kernel[(batch, triton.cdiv(width, COLUMNS))](
-            logits, draws.uniforms, draws.given, draws.guidance, draws.knobs, state.rows, state.labels, state.log_prob,
-            state.guided_log_prob, state.probabilities, state.previous, state.final, state.first, state.arrived,
-            state.unsettled, state.passes, height, W=width, S=labels, SP=triton.next_power_of_2(labels), BW=COLUMNS,
-            ARGMAX=argmax, NUCLEUS=nucleus,
+            logits, tuple(draws), tuple(state), height, W=width, S=labels, SP=triton.next_power_of_2(labels),
+            BW=COLUMNS, ARGMAX=argmax, NUCLEUS=nucleus,
         )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["batch"])
 def begin_kernel(
     GIVEN,  # [B, H, W] or None
-    rows,  # [2]
-    LABELS,  # [B, H, W]
-    ABOVE,  # [B, W]
-    PREVIOUS,  # [B, W]
-    FINAL,  # [B]
-    FIRST,
-    ARRIVED,
-    UNSETTLED,  # [1]
+    state,  # the tensors of RowState
     batch,
     height,
     W: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    row = tl.load(rows + 1) + 1
+    ROWS, LABELS, _, _, _, ABOVE, PREVIOUS, FINAL, FIRST, ARRIVED, UNSETTLED, _ = state
+    row = tl.load(ROWS + 1) + 1
     p = tl.arange(0, BLOCK)
     for start in range(0, batch * W, BLOCK):
         pixel = start + p
@@ -196,8 +179,8 @@ def begin_kernel(
         tl.store(ARRIVED + image, tl.zeros([BLOCK], tl.int32), mask=image < batch)
     tl.debug_barrier()  # all threads have read the row
     tl.store(UNSETTLED, batch)
-    tl.store(rows, row - 1)
-    tl.store(rows + 1, row)
+    tl.store(ROWS, row - 1)
+    tl.store(ROWS + 1, row)
 
 
 def begin_row(state: RowState, draws: RowDraws) -> None:
@@ -205,7 +188,5 @@ def begin_row(state: RowState, draws: RowDraws) -> None:
     batch, height, width = state.labels.shape
     with torch.cuda.device_of(state.labels):
         begin_kernel[(1,)](
-            draws.given, state.rows, state.labels, state.above, state.previous, state.final, state.first,
-            state.arrived, state.unsettled, batch, height, W=width,
-            BLOCK=min(1024, triton.next_power_of_2(batch * width)),
+            draws.given, tuple(state), batch, height, W=width, BLOCK=min(1024, triton.next_power_of_2(batch * width)),
         )  # fmt: skip
