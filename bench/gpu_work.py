@@ -185,7 +185,7 @@ def issued_by_stage(stage: str, batch: int, precision: str) -> tuple[dict[str, d
         return by_stage(run, issued.counts), issued
 
 
-def host_seconds(batch: int, precision: str, repeats: int = 5) -> dict[str, float]:
+def host_seconds(batch: int, precision: str) -> dict[str, float]:
     """Median processor seconds in which one thread issues a batch for the colorizer, all and by stage; not captures."""
 
     def narrow(section: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def host_seconds(batch: int, precision: str, repeats: int = 5) -> dict[str, floa
     torch.set_num_threads(1)
     with torch.no_grad(), on_gpu(CPU):
         run()
-        for _ in range(repeats):
+        for _ in range(5):
             parts = by_stage(run, lambda: {"seconds": time.process_time()})
             found.append({part: sums["seconds"] for part, sums in parts.items()})
     torch.set_num_threads(threads)

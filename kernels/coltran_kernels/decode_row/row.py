@@ -96,10 +96,7 @@ def row_pass(
     final = state.final
     pending = Pending(conditioning.inputs, (weights.embedding, state.previous))
     for layer, row in zip(weights.layers, conditioning.layers, strict=True):
-
-        def attend(qkv: Tensor, layer: DecoderLayer = layer) -> Tensor:
-            return row_attention(qkv, layer.bias, causal=True, final=final, implementation=implementation)
-
+        attend = partial(row_attention, bias=layer.bias, causal=True, final=final, implementation=implementation)
         pending = residual_layer(pending, layer, row, attend, eps=eps, final=final, implementation=implementation)
     pending = pending._replace(norms=(*pending.norms, (weights.norm_weight, weights.norm_bias)))
     logits, _ = fused_linear(
