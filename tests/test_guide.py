@@ -10,7 +10,6 @@ from coltran import networks
 from coltran.config import OptimizerConfig
 from coltran.image import area_resize, colors_to_labels, rgb_to_gray, to_bits
 from coltran.networks.guide import TAPS, Guide, expected_colors, shrink
-from coltran.networks.layers import draw_dropout
 from coltran.networks.losses import compute_losses
 from coltran.training.initialization import gray_table, load_features, prepare
 from coltran.training.optimizer import build_optimizer, parameter_groups
@@ -60,19 +59,6 @@ def test_some_pixels_are_as_in_all():
     with torch.no_grad():
         whole = guide(gray).flatten(1, 2)
         torch.testing.assert_close(guide(gray, pixels), whole[torch.arange(2)[:, None], pixels], rtol=1e-5, atol=1e-5)
-
-
-def test_dropout_is_an_images_own_and_none_in_evaluation():
-    guide, gray = Guide(guide_config() | {"dropout": 0.5}), _gray()
-    guide.load_state_dict(random_guide().state_dict())
-    seeded = [[torch.Generator().manual_seed(n) for n in seeds] for seeds in ((0, 1), (2, 1))]
-    draw_dropout(guide, seeded[0])
-    first = guide(gray)
-    draw_dropout(guide, seeded[1])
-    second = guide(gray)
-    torch.testing.assert_close(second[1], first[1])
-    assert not torch.allclose(second[0], first[0])
-    torch.testing.assert_close(guide.eval()(gray), random_guide()(gray))
 
 
 def test_in_bfloat16_it_learns_the_same():

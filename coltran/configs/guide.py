@@ -35,11 +35,11 @@ def get_config() -> ConfigDict:
             "optimizer": {
                 "type": "adamw",
                 "learning_rate": 1.5e-3,
-                "weight_decay": 0.05,
+                "weight_decay": 0.01,
                 "features_factor": 0.1,
                 "schedule": "cosine",
                 "warmup_steps": 200,
             },
-            "model": {"name": "guide", "hidden_size": 256, "resolution": [64, 64], "dropout": 0.2},
+            "model": {"name": "guide", "hidden_size": 256, "resolution": [64, 64]},
         }
     )

@@ -80,4 +80,3 @@ class GuideConfig:
     name: str = "guide"
     hidden_size: int = at_least(1, 256)
     resolution: tuple[int, int] = (64, 64)
-    dropout: float = 0.0

@@ -29,7 +29,7 @@ from coltran.config import as_dict, read
 from coltran.image import labels_to_colors
 from coltran.networks.colorizer import LABELS
 from coltran.networks.config import GuideConfig
-from coltran.networks.layers import EPS, Dropout
+from coltran.networks.layers import EPS
 
 GRAYS = 256
 SCALE = 4  # pixels a side of the photograph for one of the labels
@@ -69,9 +69,8 @@ class Convolution(nn.Conv2d):
             x = F.pad(x, [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2])
         if self.groups == 1 or not x.requires_grad:
             return super().forward(x)
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # of 5 x 5 oneDNN's gradient takes 5 times as long in bfloat16
+        # Of 5 x 5 oneDNN's gradient takes 5 times as long in bfloat16.
+        with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.to(self.weight.dtype))
 
 
@@ -150,8 +149,8 @@ class Guide(nn.Module):
     """Gray photographs to the distribution of each pixel's label, all pixels at once.
 
     Args:
-        config: the `model` section: `hidden_size` (D, default 256), `resolution` (H and H of the labels, multiples
-            of 8, default 64), and `dropout` (default 0) of whole channels of the features and of what the head reads.
+        config: the `model` section: `hidden_size` (D, default 256) and `resolution` (H and H of the labels,
+            multiples of 8, default 64).
 
     Raises:
         ValueError: a resolution that is not square, or no multiple of 8.
@@ -174,7 +173,6 @@ class Guide(nn.Module):
         self.gray_embedding = nn.Embedding(GRAYS, hidden)
         self.fine = Mixer(hidden, 3)
         self.norm = nn.LayerNorm(hidden, EPS)
-        self.dropout = Dropout(sizes.dropout)
         self.head = nn.Linear(hidden, LABELS)
         self.register_buffer("table", torch.full((GRAYS, LABELS), 1 / LABELS).log())
         self.table: Tensor  # log q
@@ -187,17 +185,13 @@ class Guide(nn.Module):
     def hidden(self, gray: Tensor, pixels: Tensor | None = None) -> Tensor:
         """The last hidden layer, of all pixels [B, H, H, D] or of some [B, N, D]: arguments as of `forward`."""
         features = self.features(gray)
-        normed = {stride: self._drop_channels(self.norms[str(stride)](f)) for stride, f in features.items()}
+        normed = {stride: self.norms[str(stride)](f) for stride, f in features.items()}
         projected = {stride: self.projections[str(stride)](f) for stride, f in normed.items()}
         y = projected[8] + self.project_mean(normed[32].mean((1, 2), keepdim=True))
         y = y + upsample(projected[16], y.shape[1]) + upsample(projected[32], y.shape[1])
         y = self.coarse(y)
         y = upsample(y, 2 * y.shape[1]) + projected[4] + self.gray_embedding(shrink(gray))
-        return self.dropout(self.norm(self.fine(y, pixels)))
-
-    def _drop_channels(self, f: Tensor) -> Tensor:
-        """[B, h, w, C] -> the same, some channels zero all over an image."""
-        return f * self.dropout(f.new_ones(len(f), 1, 1, f.shape[-1])) if self.training and self.dropout.p else f
+        return self.norm(self.fine(y, pixels))
 
     def forward(self, gray: Tensor, pixels: Tensor | None = None) -> Tensor:
         """Natural logarithms of the probabilities of the 512 labels.
