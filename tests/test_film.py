@@ -35,14 +35,14 @@ def _off(found, wanted):
 
 
 def test_every_frame_keeps_its_own_luminance():
-    frames = pan(WORLD, range(0, 50, 5))
+    frames = pan(WORLD, range(0, 25, 5))
     luma = [f @ np.array([0.299, 0.587, 0.114]) for f in Film(Painter())(frames)]  # type: ignore[arg-type]
     assert max(np.abs(found - frame).max() for found, frame in zip(luma, frames, strict=True)) < 0.51
 
 
 def test_a_still_shot_is_drawn_once():
     painter = Painter()
-    found = colored(painter, [STILL] * 20)
+    found = colored(painter, [STILL] * 8)
     assert len(painter.grays) == 1
     assert max(_off(frame, hue(0)) for frame in found) < 0.6
 
@@ -51,7 +51,7 @@ def test_colours_move_with_what_they_are_on():
     def halves(gray, number):
         return np.where(np.arange(gray.shape[1])[None, :, None] < gray.shape[1] / 2, hue(0), hue(1))
 
-    found = colored(Painter(halves), pan(WORLD, range(0, 34, 2)))
+    found = colored(Painter(halves), pan(WORLD, range(0, 33, 4)))
     moved = found[-1][:, : WIDTH // 2 - 32 - 4], found[-1][:, WIDTH // 2 - 32 + 4 : WIDTH - 32 - 4]
     assert _off(moved[0], hue(0)) < 1.5
     assert _off(moved[1], hue(1)) < 1.5
@@ -59,7 +59,7 @@ def test_colours_move_with_what_they_are_on():
 
 def test_what_comes_into_view_is_drawn_with_what_is_known_imposed():
     painter = Painter()
-    found = colored(painter, pan(WORLD, range(0, 54, 3)))
+    found = colored(painter, pan(WORLD, range(0, 52, 6)))
     assert _off(found[-1][:, : WIDTH - 60], hue(0)) < 1.5
     known = {(hint.x, hint.y) for hint in painter.hints[1]}
     assert known
@@ -68,18 +68,18 @@ def test_what_comes_into_view_is_drawn_with_what_is_known_imposed():
 
 def test_a_cut_begins_with_colours_of_its_own():
     painter = Painter()
-    found = colored(painter, [STILL] * 10 + pan(texture(2), [0] * 10))
-    assert max(_off(frame, hue(0)) for frame in found[:10]) < 0.6
-    assert max(_off(frame, hue(1)) for frame in found[10:]) < 0.6
+    found = colored(painter, [STILL] * 6 + pan(texture(2), [0] * 6))
+    assert max(_off(frame, hue(0)) for frame in found[:6]) < 0.6
+    assert max(_off(frame, hue(1)) for frame in found[6:]) < 0.6
 
 
 def test_after_a_cut_frames_are_those_of_a_film_that_begins_there():
     def paint(gray, _):
         return np.broadcast_to(hue(int(gray.astype(int).sum())), (*gray.shape, 3))
 
-    second = pan(texture(2), range(0, 40, 4))
-    cut, alone = colored(Painter(paint), pan(WORLD, range(0, 30, 3)) + second), colored(Painter(paint), second)
-    assert all(np.array_equal(a, b) for a, b in zip(cut[10:], alone, strict=True))
+    second = pan(texture(2), range(0, 40, 8))
+    cut, alone = colored(Painter(paint), pan(WORLD, range(0, 12, 3)) + second), colored(Painter(paint), second)
+    assert all(np.array_equal(a, b) for a, b in zip(cut[4:], alone, strict=True))
 
 
 def test_shots_of_one_frame_are_found():
@@ -87,16 +87,16 @@ def test_shots_of_one_frame_are_found():
 
 
 def test_a_fast_pan_is_one_shot():
-    assert set(_shots(pan(WORLD, range(0, 160, 10)))) == {0}
+    assert set(_shots(pan(WORLD, range(0, 80, 10)))) == {0}
 
 
 @pytest.mark.parametrize("level", [255, 0])
 def test_a_flash_is_no_cut(level):
-    frames = [STILL] * 12
-    frames[6] = np.full((HEIGHT, WIDTH), level, np.uint8)
-    assert _flashes(frames) == [6]
+    frames = [STILL] * 8
+    frames[4] = np.full((HEIGHT, WIDTH), level, np.uint8)
+    assert _flashes(frames) == [4]
     painter = Painter()
-    assert max(_off(frame, hue(0)) for n, frame in enumerate(colored(painter, frames)) if n != 6) < 0.6
+    assert max(_off(frame, hue(0)) for n, frame in enumerate(colored(painter, frames)) if n != 4) < 0.6
     assert len(painter.grays) == 1
 
 
@@ -107,14 +107,14 @@ def test_a_lost_frame_of_another_film_is_no_cut():
 
 def test_a_shot_that_fades_in_is_drawn_where_it_is_clear():
     painter = Painter()
-    found = colored(painter, [(STILL * share).astype(np.uint8) for share in np.linspace(0.04, 1, 16)])
+    found = colored(painter, [(STILL * share).astype(np.uint8) for share in np.linspace(0.04, 1, 12)])
     assert len(painter.grays) == 1
     assert painter.grays[0].std() > 0.8 * STILL.std()
     assert _off(found[-1], hue(0)) < 0.6
 
 
 def test_colours_fade_with_their_picture():
-    found = colored(Painter(), [(STILL * share).astype(np.uint8) for share in np.linspace(1, 0.06, 16)])
+    found = colored(Painter(), [(STILL * share).astype(np.uint8) for share in np.linspace(1, 0.06, 12)])
     strength = [float(np.abs(frame).mean()) for frame in found]
     assert strength[-1] < 0.2 * strength[0]
     assert all(later <= before + 0.3 for before, later in zip(strength, strength[1:], strict=False))
@@ -133,7 +133,7 @@ def test_a_scene_after_black_has_none_of_the_colours_before():
 
 def test_a_scratch_takes_the_colours_around_it():
     large = cv2.resize(STILL, (2 * WIDTH, 2 * HEIGHT))
-    frames = [large.copy() for _ in range(10)]
+    frames = [large.copy() for _ in range(5)]
     for n, frame in enumerate(frames[1:]):
         frame[:, 40 + 16 * n] = 235
     painter = Painter()
@@ -143,7 +143,7 @@ def test_a_scratch_takes_the_colours_around_it():
 
 
 def test_brightness_that_flickers_leaves_the_colours_alone():
-    gains = 1 + 0.2 * np.sin(np.arange(16) * 2.4)
+    gains = 1 + 0.2 * np.sin(np.arange(8) * 2.4)
     painter = Painter()
     found = colored(painter, [np.clip(STILL * gain, 0, 255).astype(np.uint8) for gain in gains])
     assert len(painter.grays) == 1
@@ -151,28 +151,28 @@ def test_brightness_that_flickers_leaves_the_colours_alone():
 
 
 def test_what_comes_back_has_the_colours_that_it_had():
-    there = list(range(0, 240, 10))
+    there = list(range(0, 150, 10))
     painter = Painter()
     found = colored(painter, pan(WORLD, there + there[::-1]))
     middle = slice(10, WIDTH - 10)
-    assert len(painter.grays) > 3  # it was out of view for long
+    assert there[-1] > WIDTH and len(painter.grays) > 2  # all of it was out of view, and drawn
     assert _off(found[-1][:, middle], hue(0)) < 3
 
 
 def test_a_reference_gives_its_colours_to_what_it_shows():
     image = np.clip(pan(WORLD, [12])[0][..., None] + hue(2), 0, 255).astype(np.uint8)
-    found = colored(Painter(), pan(WORLD, range(0, 10)), references=[image])
+    found = colored(Painter(), pan(WORLD, range(0, 5)), references=[image])
     assert _off(found[0][:, 20:], hue(2)) < 1.5
 
 
 def test_a_reference_of_something_else_gives_none():
     image = np.clip(pan(texture(7), [0])[0][..., None] + hue(2), 0, 255).astype(np.uint8)
-    found = colored(Painter(), pan(WORLD, range(0, 10)), references=[image])
+    found = colored(Painter(), pan(WORLD, range(0, 5)), references=[image])
     assert _off(found[0], hue(0)) < 0.6
 
 
 def test_a_film_goes_on_from_a_state_as_if_it_had_not_stopped():
-    frames = _frames(pan(WORLD, range(0, 100, 4)))
+    frames = _frames(pan(WORLD, range(0, 72, 4)))
 
     def paint(gray, _):
         return np.broadcast_to(hue(int(gray.astype(int).sum())), (*gray.shape, 3))
@@ -183,7 +183,7 @@ def test_a_film_goes_on_from_a_state_as_if_it_had_not_stopped():
     stop = [n for n, found in enumerate(whole) if found.state is not None][1]
     state = unpack(pack(whole[stop].state))
     rest = list(film.carry(frames[stop + 1 :], state))
-    assert [found.item for found in rest] == list(range(stop + 1, 25))
+    assert [found.item for found in rest] == list(range(stop + 1, 18))
     # What a float32 sum rounds to depends on where its memory lies.
     assert max(np.abs(a.chroma - b.chroma).max() for a, b in zip(rest, whole[stop + 1 :], strict=True)) < 1e-4
 

@@ -68,16 +68,16 @@ FRAMES = pan(WORLD, range(0, 40, 4))
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le", "yuv444p", "gray", "gray10le"])
 def test_luma_goes_through_a_lossless_film_unchanged(tmp_path, pix_fmt):
-    frames = FRAMES if "10" not in pix_fmt else [frame.astype(np.uint16) * 4 + 1 for frame in FRAMES]
+    frames = [frame.astype(np.uint16) * 4 + 1 if "10" in pix_fmt else frame for frame in FRAMES[:4]]
     clip = write_clip(tmp_path / "clip.mkv", frames, pix_fmt=pix_fmt)
-    assert color(clip, tmp_path / "out.mkv").frames == 10
+    assert color(clip, tmp_path / "out.mkv").frames == 4
     found, times = lumas(tmp_path / "out.mkv")
     assert all(np.array_equal(one, other) for one, other in zip(found, frames, strict=True))
-    assert times == [pytest.approx(0.04 * n) for n in range(10)]
+    assert times == [pytest.approx(0.04 * n) for n in range(4)]
 
 
 def test_a_film_gets_the_colours_that_were_painted(tmp_path):
-    color(write_clip(tmp_path / "clip.mkv", FRAMES), tmp_path / "out.mkv")
+    color(write_clip(tmp_path / "clip.mkv", FRAMES[:2]), tmp_path / "out.mkv")
     with av.open(str(tmp_path / "out.mkv")) as container:
         frame = next(container.decode(video=0))
     y, u, v = (streams._plane(frame, n).astype(float) for n in range(3))
@@ -93,7 +93,7 @@ def test_times_of_a_variable_rate_stay(tmp_path):
 
 
 def test_sound_stays_and_is_left_out_with_a_word_where_it_cannot(tmp_path):
-    clip = write_clip(tmp_path / "clip.mkv", FRAMES, sound=True)
+    clip = write_clip(tmp_path / "clip.mkv", FRAMES[:4], sound=True)
     assert color(clip, tmp_path / "out.mkv").problems == []
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert len(container.streams.audio) == 1
@@ -170,7 +170,6 @@ def test_a_stopped_run_leaves_a_film_and_goes_on_to_the_same_one(tmp_path, monke
     monkeypatch.setattr(run, "SEGMENT", 8)
     frames = pan(WORLD, range(0, 120, 4))
     clip = write_clip(tmp_path / "clip.mkv", frames, sound=True)
-    color(clip, tmp_path / "whole.mkv")
 
     class Impatient(Painter):
         def __call__(self, gray, **options):
@@ -202,7 +201,7 @@ def test_parts_of_another_order_are_not_gone_on_with(tmp_path):
 
 
 def test_a_full_disk_leaves_no_output(tmp_path):
-    clip = write_clip(tmp_path / "clip.mkv", FRAMES)
+    clip = write_clip(tmp_path / "clip.mkv", FRAMES[:4])
     with full_disk(20000), pytest.raises(OSError):
         color(clip, tmp_path / "out.mkv")
     assert not (tmp_path / "out.mkv").exists()
