@@ -18,7 +18,7 @@ from coltran.original import download
 from coltran.photo.hints import Edits, Hint
 from coltran.pipeline import Pipeline
 from coltran.sampling import sample
-from coltran.sampling.guidance import WEIGHT, guidance_term, guide_gray, probabilities
+from coltran.sampling.guidance import WEIGHT, guidance_term, guide_grays, probabilities
 from tests.tiny import LOW, guided_pipeline, random_guide, save_tiny_networks, tiny_pipeline
 
 
@@ -43,7 +43,7 @@ def test_the_term_is_the_clamped_ratio_to_the_table_times_the_weight():
 
 def test_the_pipeline_draws_with_the_term_of_its_guide(guided, photo):
     view = guided.look(photo)
-    seen = guide_gray(guided.guide, view, 0)
+    seen = guide_grays(guided.guide, view)[0]
     with torch.no_grad():
         term = guidance_term(guided.guide, seen, guided.guide(seen), 0.5)
     gray = torch.from_numpy(view.gray_low)[None]
@@ -78,7 +78,7 @@ def test_a_guide_steers_by_default(guided, photo):
 def test_expected_colours_are_the_guides_mean(guided, photo, temperature):
     found = guided(photo, mode="expected", temperature=temperature, stage="color", size="network")
     with torch.no_grad():
-        log_p = guided.guide(guide_gray(guided.guide, guided.look(photo, levels="auto"), 0))[0]
+        log_p = guided.guide(guide_grays(guided.guide, guided.look(photo, levels="auto"))[0])[0]
     expected = expected_colors(log_p, temperature).round().to(torch.uint8).numpy()
     np.testing.assert_array_equal(found.images[0], expected)
     np.testing.assert_array_equal(found.labels[0], colors_to_labels(to_bits(expected, 8, 3)))

@@ -10,7 +10,7 @@ import torch
 from coltran.image import labels_to_colors
 from coltran.photo.lab import to_ab
 from coltran.pipeline import Pipeline
-from coltran.sampling.guidance import log_probabilities, mean_colors
+from coltran.sampling.guidance import guide_grays, log_probabilities, mean_colors
 from coltran.sampling.ranking import badness, check_order, ranking
 from tests.tiny import guided_pipeline
 
@@ -42,7 +42,7 @@ def test_without_expected_colours_the_likelier_comes_first_and_of_equals_the_fir
 def test_colourings_are_ordered_by_the_guides_mean_by_default(guided, photo):
     found = guided(photo, samples=6)
     view = guided.look(photo)
-    mean = to_ab(mean_colors(log_probabilities(guided.guide, view), view))
+    mean = to_ab(mean_colors(log_probabilities(guided.guide, guide_grays(guided.guide, view)), view))
     drawn = to_ab(labels_to_colors(np.stack(found.labels)) + np.uint8(16))
     far = np.linalg.norm(drawn - mean, axis=-1).mean((1, 2))
     np.testing.assert_allclose(found.badness, far, rtol=1e-5)

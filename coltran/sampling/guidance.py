@@ -10,6 +10,7 @@ is to a diffusion model (Dhariwal and Nichol, 2021, section 4). w = 0 is the tra
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -56,23 +57,23 @@ def guidance_term(guide: Guide, gray: Tensor, log_p: Tensor, weight: float) -> T
     return weight * ratio.clamp(-CLAMP, CLAMP)
 
 
-def guide_gray(guide: Guide, view: View, k: int) -> Tensor:
-    """The k-th square of a view as the guide takes it, uint8 [1, 4 H, 4 H]."""
+def guide_grays(guide: Guide, view: View) -> list[Tensor]:
+    """The squares of a view as the guide takes them, uint8 [1, 4 H, 4 H] each."""
     height, width = view.gray_low.shape
     gray = area_resize(view.gray_high, (SCALE * height, SCALE * width))  # the same where that is its size
-    square = np.ascontiguousarray(view.square(gray, k, SCALE * min(height, width)))
-    return torch.from_numpy(square)[None].to(guide.table.device)
+    found = (view.square(gray, k, SCALE * min(height, width)) for k in range(len(view.begins)))
+    return [torch.from_numpy(np.ascontiguousarray(square))[None].to(guide.table.device) for square in found]
 
 
 @torch.no_grad()
-def log_probabilities(guide: Guide, view: View) -> list[Tensor]:
-    """What the guide says of each square of a view, float32 [side, side, 512]."""
-    return [guide(guide_gray(guide, view, k))[0] for k in range(len(view.begins))]
+def log_probabilities(guide: Guide, grays: Sequence[Tensor]) -> list[Tensor]:
+    """What the guide says of each square of `guide_grays`, float32 [side, side, 512]."""
+    return [guide(gray)[0] for gray in grays]
 
 
 def probabilities(guide: Guide, view: View) -> np.ndarray:
     """The guide's distribution of each cell of a view, float32 [h, w, 512]; where squares overlap, of the first."""
-    return _joined(view, log_probabilities(guide, view))
+    return _joined(view, log_probabilities(guide, guide_grays(guide, view)))
 
 
 def mean_colors(log_p: list[Tensor], view: View, temperature: float = 1.0) -> np.ndarray:
@@ -99,7 +100,7 @@ def expect(guide: Guide, view: View, temperature: float) -> tuple[np.ndarray, np
     Returns:
         uint8 [h, w, 3]; their labels, int64 [h, w]; and the natural log of those under the guide, the sum.
     """
-    log_p = log_probabilities(guide, view)
+    log_p = log_probabilities(guide, guide_grays(guide, view))
     colors = mean_colors(log_p, view, temperature)
     labels = colors_to_labels(to_bits(colors, 8, 3))
     picked = np.take_along_axis(_joined(view, log_p), labels[..., None], -1)

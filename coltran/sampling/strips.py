@@ -16,7 +16,7 @@ from coltran.networks.colorizer import Colorizer
 from coltran.networks.guide import Guide
 from coltran.photo.view import View
 from coltran.sampling import ranking
-from coltran.sampling.guidance import guidance_term, guide_gray, log_probabilities, mean_colors
+from coltran.sampling.guidance import guidance_term, guide_grays, log_probabilities, mean_colors
 from coltran.sampling.particles import RESAMPLING, choose_systematic, sample_particles
 from coltran.sampling.reach import hint_term
 from coltran.sampling.sampler import sample, uniforms
@@ -55,11 +55,12 @@ class Strip:
             hinted: int64 [h, w], labels of hints that reach beyond their cells, -1 elsewhere.
         """
         squares = range(len(self.view.begins))
-        log_p = log_probabilities(guide, self.view) if guide and (weight or order == "guide") else []
+        grays = guide_grays(guide, self.view) if guide and (weight or order == "guide") else []
+        log_p = log_probabilities(guide, grays) if guide else []
         if weight:
             assert guide is not None
             self.guidance = [
-                guidance_term(guide, guide_gray(guide, self.view, k), log_p[k][None], weight)[0] for k in squares
+                guidance_term(guide, gray, one[None], weight)[0] for gray, one in zip(grays, log_p, strict=True)
             ]
         if hinted is not None:
             pull = hint_term(hinted, self.view.gray_low).movedim(-1, 0)
