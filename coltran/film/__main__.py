@@ -30,7 +30,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.progress import MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
@@ -45,7 +45,7 @@ from coltran.film.resume import Parts
 from coltran.film.run import Target, color_film
 from coltran.loading import from_pretrained
 from coltran.photo.hints import Hint
-from coltran.pipeline import Pipeline, read_photo
+from coltran.pipeline import read_photo
 
 DRAWING = ("samples", "top_p", "particles", "mode", "guidance")  # options of `Pipeline.colorize`
 
@@ -120,8 +120,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.mode == "expected" and ((arguments.samples or 1) > 1 or arguments.hint):
         parser.error("--mode expected draws nothing, so neither --samples nor --hint")
-    if arguments.samples is None:
-        arguments.samples = 1 if arguments.mode == "expected" else 4
     if arguments.crf is None and arguments.codec == "libx264":
         arguments.crf = 18
     return arguments
@@ -141,10 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     target.check(overwrite=arguments.overwrite or Parts.are_there(arguments.output))
     pipeline = from_pretrained(arguments.checkpoint).to(device)
     cli.resolve_guidance(arguments, pipeline.guide)
-    drawing = {name: getattr(arguments, name) for name in DRAWING}
+    given = {name: getattr(arguments, name) for name in DRAWING}
+    drawing = {name: value for name, value in given.items() if value is not None}
     references = [read_photo(path) for path in arguments.reference]
-    references += _hinted(pipeline, target, arguments.hint, drawing | {"seed": arguments.seed})
     film = Film(pipeline, every=arguments.every, references=references, seed=arguments.seed, **drawing)
+    film.references += _hinted(film, target, arguments.hint)
     order = {name: getattr(arguments, name) for name in (*DRAWING, "seed", "every", "codec", "crf", "hint")} | {
         "film": [str(arguments.film.resolve()), *target.stamp()],
         "reference": [hashlib.sha256(path.read_bytes()).hexdigest() for path in arguments.reference],
@@ -162,9 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if summary.problems else 0
 
 
-def _hinted(
-    pipeline: Pipeline, target: Target, hints: Sequence[TimedHint], drawing: dict[str, Any]
-) -> list[np.ndarray]:
+def _hinted(film: Film, target: Target, hints: Sequence[TimedHint]) -> list[np.ndarray]:
     """The frames that are hinted at, coloured so: uint8 [H, W, 3]."""
     found = []
     for seconds in sorted({hint.seconds for hint in hints}):
@@ -172,7 +169,7 @@ def _hinted(
         if frame is None:
             raise UsageError(f"There is no frame at {seconds:g} to give a hint for.")
         wished = [hint for at, hint in hints if at == seconds]
-        found.append(pipeline(frame, hints=wished, best=1, **drawing).images[0])
+        found.append(film.pipeline(frame, hints=wished, best=1, seed=film.seed, **film.options).images[0])
     return found
 
 
