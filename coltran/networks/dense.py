@@ -127,9 +127,10 @@ class Dense(nn.Linear):
             return bfloat16.linear(x, self.weight, self.bias, relu=relu, out_dtype=out_dtype or torch.float32)
         if not torch.compiler.is_compiling() and not may_train(x, self.weight, self.bias):
             packed = self._packed(implementation)
-            if packed is not None and x.dtype in (types := (torch.float32, TYPES[packed.precision])):
-                usual = types[self.weight.device.type == "cuda"]
-                return packed.multiply(x, relu, out_dtype if out_dtype in types else usual)
+            multiplied = torch.float32 if packed is None else TYPES[packed.precision]
+            if packed is not None and x.dtype in (torch.float32, multiplied):
+                usual = multiplied if self.weight.device.type == "cuda" else torch.float32
+                return packed.multiply(x, relu, out_dtype if out_dtype in (torch.float32, multiplied) else usual)
         return linear(x, self.weight, self.bias, relu=relu, implementation=implementation)
 
     def _packed(self, implementation: str | None) -> PackedLinear | None:

@@ -70,8 +70,11 @@ class Image(NamedTuple):
     """What depends on the gray images alone: at a row what the outer decoder takes, and the inner one at the next."""
 
     inputs: Tensor  # [2, B, H, W, D], of the outer decoder and the inner: but for labels, and for the rows above
-    terms: Tensor | None  # [B, H, W, P of the outer decoder + P of the inner], the inner one's but for the rows above
-    z: Tensor | None  # [B, H, W, E] in their place: each row is projected when it is its turn
+    projected: bool  # whether for all rows at once
+    context: (
+        Tensor  # [B, H, W, P of the outer decoder + P of the inner], the inner one's but for the rows above; if not
+    )
+    # projected, z [B, H, W, E]
     outer_norms: list[Affine]  # [D] or [B, D]
     inner_norms: list[Affine]  # [D] or [B, D]; without any, each row has its own
     row_norms: Tensor | None  # [B, H, norms, 2, D]
@@ -203,7 +206,7 @@ def image_terms(colorizer: Colorizer, decoders: Decoders, z: Tensor, *, norm: st
     """
     outer, inner = colorizer.outer_decoder, colorizer.inner_decoder
     exact, short = z.to(outer.position.row.dtype), z.to(decoders.dtype)
-    terms = torch.cat(_terms(decoders, short, short.roll(-1, 1)), -1) if at_once else None
+    context = torch.cat(_terms(decoders, short, short.roll(-1, 1)), -1) if at_once else short
     row_norms = None
     if norm != "exact" and len(inner.norms):
         of_rows = _affines(inner, exact.flatten(0, 1)[:, None])  # each row as an image
@@ -211,7 +214,7 @@ def image_terms(colorizer: Colorizer, decoders: Decoders, z: Tensor, *, norm: st
         row_norms = torch.stack(stacked, 1).unflatten(0, z.shape[:2])
     inputs = torch.stack((_inputs(outer, short), _inputs(inner, short).roll(-1, 1)))  # the first row's come last
     return Image(
-        inputs, terms, None if at_once else short,
+        inputs, at_once, context,
         _affines(outer, exact), _affines(inner, exact) if norm == "exact" else [], row_norms,
     )  # fmt: skip
 
@@ -245,11 +248,10 @@ def begin(colorizer: Colorizer, decoders: Decoders, image: Image, rows: Rows, *,
 def _pick(decoders: Decoders, image: Image, row: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The outer and the inner decoder's inputs, then their terms, [B, W, ...], that lie at a row, [1]."""
     outer, inner = image.inputs.index_select(2, row)[:, :, 0]
-    if image.terms is None:
-        assert image.z is not None
-        rows = image.z.index_select(1, torch.cat((row, (row + 1) % image.z.shape[1])))
+    if not image.projected:
+        rows = image.context.index_select(1, torch.cat((row, (row + 1) % image.context.shape[1])))
         return outer, inner, *_terms(decoders, rows[:, 0], rows[:, 1])
-    terms, of_outer = image.terms.index_select(1, row)[:, 0], len(decoders.outer_projection.weight)
+    terms, of_outer = image.context.index_select(1, row)[:, 0], len(decoders.outer_projection.weight)
     return outer, inner, terms[..., :of_outer], terms[..., of_outer:]
 
 

@@ -227,12 +227,14 @@ function fill(parent, values, create, set) {  // keeps the elements, and with th
 
 function strip() {
   fill($("strip"), now.colorings, () => {
-    const button = make("button");  // as large before its picture has come as after
+    const button = make("button");
     button.append(make("img", {alt: ""}), make("i"));
     return button;
   }, (button, one, k) => {
     const source = shown(now, one);
-    if (button.firstChild.getAttribute("src") != source) Object.assign(button.firstChild, {src: source, width: now.width, height: now.height});
+    if (button.firstChild.getAttribute("src") != source) {  // as large before it has come as after
+      Object.assign(button.firstChild, {src: source, width: now.width, height: now.height});
+    }
     button.lastChild.textContent = k + 1;
     button.setAttribute("aria-label", `Colouring ${k + 1}${one.hints.length ? ", with hints" : ""}`);
     button.setAttribute("aria-pressed", one.number == now.chosen);
